@@ -1,0 +1,61 @@
+//! Files cut into requests: whole lines, bounded in number and size.
+
+use std::io::{self, BufRead};
+
+/// Lines in one request. With [`CHUNK_BYTES`] it keeps a request within a few atomic batches.
+const CHUNK_LINES: usize = 4_000;
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Consecutive lines of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The number of the first line, from 1.
+    pub first_line: u64,
+    pub lines: u64,
+    pub text: Vec<u8>,
+}
+
+/// Cuts NDJSON into chunks. A line longer than a chunk is a chunk of its own.
+pub struct Chunks<R> {
+    input: R,
+    next_line: u64,
+}
+
+impl<R: BufRead> Chunks<R> {
+    pub const fn new(input: R) -> Self {
+        Self { input, next_line: 1 }
+    }
+
+    /// # Errors
+    /// When the input cannot be read.
+    pub fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
+        let mut chunk = Chunk { first_line: self.next_line, lines: 0, text: Vec::new() };
+        while (chunk.lines as usize) < CHUNK_LINES && chunk.text.len() < CHUNK_BYTES {
+            if self.input.read_until(b'\n', &mut chunk.text)? == 0 {
+                break;
+            }
+            chunk.lines += 1;
+        }
+        self.next_line += chunk.lines;
+        Ok((chunk.lines > 0).then_some(chunk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHUNK_LINES, Chunks};
+
+    #[test]
+    fn chunks_are_whole_lines_and_know_where_they_began() -> std::io::Result<()> {
+        let text: String = (0..CHUNK_LINES + 3).map(|i| format!("{{\"n\":{i}}}\n")).collect();
+        let mut chunks = Chunks::new(text.as_bytes());
+        let (mut joined, mut starts) = (Vec::new(), Vec::new());
+        while let Some(chunk) = chunks.next_chunk()? {
+            starts.push((chunk.first_line, chunk.lines));
+            joined.extend(chunk.text);
+        }
+        assert_eq!(starts, [(1, CHUNK_LINES as u64), (CHUNK_LINES as u64 + 1, 3)]);
+        assert_eq!(joined, text.as_bytes());
+        Ok(())
+    }
+}

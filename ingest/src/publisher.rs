@@ -1,0 +1,300 @@
+//! Groups the events of concurrent callers into atomic batches.
+//!
+//! The server fsyncs once per batch ([ADR-50]), so what waits while one batch is on its way goes into the next.
+//! An event is acknowledged after the server has acknowledged its batch, never before.
+//!
+//! [ADR-50]: https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use async_nats::{
+    HeaderMap,
+    header::{NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE, NATS_MESSAGE_ID},
+    jetstream::{ErrorCode, publish::PublishAck, response::Response},
+};
+use bytes::Bytes;
+use schemas::{EventKey, Position};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Log, SeenEvents};
+
+/// Messages in one atomic batch: the server's limit.
+pub const MAX_BATCH: usize = 1_000;
+/// Bytes in one atomic batch, so that a batch of large events does not hold a connection for long.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Batches on their way at once. While the server syncs one, the next arrives; more only queue there.
+const MAX_IN_FLIGHT: usize = 4;
+/// Submissions that may wait. Each is one caller, who waits for the answer anyway.
+const QUEUE: usize = 1_024;
+/// Tries of one batch before its callers are told that the log is not there.
+const MAX_TRIES: u32 = 5;
+
+/// One event on its way to the log.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub key: EventKey,
+    /// The event's id, which is also the message's.
+    pub event_id: String,
+    pub subject: String,
+    pub payload: Bytes,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Accepted(Position),
+    /// An event with this id took effect at this position.
+    Duplicate(Position),
+}
+
+/// The log did not take the events. Nothing is known to be lost: send them again, under the same ids.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("the log did not acknowledge the events; send them again")]
+    Unacknowledged,
+    #[error("the log refuses the events: {description}")]
+    Refused { description: String },
+    #[error("forecourt is shutting down; send the events again later")]
+    ShuttingDown,
+}
+
+struct Submission {
+    events: Vec<Outgoing>,
+    reply: oneshot::Sender<Result<Vec<Outcome>, PublishError>>,
+}
+
+/// A handle to the publishing task.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    queue: mpsc::Sender<Submission>,
+}
+
+impl Publisher {
+    /// Start publishing on `tasks`, until `stop`; what is queued by then is still published.
+    #[must_use]
+    pub fn start(log: Log, seen: Arc<SeenEvents>, tasks: &mut JoinSet<()>, stop: CancellationToken) -> Self {
+        let (queue, submissions) = mpsc::channel(QUEUE);
+        tasks.spawn(run(log, seen, submissions, stop));
+        Self { queue }
+    }
+
+    /// Publish at most [`MAX_BATCH`] events and wait until they are on disk. Outcomes are in the events' order.
+    ///
+    /// # Errors
+    /// When the log did not acknowledge them.
+    pub async fn publish(&self, events: Vec<Outgoing>) -> Result<Vec<Outcome>, PublishError> {
+        let (reply, outcome) = oneshot::channel();
+        let submission = Submission { events, reply };
+        self.queue.send(submission).await.map_err(|_| PublishError::ShuttingDown)?;
+        outcome.await.map_err(|_| PublishError::ShuttingDown)?
+    }
+}
+
+async fn run(log: Log, seen: Arc<SeenEvents>, mut submissions: mpsc::Receiver<Submission>, stop: CancellationToken) {
+    let mut in_flight: JoinSet<HashSet<EventKey>> = JoinSet::new();
+    let mut busy: HashSet<EventKey> = HashSet::new();
+    let mut held: Option<Submission> = None;
+    loop {
+        let first = match held.take() {
+            Some(submission) => submission,
+            None => tokio::select! {
+                biased;
+                Some(done) = in_flight.join_next() => {
+                    release(&mut busy, done);
+                    continue;
+                }
+                submission = submissions.recv() => match submission {
+                    Some(submission) => submission,
+                    None => break,
+                },
+                () = stop.cancelled(), if !submissions.is_closed() => {
+                    submissions.close();
+                    continue;
+                }
+            },
+        };
+        let mut group = vec![first];
+        let mut size = group[0].events.len();
+        let mut bytes: usize = weight(&group[0]);
+        while let Ok(next) = submissions.try_recv() {
+            if size + next.events.len() > MAX_BATCH || bytes + weight(&next) > MAX_BATCH_BYTES {
+                held = Some(next);
+                break;
+            }
+            size += next.events.len();
+            bytes += weight(&next);
+            group.push(next);
+        }
+        // An id that is on its way must land or fail before anybody is told that it is a duplicate.
+        let keys: HashSet<EventKey> = group.iter().flat_map(|s| &s.events).map(|event| event.key).collect();
+        while in_flight.len() >= MAX_IN_FLIGHT || !busy.is_disjoint(&keys) {
+            match in_flight.join_next().await {
+                Some(done) => release(&mut busy, done),
+                None => busy.clear(),
+            }
+        }
+        busy.extend(&keys);
+        let (log, seen) = (log.clone(), Arc::clone(&seen));
+        in_flight.spawn(async move {
+            publish_group(&log, &seen, group).await;
+            keys
+        });
+    }
+    while in_flight.join_next().await.is_some() {}
+}
+
+fn release(busy: &mut HashSet<EventKey>, done: Result<HashSet<EventKey>, tokio::task::JoinError>) {
+    match done {
+        Ok(keys) => busy.retain(|key| !keys.contains(key)),
+        Err(error) => tracing::error!(error = %error, "a publish task failed"),
+    }
+}
+
+fn weight(submission: &Submission) -> usize {
+    submission.events.iter().map(|event| event.payload.len()).sum()
+}
+
+/// Publish what is new in the group and answer every caller.
+async fn publish_group(log: &Log, seen: &SeenEvents, group: Vec<Submission>) {
+    let keys: Vec<EventKey> = group.iter().flat_map(|s| &s.events).map(|event| event.key).collect();
+    let known = seen.positions(&keys);
+    let mut batch_of = HashSet::new();
+    let fresh: Vec<&Outgoing> = group
+        .iter()
+        .flat_map(|submission| &submission.events)
+        .zip(&known)
+        .filter(|(event, known)| known.is_none() && batch_of.insert(event.key))
+        .map(|(event, _)| event)
+        .collect();
+    let published = publish_fresh(log, &fresh).await;
+    let outcome = published.map(|outcomes| {
+        let accepted = fresh.iter().zip(&outcomes).filter_map(|(event, outcome)| match outcome {
+            Outcome::Accepted(position) => Some((event.key, *position)),
+            Outcome::Duplicate(_) => None,
+        });
+        seen.insert(accepted);
+        fresh.iter().map(|event| event.key).zip(outcomes).collect::<std::collections::HashMap<_, _>>()
+    });
+    let mut known = known.into_iter();
+    for submission in group {
+        let mut answered = HashSet::new();
+        let known: Vec<_> = known.by_ref().take(submission.events.len()).collect();
+        let reply = outcome.as_ref().map_err(Clone::clone).map(|fresh| {
+            let outcomes = submission.events.iter().zip(known).filter_map(|(event, known)| match known {
+                Some(position) => Some(Outcome::Duplicate(position)),
+                None => match fresh.get(&event.key).copied() {
+                    // The second mention of an id in one request repeats the first.
+                    Some(Outcome::Accepted(position)) if !answered.insert(event.key) => {
+                        Some(Outcome::Duplicate(position))
+                    }
+                    outcome => outcome,
+                },
+            });
+            outcomes.collect()
+        });
+        // A caller who went away no longer wants the answer.
+        let _ = submission.reply.send(reply);
+    }
+}
+
+/// Outcomes in the events' order: one atomic batch, or one by one where the server sees a duplicate in it.
+async fn publish_fresh(log: &Log, events: &[&Outgoing]) -> Result<Vec<Outcome>, PublishError> {
+    let mut outcomes = Vec::with_capacity(events.len());
+    for chunk in events.chunks(MAX_BATCH) {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match publish_batch(log, chunk, tries).await {
+                Ok(batch) => {
+                    outcomes.extend(batch);
+                    break;
+                }
+                Err(BatchError::Final(error)) => return Err(error),
+                Err(BatchError::Transient) if tries == MAX_TRIES => return Err(PublishError::Unacknowledged),
+                Err(BatchError::Transient) => tokio::time::sleep(Duration::from_millis(100 << tries)).await,
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+enum BatchError {
+    /// The connection or the server failed; whether the batch landed is unknown.
+    Transient,
+    Final(PublishError),
+}
+
+async fn publish_batch(log: &Log, events: &[&Outgoing], tries: u32) -> Result<Vec<Outcome>, BatchError> {
+    let [.., last] = events else {
+        return Ok(Vec::new());
+    };
+    if let [only] = events {
+        return Ok(vec![publish_one(log, only, tries).await?]);
+    }
+    let client = log.client();
+    let batch_id = uuid::Uuid::new_v4().simple().to_string();
+    let headers = |sequence: usize, event: &Outgoing| {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, event.event_id.as_str());
+        headers.insert(NATS_BATCH_ID, batch_id.as_str());
+        headers.insert(NATS_BATCH_SEQUENCE, sequence.to_string());
+        headers
+    };
+    for (index, event) in events[..events.len() - 1].iter().enumerate() {
+        let sent = client.publish_with_headers(event.subject.clone(), headers(index + 1, event), event.payload.clone());
+        sent.await.map_err(|_| BatchError::Transient)?;
+    }
+    let mut commit = headers(events.len(), last);
+    commit.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+    let reply = client.request_with_headers(last.subject.clone(), commit, last.payload.clone()).await;
+    let reply = reply.map_err(|_| BatchError::Transient)?;
+    match serde_json::from_slice::<Response<PublishAck>>(&reply.payload) {
+        Ok(Response::Ok(ack)) => {
+            let first = ack.sequence + 1 - events.len() as u64;
+            Ok((first..=ack.sequence).map(|sequence| Outcome::Accepted(Position::new(sequence))).collect())
+        }
+        Ok(Response::Err { error }) if error.error_code() == ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE => {
+            // The server knows an id that we have not read back yet: let it judge each message alone.
+            let mut outcomes = Vec::with_capacity(events.len());
+            for event in events {
+                outcomes.push(publish_one(log, event, tries).await?);
+            }
+            Ok(outcomes)
+        }
+        Ok(Response::Err { error }) if error.error_code() == ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH => {
+            Err(BatchError::Transient)
+        }
+        Ok(Response::Err { error }) if error.code() >= 500 => {
+            tracing::warn!(error = %error, "the log refused a batch; trying again");
+            Err(BatchError::Transient)
+        }
+        Ok(Response::Err { error }) => Err(BatchError::Final(PublishError::Refused { description: error.to_string() })),
+        Err(error) => {
+            tracing::error!(error = %error, "the log answered a publish with something unreadable");
+            Err(BatchError::Transient)
+        }
+    }
+}
+
+/// One message with its own fsync. What the server calls a duplicate on a later try is our own earlier one.
+async fn publish_one(log: &Log, event: &Outgoing, tries: u32) -> Result<Outcome, BatchError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_ID, event.event_id.as_str());
+    let sent = log.context().publish_with_headers(event.subject.clone(), headers, event.payload.clone()).await;
+    let ack = match sent {
+        Ok(ack) => ack.await,
+        Err(error) => Err(error),
+    };
+    match ack {
+        Ok(ack) if ack.duplicate && tries == 1 => Ok(Outcome::Duplicate(Position::new(ack.sequence))),
+        Ok(ack) => Ok(Outcome::Accepted(Position::new(ack.sequence))),
+        Err(error) => {
+            tracing::warn!(error = %error, "a publish was not acknowledged; trying again");
+            Err(BatchError::Transient)
+        }
+    }
+}

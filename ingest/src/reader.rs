@@ -1,0 +1,109 @@
+//! Messages of the log from a position on.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    Message,
+    consumer::{DeliverPolicy, pull::OrderedConfig},
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream::ReadyChunks};
+use schemas::Position;
+
+use crate::{Log, topology::EVENTS};
+
+/// Messages handed over at once: enough to amortise a batch, few enough to stay fresh.
+const MAX_CHUNK: usize = 8_192;
+/// The pause before the consumer is opened again after the server went away.
+const REOPEN_AFTER: Duration = Duration::from_millis(250);
+
+/// A message as the log holds it.
+#[derive(Clone, Debug)]
+pub struct RawMessage {
+    pub position: Position,
+    /// When the log took it: microseconds since 1970, UTC.
+    pub ingested_at: i64,
+    pub subject: String,
+    pub payload: Bytes,
+}
+
+type Messages = ReadyChunks<async_nats::jetstream::consumer::pull::Ordered>;
+
+/// Reads the log in order, each position once, across restarts of the server.
+pub struct LogReader {
+    log: Log,
+    last: Position,
+    messages: Option<Messages>,
+}
+
+impl LogReader {
+    /// A reader of everything after `from`.
+    #[must_use]
+    pub const fn after(log: Log, from: Position) -> Self {
+        Self { log, last: from, messages: None }
+    }
+
+    /// The next messages, at least one, in order. Waits for them, and for the server if it is away.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Vec<RawMessage> {
+        loop {
+            let Some(messages) = &mut self.messages else {
+                self.open().await;
+                continue;
+            };
+            let Some(chunk) = messages.next().await else {
+                self.messages = None;
+                continue;
+            };
+            let mut batch = Vec::with_capacity(chunk.len());
+            for message in chunk {
+                match message.map_err(async_nats::Error::from).and_then(raw) {
+                    // An ordered consumer that starts over may repeat what we have.
+                    Ok(message) if message.position <= self.last => {}
+                    Ok(message) => {
+                        self.last = message.position;
+                        batch.push(message);
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = %error, position = self.last.get(), "the log went away; reading on from here");
+                        self.messages = None;
+                        break;
+                    }
+                }
+            }
+            if !batch.is_empty() {
+                return batch;
+            }
+        }
+    }
+
+    async fn open(&mut self) {
+        match self.try_open().await {
+            Ok(messages) => self.messages = Some(messages),
+            Err(error) => {
+                tracing::warn!(error = %error, "the log is not there; trying again");
+                tokio::time::sleep(REOPEN_AFTER).await;
+            }
+        }
+    }
+
+    async fn try_open(&self) -> Result<Messages, async_nats::Error> {
+        let stream = self.log.context().get_stream(EVENTS).await?;
+        let consumer = stream
+            .create_consumer(OrderedConfig {
+                deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.last.next().get() },
+                ..OrderedConfig::default()
+            })
+            .await?;
+        Ok(consumer.messages().await?.ready_chunks(MAX_CHUNK))
+    }
+}
+
+fn raw(message: Message) -> Result<RawMessage, async_nats::Error> {
+    let info = message.info()?;
+    let ingested_at = i64::try_from(info.published.unix_timestamp_nanos() / 1_000)?;
+    let position = Position::new(info.stream_sequence);
+    let (subject, payload) = (message.message.subject.to_string(), message.message.payload);
+    Ok(RawMessage { position, ingested_at, subject, payload })
+}

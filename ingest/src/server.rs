@@ -1,0 +1,249 @@
+//! A `nats-server` of our own, when the operator names none.
+//!
+//! Its store lies under the data directory and its port is written beside it. A forecourt that is killed leaves the
+//! server running, and the next one finds it again by that port and its name instead of starting a second server
+//! on the same store.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    process::{Child, Command},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+/// The oldest server with atomic batches.
+const MIN_VERSION: (u32, u32) = (2, 12);
+/// How long a server may take to listen; it reads its store first.
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// How long a server may take to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// How often a server that is not ours to wait on is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Larger than the largest event, so that what is too large reaches the dead letters instead of being dropped.
+const MAX_PAYLOAD: u32 = 16 << 20;
+
+/// What keeps the server from running.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("no nats-server 2.12 or newer on PATH or in {tools}; run scripts/get-nats-server, or pass --nats URL")]
+    NotFound { tools: PathBuf },
+    #[error("cannot use {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start {binary}")]
+    Spawn {
+        binary: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("nats-server did not listen within {START_WITHIN:?}; its log is {log}")]
+    NotListening { log: PathBuf },
+}
+
+/// Where a server of ours listens, and what it is called.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Running {
+    port: u16,
+    name: String,
+    pid: u32,
+}
+
+/// A supervised server: restarted when it dies, stopped by [`NatsServer::stop`].
+pub struct NatsServer {
+    url: String,
+    stop: CancellationToken,
+    supervisor: JoinHandle<()>,
+}
+
+impl NatsServer {
+    /// Start a server with its store in `folder`, or find the one that already runs there.
+    ///
+    /// # Errors
+    /// When there is no server to start, or it does not come up.
+    pub async fn start(folder: &Path) -> Result<Self, ServerError> {
+        let unusable = |source| ServerError::Folder { path: folder.to_owned(), source };
+        fs::create_dir_all(folder).map_err(unusable)?;
+        let binary = find_binary().await.ok_or_else(|| ServerError::NotFound { tools: tools_folder() })?;
+        let setup = Setup { binary, folder: folder.to_owned() };
+        let (running, child) = match setup.find_running().await {
+            Some(running) => {
+                tracing::info!(port = running.port, "found the nats-server of an earlier run");
+                (running, None)
+            }
+            None => {
+                let port = free_port().map_err(unusable)?;
+                let (running, child) = setup.launch(port).await?;
+                (running, Some(child))
+            }
+        };
+        let url = format!("nats://127.0.0.1:{}", running.port);
+        let stop = CancellationToken::new();
+        let supervisor = tokio::spawn(supervise(setup, running, child, stop.clone()));
+        Ok(Self { url, stop, supervisor })
+    }
+
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Stop the server and wait until it has.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.supervisor.await {
+            tracing::error!(error = %error, "the nats-server supervisor failed");
+        }
+    }
+}
+
+struct Setup {
+    binary: PathBuf,
+    folder: PathBuf,
+}
+
+impl Setup {
+    fn running_file(&self) -> PathBuf {
+        self.folder.join("running.json")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.join("nats-server.log")
+    }
+
+    /// The server an earlier run left behind, if it still answers to its name.
+    async fn find_running(&self) -> Option<Running> {
+        let text = fs::read(self.running_file()).ok()?;
+        let running: Running = serde_json::from_slice(&text).ok()?;
+        (name_at(running.port).await? == running.name).then_some(running)
+    }
+
+    async fn launch(&self, port: u16) -> Result<(Running, Child), ServerError> {
+        let unusable = |source| ServerError::Folder { path: self.folder.clone(), source };
+        let name = format!("forecourt-{}", uuid::Uuid::new_v4().simple());
+        let config = self.folder.join("nats-server.conf");
+        let store = self.folder.join("store");
+        let text = format!(
+            "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nmax_payload: {MAX_PAYLOAD}\n\
+             jetstream {{\n  store_dir: {store:?}\n  sync_interval: always\n}}\n"
+        );
+        fs::write(&config, text).map_err(unusable)?;
+        let log = fs::File::options().create(true).append(true).open(self.log_file()).map_err(unusable)?;
+        let mut command = Command::new(&self.binary);
+        command.arg("-c").arg(&config).stdin(Stdio::null());
+        // Ctrl-C reaches every process of the terminal's group; the server must outlive what still writes to it.
+        command.process_group(0);
+        command.stdout(log.try_clone().map_err(unusable)?).stderr(log);
+        let mut child = command.spawn().map_err(|source| ServerError::Spawn { binary: self.binary.clone(), source })?;
+        let running = Running { port, name, pid: child.id().unwrap_or_default() };
+        let deadline = Instant::now() + START_WITHIN;
+        while name_at(port).await.as_deref() != Some(running.name.as_str()) {
+            if Instant::now() > deadline || child.try_wait().ok().flatten().is_some() {
+                let _ = child.kill().await;
+                return Err(ServerError::NotListening { log: self.log_file() });
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        let mut file = fs::File::create(self.running_file()).map_err(unusable)?;
+        file.write_all(&serde_json::to_vec(&running).unwrap_or_default()).map_err(unusable)?;
+        Ok((running, child))
+    }
+}
+
+/// Keep the server running until told to stop, then stop it.
+async fn supervise(setup: Setup, mut running: Running, mut child: Option<Child>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = ended(&running, child.as_mut()) => {}
+        }
+        tracing::error!(pid = running.pid, "nats-server ended; starting it again");
+        match setup.launch(running.port).await {
+            Ok((next, next_child)) => (running, child) = (next, Some(next_child)),
+            Err(error) => {
+                tracing::error!(error = %error, "nats-server does not start; trying again");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(Duration::from_secs(1)) => {}
+                }
+            }
+        }
+    }
+    let signal = Command::new(&setup.binary).arg("--signal").arg(format!("stop={}", running.pid)).output().await;
+    if let Err(error) = signal {
+        tracing::error!(error = %error, pid = running.pid, "cannot stop nats-server");
+    }
+    if tokio::time::timeout(STOP_WITHIN, ended(&running, child.as_mut())).await.is_err() {
+        tracing::error!(pid = running.pid, "nats-server does not stop; it is left running");
+    }
+    let _ = fs::remove_file(setup.running_file());
+}
+
+/// Wait until the server has ended: our child by its exit, a found one by its silence.
+async fn ended(running: &Running, child: Option<&mut Child>) {
+    match child {
+        Some(child) => {
+            let _ = child.wait().await;
+        }
+        None => {
+            while name_at(running.port).await.as_deref() == Some(running.name.as_str()) {
+                sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}
+
+/// The name of the server listening on a loopback port, from the greeting it sends to every client.
+async fn name_at(port: u16) -> Option<String> {
+    use tokio::io::AsyncBufReadExt;
+    #[derive(Deserialize)]
+    struct Greeting {
+        server_name: String,
+    }
+    let greet = async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let mut line = String::new();
+        tokio::io::BufReader::new(stream).read_line(&mut line).await.ok()?;
+        serde_json::from_str::<Greeting>(line.strip_prefix("INFO ")?).ok()
+    };
+    let greeting = tokio::time::timeout(Duration::from_secs(1), greet).await.ok()??;
+    Some(greeting.server_name)
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn tools_folder() -> PathBuf {
+    std::env::var_os("FORECOURT_TOOLS").map_or_else(|| PathBuf::from(".tools"), PathBuf::from)
+}
+
+/// A new enough `nats-server`: the project's own, else the one on `PATH`.
+async fn find_binary() -> Option<PathBuf> {
+    for candidate in [tools_folder().join("nats-server"), PathBuf::from("nats-server")] {
+        if version(&candidate).await.is_some_and(|version| version >= MIN_VERSION) {
+            return Some(candidate);
+        }
+    }
+    None
+}
+
+/// `nats-server: v2.15.1` → (2, 15).
+async fn version(binary: &Path) -> Option<(u32, u32)> {
+    let output = Command::new(binary).arg("--version").stdin(Stdio::null()).output().await.ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let mut numbers = text.trim().rsplit_once('v')?.1.split('.').map(|number| number.parse::<u32>().ok());
+    Some((numbers.next()??, numbers.next()??))
+}

@@ -1,0 +1,418 @@
+//! All tables, the tail, and when it is flushed.
+//!
+//! One task owns the [`Lake`]. It appends decoded rows, which makes the next [`LakeView`], and now and then takes
+//! a [`Flush`] away to run beside it. The duplicates table is committed last, also when it has no rows: its
+//! position is the one that *every* table has reached, from which a restart reads on.
+
+use std::{sync::Arc, time::Duration};
+
+use datafusion::{
+    arrow::{
+        array::{AsArray, BooleanArray, RecordBatch},
+        compute::{concat_batches, filter_record_batch},
+        datatypes::{Int64Type, TimestampMicrosecondType},
+        error::ArrowError,
+    },
+    catalog::TableProvider,
+    error::DataFusionError,
+    prelude::SessionContext,
+};
+use deltalake::DeltaTableError;
+use futures::{StreamExt, TryStreamExt, stream};
+use schemas::{Catalogue, EventKey, Position};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::{
+    session,
+    table::{StoredTable, TableSpec},
+    view::{LakeView, TableView},
+};
+
+/// When the tail becomes files.
+#[derive(Clone, Copy, Debug)]
+pub struct LakeConfig {
+    /// Flush when the tail has this many rows.
+    pub flush_rows: usize,
+    /// Flush when the tail's oldest row is this old.
+    pub flush_after: Duration,
+}
+
+impl Default for LakeConfig {
+    fn default() -> Self {
+        Self { flush_rows: 100_000, flush_after: Duration::from_secs(30) }
+    }
+}
+
+/// How many flushes' worth of rows the tail may hold before appending must wait.
+const MAX_TAIL_FLUSHES: usize = 5;
+/// Tables committed at once. More gain nothing on few cores and cost memory.
+const COMMITS_AT_ONCE: usize = 2;
+/// The first pause before a failed commit is tried again; it doubles up to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LAST: Duration = Duration::from_secs(30);
+
+/// What keeps the lake from being read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    #[error("cannot open the lake's table {table}")]
+    Open {
+        table: String,
+        #[source]
+        source: DeltaTableError,
+    },
+    #[error("cannot read the lake")]
+    Read(#[source] DataFusionError),
+    #[error(
+        "the lake's table {table} was changed by another writer; only one forecourt may own a lake. Stop the other"
+    )]
+    SecondWriter { table: String },
+    #[error("cannot read back the lake's table {table} after a commit")]
+    Reload {
+        table: String,
+        #[source]
+        source: DeltaTableError,
+    },
+    #[error("rows do not fit the lake's columns")]
+    Rows(#[from] ArrowError),
+}
+
+/// Rows of one table that the lake has not committed.
+#[derive(Debug, Default)]
+struct Tail {
+    /// Rows a running flush is writing.
+    flushing: Vec<RecordBatch>,
+    /// Rows that came after it began.
+    live: Vec<RecordBatch>,
+}
+
+impl Tail {
+    /// Add rows, keeping the number of batches logarithmic in the number of rows.
+    fn push(&mut self, batch: RecordBatch) -> Result<(), ArrowError> {
+        self.live.push(batch);
+        while let [.., earlier, later] = self.live.as_slice()
+            && earlier.num_rows() <= 2 * later.num_rows()
+        {
+            let merged = concat_batches(&earlier.schema(), [earlier, later])?;
+            self.live.truncate(self.live.len() - 2);
+            self.live.push(merged);
+        }
+        Ok(())
+    }
+
+    fn batches(&self) -> Vec<RecordBatch> {
+        self.flushing.iter().chain(&self.live).cloned().collect()
+    }
+}
+
+/// A table's place in the lake.
+struct Slot {
+    spec: Arc<TableSpec>,
+    /// Away while a flush writes it.
+    stored: Option<StoredTable>,
+    committed: Arc<dyn TableProvider>,
+    committed_position: Position,
+    tail: Tail,
+}
+
+/// The owner of the lake's state.
+pub struct Lake {
+    catalogue: Arc<Catalogue>,
+    config: LakeConfig,
+    session: SessionContext,
+    slots: Vec<Slot>,
+    position: Position,
+    event_time: Option<i64>,
+    /// Rows appended since the last flush began, and when the first of them came.
+    waiting_rows: usize,
+    waiting_since: Option<Instant>,
+    flushing: bool,
+}
+
+impl Lake {
+    /// Open every table under `root`, creating what is missing.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn open(root: &Url, catalogue: Arc<Catalogue>, config: LakeConfig) -> Result<Self, LakeError> {
+        let session = session::base_context().map_err(LakeError::Read)?;
+        let mut slots = Vec::new();
+        for spec in specs(&catalogue) {
+            let table = spec.name.clone();
+            let opened = async {
+                let stored = StoredTable::open(root, spec).await?;
+                let committed = stored.provider(&session).await?;
+                Ok((stored, committed))
+            };
+            let (stored, committed) = opened.await.map_err(|source| LakeError::Open { table, source })?;
+            slots.push(Slot {
+                spec: Arc::clone(&stored.spec),
+                committed_position: stored.position,
+                stored: Some(stored),
+                committed,
+                tail: Tail::default(),
+            });
+        }
+        let position = slots.last().map_or(Position::START, |closing| closing.committed_position);
+        let (waiting_rows, waiting_since) = (0, None);
+        let mut lake = Self {
+            catalogue,
+            config,
+            session,
+            slots,
+            position,
+            event_time: None,
+            waiting_rows,
+            waiting_since,
+            flushing: false,
+        };
+        lake.event_time = lake.latest_event_time().await?;
+        Ok(lake)
+    }
+
+    /// The position every table has reached; appending continues after it.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Whether a view taken now shows one position: a crash between two tables' commits leaves some of them ahead,
+    /// until what they already have has been read again.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.slots.iter().all(|slot| slot.committed_position <= self.position)
+    }
+
+    /// The id and position of every committed event.
+    ///
+    /// # Errors
+    /// When the lake cannot be read.
+    pub async fn for_each_event(&self, mut each: impl FnMut(EventKey, Position)) -> Result<(), LakeError> {
+        for slot in self.contexts() {
+            let frame = self.session.read_table(Arc::clone(&slot.committed)).map_err(LakeError::Read)?;
+            let columns = frame.select_columns(&["event_id", "position"]).map_err(LakeError::Read)?;
+            let mut rows = columns.execute_stream().await.map_err(LakeError::Read)?;
+            while let Some(batch) = rows.try_next().await.map_err(LakeError::Read)? {
+                let (ids, positions) =
+                    (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
+                for (id, position) in ids.iter().zip(positions) {
+                    if let (Some(id), Some(position)) = (id, position) {
+                        each(EventKey::of(id), Position::from_i64(position));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn latest_event_time(&self) -> Result<Option<i64>, LakeError> {
+        use datafusion::{functions_aggregate::expr_fn::max, prelude::col};
+        let mut latest = None;
+        for slot in self.contexts() {
+            let frame = self.session.read_table(Arc::clone(&slot.committed)).map_err(LakeError::Read)?;
+            let frame = frame.aggregate(vec![], vec![max(col("event_time"))]).map_err(LakeError::Read)?;
+            for batch in frame.collect().await.map_err(LakeError::Read)? {
+                let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+                latest = latest.max(times.iter().flatten().max());
+            }
+        }
+        Ok(latest)
+    }
+
+    fn contexts(&self) -> &[Slot] {
+        &self.slots[..self.catalogue.contexts().len()]
+    }
+
+    /// Add the rows of `(position, to]`. Tables are numbered as in [`LakeView::tables`].
+    ///
+    /// Rows a table already holds, which a restart reads again, are passed over.
+    ///
+    /// # Errors
+    /// When a batch has not its table's columns.
+    pub fn append(
+        &mut self,
+        tables: impl IntoIterator<Item = (usize, RecordBatch)>,
+        to: Position,
+        event_time: Option<i64>,
+    ) -> Result<(), LakeError> {
+        for (index, batch) in tables {
+            let slot = &mut self.slots[index];
+            let batch = rows_after(&batch, slot.committed_position)?;
+            if batch.num_rows() > 0 {
+                self.waiting_rows += batch.num_rows();
+                slot.tail.push(batch)?;
+            }
+        }
+        self.position = self.position.max(to);
+        self.event_time = self.event_time.max(event_time);
+        if self.waiting_since.is_none() {
+            self.waiting_since = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// The lake as it stands.
+    #[must_use]
+    pub fn view(&self) -> LakeView {
+        let tables = self.slots.iter().map(|slot| TableView {
+            spec: Arc::clone(&slot.spec),
+            committed_position: slot.committed_position,
+            committed: Arc::clone(&slot.committed),
+            tail: slot.tail.batches(),
+        });
+        LakeView {
+            catalogue: Arc::clone(&self.catalogue),
+            position: self.position,
+            event_time: self.event_time,
+            tables: tables.collect(),
+        }
+    }
+
+    /// Whether appending must wait for the running flush: memory is bounded.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.flushing && self.waiting_rows >= MAX_TAIL_FLUSHES * self.config.flush_rows
+    }
+
+    /// When the tail has to be flushed for its age.
+    #[must_use]
+    pub fn flush_due(&self) -> Option<Instant> {
+        self.waiting_since.filter(|_| !self.flushing).map(|since| since + self.config.flush_after)
+    }
+
+    /// Whether the tail is large or old enough to be flushed.
+    #[must_use]
+    pub fn wants_flush(&self) -> bool {
+        let old = self.flush_due().is_some_and(|due| due <= Instant::now());
+        !self.flushing && (old || self.waiting_rows >= self.config.flush_rows)
+    }
+
+    /// Take away what has to be written, to be run beside the lake. `None` when nothing new is known, or while
+    /// another flush runs.
+    pub fn begin_flush(&mut self) -> Option<Flush> {
+        if self.flushing || self.waiting_since.is_none() {
+            return None;
+        }
+        let closing = self.slots.len() - 1;
+        let mut tables = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if slot.tail.live.is_empty() && index != closing {
+                continue;
+            }
+            let Some(stored) = slot.stored.take() else { continue };
+            slot.tail.flushing = std::mem::take(&mut slot.tail.live);
+            tables.push(FlushTable { index, stored, rows: slot.tail.flushing.clone() });
+        }
+        self.flushing = true;
+        self.waiting_rows = 0;
+        self.waiting_since = None;
+        Some(Flush { tables, position: self.position, session: self.session.clone() })
+    }
+
+    /// Put a finished flush back: its rows are now read from the files.
+    pub fn finish_flush(&mut self, flushed: Flushed) {
+        for (index, stored, committed) in flushed.tables {
+            let slot = &mut self.slots[index];
+            slot.committed_position = stored.position;
+            slot.committed = committed;
+            slot.stored = Some(stored);
+            slot.tail.flushing = Vec::new();
+        }
+        self.flushing = false;
+    }
+}
+
+/// Every table's spec: one per context in the catalogue's order, then dead letters, then duplicates.
+fn specs(catalogue: &Catalogue) -> Vec<TableSpec> {
+    let contexts = catalogue.contexts().iter().map(TableSpec::of_context);
+    contexts.chain([TableSpec::dead_letters(), TableSpec::duplicates()]).collect()
+}
+
+/// The rows after a position.
+fn rows_after(batch: &RecordBatch, position: Position) -> Result<RecordBatch, ArrowError> {
+    let positions = batch.column(0).as_primitive::<Int64Type>();
+    if positions.values().iter().all(|&row| row > position.as_i64()) {
+        return Ok(batch.clone());
+    }
+    let after: BooleanArray = positions.values().iter().map(|&row| Some(row > position.as_i64())).collect();
+    filter_record_batch(batch, &after)
+}
+
+struct FlushTable {
+    index: usize,
+    stored: StoredTable,
+    rows: Vec<RecordBatch>,
+}
+
+/// The tail on its way to files.
+pub struct Flush {
+    tables: Vec<FlushTable>,
+    position: Position,
+    session: SessionContext,
+}
+
+/// A flush that is on disk.
+pub struct Flushed {
+    tables: Vec<(usize, StoredTable, Arc<dyn TableProvider>)>,
+    /// What every table now holds.
+    pub position: Position,
+    pub rows: usize,
+}
+
+impl Flush {
+    /// Write and commit every table, the closing one last. Failures of the store are retried until they pass.
+    ///
+    /// # Errors
+    /// When another process writes to the lake.
+    pub async fn run(mut self) -> Result<Flushed, LakeError> {
+        let position = self.position;
+        let rows = self.tables.iter().flat_map(|table| &table.rows).map(RecordBatch::num_rows).sum();
+        let closing = self.tables.pop();
+        let session = &self.session;
+        let commits = stream::iter(self.tables).map(|table| commit(table, position, session));
+        let mut tables: Vec<_> = commits.buffer_unordered(COMMITS_AT_ONCE).try_collect().await?;
+        if let Some(closing) = closing {
+            tables.push(commit(closing, position, session).await?);
+        }
+        Ok(Flushed { tables, position, rows })
+    }
+}
+
+async fn commit(
+    table: FlushTable,
+    position: Position,
+    session: &SessionContext,
+) -> Result<(usize, StoredTable, Arc<dyn TableProvider>), LakeError> {
+    let FlushTable { index, mut stored, rows } = table;
+    let name = stored.spec.name.clone();
+    let mut pause = RETRY_FIRST;
+    while let Err(error) = stored.commit(&rows, position).await {
+        // The commit may have landed although we were not told.
+        match stored.reload().await {
+            Ok(reached) if reached == position => break,
+            Ok(reached) if reached > position || is_conflict(&error) => {
+                return Err(LakeError::SecondWriter { table: name });
+            }
+            Ok(_) | Err(_) => {
+                tracing::warn!(error = %error, table = name, "the lake does not take a commit; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_LAST);
+            }
+        }
+    }
+    let provider = stored.provider(session).await;
+    let provider = provider.map_err(|source| LakeError::Reload { table: name, source })?;
+    Ok((index, stored, provider))
+}
+
+fn is_conflict(error: &DeltaTableError) -> bool {
+    use deltalake::kernel::transaction::TransactionError;
+    matches!(
+        error,
+        DeltaTableError::Transaction {
+            source: TransactionError::MaxCommitAttempts(_)
+                | TransactionError::CommitConflict(_)
+                | TransactionError::VersionAlreadyExists(_)
+        }
+    )
+}

@@ -1,0 +1,106 @@
+//! The two tables beside the events: what was a duplicate, and what was no event.
+//!
+//! With the events' tables they account for every position of the log exactly once.
+
+use std::sync::{Arc, LazyLock};
+
+use datafusion::arrow::{
+    array::{ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
+};
+use schemas::{Position, Rejection, columns::timestamp_type, field_type::UTC};
+
+/// A position whose event id took effect before.
+#[derive(Clone, Debug)]
+pub struct DuplicateRow {
+    pub position: Position,
+    /// Microseconds since 1970, UTC.
+    pub ingested_at: i64,
+    pub event_id: String,
+    /// Where the id took effect.
+    pub first_position: Position,
+}
+
+/// A position whose message is no event.
+#[derive(Clone, Debug)]
+pub struct DeadLetterRow<'a> {
+    pub position: Position,
+    /// Microseconds since 1970, UTC.
+    pub ingested_at: i64,
+    pub stage: &'a str,
+    pub rejection: &'a Rejection,
+    pub subject: &'a str,
+    pub payload: &'a [u8],
+}
+
+pub(crate) static DUPLICATES: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("position", DataType::Int64, false),
+        Field::new("ingested_at", timestamp_type(), false),
+        Field::new("event_id", DataType::Utf8, false),
+        Field::new("first_position", DataType::Int64, false),
+    ]))
+});
+
+pub(crate) static DEAD_LETTERS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("position", DataType::Int64, false),
+        Field::new("ingested_at", timestamp_type(), false),
+        Field::new("stage", DataType::Utf8, false),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("message", DataType::Utf8, false),
+        Field::new("field", DataType::Utf8, true),
+        Field::new("event_id", DataType::Utf8, true),
+        Field::new("subject", DataType::Utf8, false),
+        Field::new("payload", DataType::Binary, false),
+    ]))
+});
+
+/// Duplicates as rows of their table.
+///
+/// # Errors
+/// Never: the columns are built to the schema.
+pub fn duplicates_batch(rows: &[DuplicateRow]) -> Result<RecordBatch, ArrowError> {
+    let mut ingested_at = TimestampMicrosecondBuilder::new().with_timezone(UTC);
+    let (mut position, mut first, mut event_id) = (Int64Builder::new(), Int64Builder::new(), StringBuilder::new());
+    for row in rows {
+        position.append_value(row.position.as_i64());
+        ingested_at.append_value(row.ingested_at);
+        event_id.append_value(&row.event_id);
+        first.append_value(row.first_position.as_i64());
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(position.finish()),
+        Arc::new(ingested_at.finish()),
+        Arc::new(event_id.finish()),
+        Arc::new(first.finish()),
+    ];
+    RecordBatch::try_new(DUPLICATES.clone(), columns)
+}
+
+/// Dead letters as rows of their table.
+///
+/// # Errors
+/// Never: the columns are built to the schema.
+pub fn dead_letters_batch(rows: &[DeadLetterRow<'_>]) -> Result<RecordBatch, ArrowError> {
+    let mut ingested_at = TimestampMicrosecondBuilder::new().with_timezone(UTC);
+    let (mut position, mut payload) = (Int64Builder::new(), BinaryBuilder::new());
+    let mut texts: [StringBuilder; 6] = Default::default();
+    for row in rows {
+        position.append_value(row.position.as_i64());
+        ingested_at.append_value(row.ingested_at);
+        payload.append_value(row.payload);
+        let [stage, reason, message, field, event_id, subject] = &mut texts;
+        stage.append_value(row.stage);
+        reason.append_value(row.rejection.code.as_str());
+        message.append_value(&row.rejection.message);
+        field.append_option(row.rejection.field.as_deref());
+        event_id.append_option(row.rejection.event_id.as_deref());
+        subject.append_value(row.subject);
+    }
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(position.finish()), Arc::new(ingested_at.finish())];
+    columns.extend(texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
+    columns.push(Arc::new(payload.finish()));
+    RecordBatch::try_new(DEAD_LETTERS.clone(), columns)
+}

@@ -1,0 +1,24 @@
+//! Where events live: Delta tables on disk, the tail in memory, and SQL over both at one cut.
+//!
+//! - [`table`]: one Delta table: its columns, its partitions, and a commit that carries rows and position together;
+//! - [`lake`]: all tables, the tail, and when it is flushed;
+//! - [`view`]: an immutable cut of everything, which every query reads;
+//! - [`session`]: SQL over a view, read-only and within limits;
+//! - [`event_json`]: an event's payload as JSON, from its columns;
+//! - [`result_json`]: a query's result as JSON.
+
+mod cut_table;
+pub mod event_json;
+pub mod lake;
+pub mod ledger;
+pub mod result_json;
+pub mod session;
+pub mod table;
+pub mod view;
+
+pub use lake::{Flush, Lake, LakeConfig, LakeError};
+pub use session::{QueryLimits, QueryResult, SqlError, SqlSession};
+pub use view::LakeView;
+
+/// What callers need of the query engine: the arrays a result is made of.
+pub use datafusion::arrow;

@@ -1,0 +1,49 @@
+//! An immutable cut of the whole lake.
+
+use std::sync::Arc;
+
+use datafusion::{arrow::array::RecordBatch, catalog::TableProvider};
+use schemas::{Catalogue, Position};
+
+use crate::{cut_table::CutTable, table::TableSpec};
+
+/// A table as part of a view.
+#[derive(Clone, Debug)]
+pub struct TableView {
+    pub spec: Arc<TableSpec>,
+    /// The position up to which the committed rows are complete.
+    pub committed_position: Position,
+    pub(crate) committed: Arc<dyn TableProvider>,
+    /// The rows in `(committed position, view position]`.
+    pub tail: Vec<RecordBatch>,
+}
+
+impl TableView {
+    pub(crate) fn provider(&self) -> Arc<dyn TableProvider> {
+        Arc::new(CutTable {
+            schema: self.spec.schema.clone(),
+            committed: Arc::clone(&self.committed),
+            tail: self.tail.clone(),
+        })
+    }
+}
+
+/// Every table, cut at one position. A query holds one view and so never mixes positions.
+#[derive(Clone, Debug)]
+pub struct LakeView {
+    pub catalogue: Arc<Catalogue>,
+    /// What the view reflects: everything up to here and nothing after.
+    pub position: Position,
+    /// The latest event time in it, in microseconds since 1970, UTC.
+    pub event_time: Option<i64>,
+    /// One per context in the catalogue's order, then dead letters, then duplicates.
+    pub tables: Vec<TableView>,
+}
+
+impl LakeView {
+    /// The table of this name.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&TableView> {
+        self.tables.iter().find(|table| table.spec.name == name)
+    }
+}

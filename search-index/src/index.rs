@@ -1,0 +1,292 @@
+//! Writing the index, and the snapshot a search reads.
+//!
+//! Beside the listings, the index keeps the folded facts of every entity a listing is made of, opaque here, so that
+//! facts, documents and the position they reflect are one atomic commit. It is a cache of the lake: damaged or made
+//! by another version, it is emptied, and its owner fills it again.
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use schemas::Position;
+use serde::{Deserialize, Serialize};
+use tantivy::{
+    DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, TERMINATED,
+    TantivyDocument, Term,
+    schema::{IndexRecordOption, Value},
+};
+
+use crate::{
+    fields::{Fields, register_tokenizers},
+    listing::{Listing, ListingStatus},
+    query::Facet,
+    unsynced_directory::UnsyncedDirectory,
+};
+
+/// Memory for documents not yet committed.
+const WRITER_MEMORY: usize = 64 << 20;
+/// Changes whenever the meaning of the stored facts does: an index of another version is rebuilt.
+const VERSION: u32 = 1;
+
+/// What keeps the index from being read or written. The lake still has everything: delete the folder to rebuild it.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    #[error("cannot use the index folder")]
+    Folder(#[source] io::Error),
+    #[error("the index failed")]
+    Engine(#[from] tantivy::TantivyError),
+    #[error("the index holds a listing that cannot be read")]
+    Document(#[from] serde_json::Error),
+}
+
+/// One entity to be written.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// Unique, `kind/id`.
+    pub key: &'a str,
+    /// The entity's facts.
+    pub state: &'a [u8],
+    /// Its document, when it is a listing.
+    pub listing: Option<&'a Listing>,
+}
+
+/// What a commit reflects.
+#[derive(Debug, Serialize, Deserialize)]
+struct Payload {
+    version: u32,
+    position: u64,
+    event_time: Option<i64>,
+}
+
+/// The writing side; one task owns it.
+pub struct ListingIndex {
+    fields: Arc<Fields>,
+    reader: IndexReader,
+    writer: IndexWriter,
+    committed: Arc<ListingSnapshot>,
+}
+
+impl ListingIndex {
+    /// Open the index in `folder`; empty, at the start of the log, when there is none that can be used.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn open(folder: &Path) -> Result<Self, IndexError> {
+        fs::create_dir_all(folder).map_err(IndexError::Folder)?;
+        match Self::open_existing(folder) {
+            Ok(Some(index)) => Ok(index),
+            Ok(None) => Self::create(folder),
+            Err(error) => {
+                tracing::warn!(error = %error, "the index is damaged; building it again");
+                Self::create(folder)
+            }
+        }
+    }
+
+    fn open_existing(folder: &Path) -> Result<Option<Self>, IndexError> {
+        let directory = UnsyncedDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
+        if !Index::exists(&directory).map_err(tantivy::TantivyError::from)? {
+            return Ok(None);
+        }
+        let index = Index::open(directory)?;
+        let (schema, _) = Fields::new();
+        let Some(payload) = index.load_metas()?.payload else { return Ok(None) };
+        let Ok(payload) = serde_json::from_str::<Payload>(&payload) else { return Ok(None) };
+        let damaged = !index.validate_checksum()?.is_empty();
+        if damaged || payload.version != VERSION || index.schema() != schema {
+            tracing::warn!(damaged, version = payload.version, "the index cannot be used; building it again");
+            return Ok(None);
+        }
+        Self::start(&index, Position::new(payload.position), payload.event_time).map(Some)
+    }
+
+    fn create(folder: &Path) -> Result<Self, IndexError> {
+        fs::remove_dir_all(folder).map_err(IndexError::Folder)?;
+        fs::create_dir_all(folder).map_err(IndexError::Folder)?;
+        let directory = UnsyncedDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
+        let index = Index::create(directory, Fields::new().0, IndexSettings::default())?;
+        Self::start(&index, Position::START, None)
+    }
+
+    fn start(index: &Index, position: Position, event_time: Option<i64>) -> Result<Self, IndexError> {
+        register_tokenizers(index);
+        let fields = Arc::new(Fields::new().1);
+        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        let writer = index.writer_with_num_threads(1, WRITER_MEMORY)?;
+        let committed = snapshot(&fields, &reader, position, event_time);
+        Ok(Self { fields, reader, writer, committed })
+    }
+
+    /// What searches may read: the last commit.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<ListingSnapshot> {
+        Arc::clone(&self.committed)
+    }
+
+    /// Replace an entity.
+    ///
+    /// # Errors
+    /// When the index cannot take it.
+    pub fn put(&mut self, entry: &Entry<'_>) -> Result<(), IndexError> {
+        self.writer.delete_term(Term::from_field_text(self.fields.key, entry.key));
+        let mut document = TantivyDocument::default();
+        document.add_text(self.fields.key, entry.key);
+        document.add_bytes(self.fields.state, entry.state);
+        if let Some(listing) = entry.listing {
+            document.add_bytes(self.fields.listing, &serde_json::to_vec(listing)?);
+            self.add_search_fields(&mut document, listing);
+        }
+        self.writer.add_document(document)?;
+        Ok(())
+    }
+
+    fn add_search_fields(&self, document: &mut TantivyDocument, listing: &Listing) {
+        let fields = &self.fields;
+        document.add_text(fields.listing_id, &listing.listing_id);
+        if listing.status != ListingStatus::Public {
+            return;
+        }
+        document.add_u64(fields.public, 1);
+        document.add_bool(fields.unavailable, listing.unavailable);
+        for (field, value) in [
+            (fields.reserved_until, listing.reserved_until),
+            (fields.price_cents, listing.price_cents),
+            (fields.year, listing.year),
+            (fields.mileage, listing.mileage),
+            (fields.listed_at, listing.listed_at),
+        ] {
+            if let Some(value) = value {
+                document.add_i64(field, value);
+            }
+        }
+        document.add_f64(fields.popularity, listing.popularity);
+        if let (Some(latitude), Some(longitude)) = (listing.latitude, listing.longitude) {
+            document.add_f64(fields.latitude, latitude);
+            document.add_f64(fields.longitude, longitude);
+        }
+        for &(facet, field) in &fields.facets {
+            for value in facet.values(listing) {
+                document.add_text(field, value);
+            }
+        }
+        let features = Some(listing.features.join(" "));
+        let texts = [
+            &listing.title,
+            &listing.make,
+            &listing.model,
+            &listing.trim,
+            &features,
+            &listing.dealer_name,
+            &listing.description,
+        ];
+        for (text, field) in texts.into_iter().zip(&fields.texts) {
+            if let Some(text) = text {
+                document.add_text(field.field, text);
+            }
+        }
+    }
+
+    /// Make everything put so far visible, as reflecting `position`.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn commit(&mut self, position: Position, event_time: Option<i64>) -> Result<Arc<ListingSnapshot>, IndexError> {
+        let payload = Payload { version: VERSION, position: position.get(), event_time };
+        let mut prepared = self.writer.prepare_commit()?;
+        prepared.set_payload(&serde_json::to_string(&payload)?);
+        prepared.commit()?;
+        self.reader.reload()?;
+        self.committed = snapshot(&self.fields, &self.reader, position, event_time);
+        Ok(self.snapshot())
+    }
+}
+
+fn snapshot(
+    fields: &Arc<Fields>,
+    reader: &IndexReader,
+    position: Position,
+    event_time: Option<i64>,
+) -> Arc<ListingSnapshot> {
+    Arc::new(ListingSnapshot { fields: Arc::clone(fields), searcher: reader.searcher(), position, event_time })
+}
+
+/// The index as of one commit.
+pub struct ListingSnapshot {
+    pub(crate) fields: Arc<Fields>,
+    pub(crate) searcher: Searcher,
+    /// What it reflects.
+    pub position: Position,
+    /// The latest event time reflected, in microseconds since 1970, UTC.
+    pub event_time: Option<i64>,
+}
+
+impl ListingSnapshot {
+    /// The facts of an entity.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn state(&self, key: &str) -> Result<Option<Vec<u8>>, IndexError> {
+        let Some(document) = self.document(key)? else { return Ok(None) };
+        Ok(document.get_first(self.fields.state).and_then(|value| value.as_bytes().map(<[u8]>::to_vec)))
+    }
+
+    /// A listing by its id, public or not.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn listing(&self, id: &str) -> Result<Option<Listing>, IndexError> {
+        match self.document(&format!("listing/{id}"))? {
+            Some(document) => self.listing_of(&document),
+            None => Ok(None),
+        }
+    }
+
+    /// Every listing, in no particular order.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn for_each_listing(&self, mut each: impl FnMut(Listing)) -> Result<(), IndexError> {
+        for segment in self.searcher.segment_readers() {
+            let store = segment.get_store_reader(1).map_err(tantivy::TantivyError::from)?;
+            for document in store.iter::<TantivyDocument>(segment.alive_bitset()) {
+                if let Some(listing) = self.listing_of(&document?)? {
+                    each(listing);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn listing_at(&self, address: DocAddress) -> Result<Option<Listing>, IndexError> {
+        self.listing_of(&self.searcher.doc(address)?)
+    }
+
+    fn listing_of(&self, document: &TantivyDocument) -> Result<Option<Listing>, IndexError> {
+        let bytes = document.get_first(self.fields.listing).and_then(|value| value.as_bytes());
+        Ok(bytes.map(serde_json::from_slice).transpose()?)
+    }
+
+    fn document(&self, key: &str) -> Result<Option<TantivyDocument>, IndexError> {
+        let term = Term::from_field_text(self.fields.key, key);
+        for (ord, segment) in (0_u32..).zip(self.searcher.segment_readers()) {
+            let index = segment.inverted_index(self.fields.key)?;
+            let postings = index.read_postings(&term, IndexRecordOption::Basic).map_err(tantivy::TantivyError::from)?;
+            let Some(mut postings) = postings else { continue };
+            let mut doc = postings.doc();
+            while doc != TERMINATED {
+                if !segment.is_deleted(doc) {
+                    return Ok(Some(self.searcher.doc(DocAddress::new(ord, doc))?));
+                }
+                doc = postings.advance();
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The facets a listing is found under, for those who count without an index.
+#[must_use]
+pub fn facet_values(listing: &Listing, facet: Facet, now: i64) -> Vec<String> {
+    match facet {
+        Facet::Availability => vec![listing.availability(now).as_str().to_owned()],
+        _ => facet.values(listing),
+    }
+}
