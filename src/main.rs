@@ -1,1 +1,33 @@
-fn main() {}
+//! `forecourt`: parse the command line, wire the parts, run, shut down.
+
+mod arguments;
+mod ingest_command;
+mod simulate_command;
+mod sql_command;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("forecourt: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Command::Up(up) => up::run(up),
+        Command::Ingest(ingest) => ingest_command::run(&ingest),
+        Command::Simulate(simulate) => simulate_command::run(&simulate),
+        Command::Sql(sql) => sql_command::run(&sql),
+    }
+}

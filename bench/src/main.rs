@@ -1,2 +1,47 @@
-//! bench
-fn main() {}
+//! Named workloads, each measured against its raw limit in the same run.
+//!
+//! `make bench` runs all of them; `make bench WORKLOADS=pipeline` runs those named.
+
+mod pipeline;
+
+use anyhow::bail;
+
+/// Every workload by name.
+const WORKLOADS: [&str; 1] = ["pipeline"];
+
+fn main() -> anyhow::Result<()> {
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = named.iter().find(|name| !WORKLOADS.contains(&name.as_str())) {
+        bail!("there is no workload {unknown:?}; there are {}", WORKLOADS.join(", "));
+    }
+    for workload in WORKLOADS.iter().filter(|name| named.is_empty() || named.iter().any(|wanted| wanted == *name)) {
+        match *workload {
+            "pipeline" => pipeline::run()?,
+            other => bail!("the workload {other} has no code"),
+        }
+    }
+    Ok(())
+}
+
+/// One measured side of a workload.
+struct Side {
+    name: &'static str,
+    events: u64,
+    seconds: f64,
+}
+
+impl Side {
+    fn rate(&self) -> f64 {
+        self.events as f64 / self.seconds
+    }
+}
+
+/// Print the sides, each with its ratio to the first, the limit.
+fn report(workload: &str, sides: &[Side]) {
+    println!("\n{workload}");
+    println!("  {:<44} {:>10} {:>9} {:>12} {:>7}", "", "events", "seconds", "events/s", "ratio");
+    for side in sides {
+        let ratio = side.rate() / sides[0].rate();
+        println!("  {:<44} {:>10} {:>9.2} {:>12.0} {:>7.3}", side.name, side.events, side.seconds, side.rate(), ratio);
+    }
+}

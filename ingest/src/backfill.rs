@@ -15,7 +15,7 @@ pub struct Chunk {
     pub text: Vec<u8>,
 }
 
-/// Cuts NDJSON into chunks. A line longer than a chunk is a chunk of its own.
+/// Cuts NDJSON into chunks. A line longer than a chunk is a chunk of its own, and so is a file that is one JSON array.
 pub struct Chunks<R> {
     input: R,
     next_line: u64,
@@ -30,11 +30,15 @@ impl<R: BufRead> Chunks<R> {
     /// When the input cannot be read.
     pub fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
         let mut chunk = Chunk { first_line: self.next_line, lines: 0, text: Vec::new() };
+        if self.next_line == 1 && self.input.fill_buf()?.trim_ascii_start().starts_with(b"[") {
+            self.input.read_to_end(&mut chunk.text)?;
+            chunk.lines = 1;
+        }
         while (chunk.lines as usize) < CHUNK_LINES && chunk.text.len() < CHUNK_BYTES {
-            if self.input.read_until(b'\n', &mut chunk.text)? == 0 {
-                break;
+            match self.input.read_until(b'\n', &mut chunk.text)? {
+                0 => break,
+                _ => chunk.lines += 1,
             }
-            chunk.lines += 1;
         }
         self.next_line += chunk.lines;
         Ok((chunk.lines > 0).then_some(chunk))
@@ -44,6 +48,15 @@ impl<R: BufRead> Chunks<R> {
 #[cfg(test)]
 mod tests {
     use super::{CHUNK_LINES, Chunks};
+
+    #[test]
+    fn an_array_is_one_chunk_however_many_lines_it_has() -> std::io::Result<()> {
+        let text = " [\n{},\n{}\n]\n";
+        let mut chunks = Chunks::new(text.as_bytes());
+        assert_eq!(chunks.next_chunk()?.map(|chunk| chunk.text), Some(text.as_bytes().to_vec()));
+        assert_eq!(chunks.next_chunk()?, None);
+        Ok(())
+    }
 
     #[test]
     fn chunks_are_whole_lines_and_know_where_they_began() -> std::io::Result<()> {

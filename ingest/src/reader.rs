@@ -79,7 +79,7 @@ impl LogReader {
     }
 
     async fn open(&mut self) {
-        match self.try_open().await {
+        match open_after(&self.log, self.last).await {
             Ok(messages) => self.messages = Some(messages),
             Err(error) => {
                 tracing::warn!(error = %error, "the log is not there; trying again");
@@ -87,17 +87,13 @@ impl LogReader {
             }
         }
     }
+}
 
-    async fn try_open(&self) -> Result<Messages, async_nats::Error> {
-        let stream = self.log.context().get_stream(EVENTS).await?;
-        let consumer = stream
-            .create_consumer(OrderedConfig {
-                deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.last.next().get() },
-                ..OrderedConfig::default()
-            })
-            .await?;
-        Ok(consumer.messages().await?.ready_chunks(MAX_CHUNK))
-    }
+async fn open_after(log: &Log, last: Position) -> Result<Messages, async_nats::Error> {
+    let stream = log.context().get_stream(EVENTS).await?;
+    let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: last.next().get() };
+    let consumer = stream.create_consumer(OrderedConfig { deliver_policy, ..OrderedConfig::default() }).await?;
+    Ok(consumer.messages().await?.ready_chunks(MAX_CHUNK))
 }
 
 fn raw(message: Message) -> Result<RawMessage, async_nats::Error> {

@@ -416,3 +416,6 @@ fn is_conflict(error: &DeltaTableError) -> bool {
         }
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use datafusion::{
     common::{DataFusionError, ParamValues, Result, TableReference},
     datasource::{ViewTable, provider_as_source},
     execution::{
-        SessionStateBuilder,
+        SendableRecordBatchStream, SessionStateBuilder,
         context::SQLOptions,
         memory_pool::{FairSpillPool, TrackConsumersPool},
         runtime_env::RuntimeEnvBuilder,
@@ -18,7 +18,7 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext, col, ident},
 };
 use schemas::{
-    ContextIndex, EventDefinition,
+    ContextIndex, EventDefinition, Position,
     columns::{ENVELOPE, EXTRA},
 };
 use tokio::runtime::Handle;
@@ -154,6 +154,24 @@ impl SqlSession {
         };
         let (schema, batches) = self.run(rows, limits.time).await?;
         Ok(bounded(schema, batches, limits.rows))
+    }
+
+    /// A context's rows in `(after, to]`, in no particular order.
+    ///
+    /// # Errors
+    /// When the lake cannot be read.
+    pub async fn rows_between(
+        &self,
+        view: &Arc<LakeView>,
+        context: ContextIndex,
+        after: Position,
+        to: Position,
+    ) -> Result<SendableRecordBatchStream, SqlError> {
+        let session = self.context(view, Vec::new(), Vec::new());
+        let between = col("position").gt(lit(after.as_i64())).and(col("position").lt_eq(lit(to.as_i64())));
+        let plan = || scan(view, context)?.filter(between)?.build();
+        let rows = async move { session.execute_logical_plan(plan()?).await?.execute_stream().await };
+        rows.await.map_err(classify)
     }
 
     /// Run one of our own queries to its end: `$name` parameters, no limits.

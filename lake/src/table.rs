@@ -138,6 +138,9 @@ impl StoredTable {
     /// Open the table under `root`, creating it when it is not there.
     pub(crate) async fn open(root: &Url, spec: TableSpec) -> Result<Self, DeltaTableError> {
         let location = root.join(&format!("{}/", spec.name)).map_err(|e| DeltaTableError::generic(e.to_string()))?;
+        if let Ok(folder) = location.to_file_path() {
+            std::fs::create_dir_all(folder).map_err(DeltaTableError::from)?;
+        }
         let mut table = DeltaTable::try_from_url(location).await?;
         if table.version().is_none() {
             let columns: StructType = (&spec.stored_schema()).try_into_kernel()?;

@@ -1,1 +1,22 @@
-//! processors
+//! What is derived from the log.
+//!
+//! In the direction the data flows:
+//!
+//! - [`decode`]: messages become rows by context, duplicates and dead letters;
+//! - [`pipeline`]: reads the log, decodes once, and feeds the sinks, each of which keeps its own position;
+//! - [`listing_fold`]: events become facts, and facts become listings: pure;
+//! - [`listings`]: the sink that keeps the index;
+//! - [`kpi_definition`]: a KPI as a SQL file;
+//! - [`calendar`]: buckets of time, in any time zone;
+//! - [`kpis`]: the sink that keeps the board.
+
+pub mod calendar;
+pub mod decode;
+pub mod kpi_definition;
+pub mod kpis;
+pub mod listing_fold;
+pub mod listings;
+pub mod pipeline;
+
+pub use kpis::{Board, KpiError, KpiService, SeriesKey};
+pub use pipeline::{Pipeline, PipelineConfig, PipelineError};

@@ -1,1 +1,49 @@
-//! query-api
+//! How people ask: the HTTP API.
+//!
+//! - [`endpoints`]: every route, declared once: what serves it and what describes it;
+//! - [`problem`]: the errors people see;
+//! - [`parameters`]: query parameters, checked;
+//! - [`consistency`]: the position an answer reflects, and waiting for one;
+//! - one module per room behind it: [`events`], [`search`], [`kpis`], [`sql`], [`operations`].
+
+pub mod consistency;
+pub mod endpoints;
+pub mod events;
+pub mod kpis;
+pub mod openapi;
+pub mod operations;
+pub mod parameters;
+pub mod problem;
+pub mod search;
+pub mod sql;
+
+use std::sync::Arc;
+
+use ingest::Intake;
+use processors::Pipeline;
+use schemas::Catalogue;
+use tokio::net::TcpListener;
+
+/// Serve the API until `stop`; requests under way then still end.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    api: Api,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, endpoints::router(api)).with_graceful_shutdown(stop).await
+}
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct Api {
+    pub catalogue: Arc<Catalogue>,
+    pub intake: Intake,
+    pub pipeline: Pipeline,
+    /// The metrics page, as Prometheus reads it.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Microseconds since 1970, UTC.
+    pub now: fn() -> i64,
+}

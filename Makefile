@@ -1,0 +1,36 @@
+# What people run, and what CI runs.
+.PHONY: run test check format lint docs bench tools clean
+
+CARGO ?= cargo
+
+## Start everything on a generated market, and say what to open.
+run: tools
+	$(CARGO) build --release --locked
+	./target/release/forecourt up --demo
+
+## All tests: real nats-server, real files.
+test: tools
+	$(CARGO) test --workspace --locked
+
+## Everything CI checks.
+check: format lint test docs
+
+format:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+
+docs:
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --locked
+
+## Named workloads, each against its raw limit, in one run.
+bench: tools
+	$(CARGO) run --release --locked --package bench -- $(WORKLOADS)
+
+## nats-server into .tools, unless a new enough one is there or on PATH.
+tools:
+	scripts/get-nats-server
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,109 @@
+//! `pipeline`: events of a full log through all sinks, against a raw consumer that discards them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, anyhow};
+use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
+use futures::StreamExt;
+use ingest::{Intake, Log, Publisher, SeenEvents, intake::BodyForm, server::NatsServer};
+use lake::LakeConfig;
+use processors::{Pipeline, PipelineConfig};
+use schemas::{Catalogue, Position};
+use tokio::{runtime::Runtime, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Side, report};
+
+/// A market of some 300,000 events.
+const MARKET: datasets::Market = datasets::Market { seed: 1, days: 120, vehicles: 1_000, start: 1_767_225_600_000_000 };
+/// No side may take longer.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    let queries = Runtime::new()?;
+    let main = Runtime::new()?;
+    let sides = main.block_on(measure(queries.handle().clone()))?;
+    queries.shutdown_background();
+    report("pipeline: a full log through lake, index and board", &sides);
+    Ok(())
+}
+
+async fn measure(queries: tokio::runtime::Handle) -> anyhow::Result<Vec<Side>> {
+    let folder = tempfile::tempdir()?;
+    let server = NatsServer::start(&folder.path().join("nats")).await?;
+    let measured = tokio::time::timeout(DEADLINE, sides(folder.path(), server.url(), queries)).await;
+    server.stop().await;
+    measured.map_err(|_| anyhow!("not done within {DEADLINE:?}"))?
+}
+
+async fn sides(folder: &std::path::Path, url: &str, queries: tokio::runtime::Handle) -> anyhow::Result<Vec<Side>> {
+    let catalogue = Catalogue::embedded()?;
+    let log = Log::connect(url).await?;
+    let (events, filled) = fill(&catalogue, &log).await?;
+    let consumed = consume(url, events).await?;
+
+    let config =
+        PipelineConfig { lake: folder.join("lake"), index: folder.join("index"), flush: LakeConfig::default() };
+    let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+    let started = Instant::now();
+    let seen = Arc::new(SeenEvents::default());
+    let pipeline = Pipeline::start(config, catalogue, log, seen, queries, &mut tasks, stop.clone()).await?;
+    let end = Position::new(events);
+    let mut views = pipeline.lake.clone();
+    views.wait_for(|view| view.as_ref().is_some_and(|view| view.position >= end)).await?;
+    let lake = started.elapsed();
+    pipeline.listings.clone().wait_for(|listings| listings.as_ref().is_some_and(|it| it.position >= end)).await?;
+    pipeline.kpis.board.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
+    let all = started.elapsed();
+    stop.cancel();
+    while let Some(stage) = tasks.join_next().await {
+        stage??;
+    }
+    let flushed = started.elapsed();
+    let side = |name, elapsed: Duration| Side { name, events, seconds: elapsed.as_secs_f64() };
+    Ok(vec![
+        side("raw JetStream consumer that discards", consumed),
+        side("in SQL (decoded, in the lake's view)", lake),
+        side("in SQL, search and KPIs", all),
+        side("and every row in Delta files", flushed),
+        side("beside it: the door, checked and fsynced", filled),
+    ])
+}
+
+/// Publish the market through the door; how many events, and how long.
+async fn fill(catalogue: &Arc<Catalogue>, log: &Log) -> anyhow::Result<(u64, Duration)> {
+    let mut text = Vec::new();
+    let events = MARKET.write(&mut text)?;
+    let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+    let publisher = Publisher::start(log.clone(), Arc::new(SeenEvents::default()), &mut tasks, stop.clone());
+    let intake = Intake::new(Arc::clone(catalogue), publisher);
+    let started = Instant::now();
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let bodies = lines.chunks(4_000).map(|lines| intake.take(lines.concat().into(), BodyForm::Ndjson));
+    let mut answers = futures::stream::iter(bodies).buffer_unordered(4);
+    while let Some(answer) = answers.next().await {
+        let report = answer?;
+        anyhow::ensure!(report.rejected.is_empty(), "{:?}", report.rejected.first());
+    }
+    let elapsed = started.elapsed();
+    drop(answers);
+    stop.cancel();
+    while tasks.join_next().await.is_some() {}
+    Ok((events, elapsed))
+}
+
+/// Read the whole log and look at nothing.
+async fn consume(url: &str, events: u64) -> anyhow::Result<Duration> {
+    let client = async_nats::connect(url).await?;
+    let stream = jetstream::new(client).get_stream("EVENTS").await?;
+    let started = Instant::now();
+    let consumer = stream.create_consumer(OrderedConfig::default()).await?;
+    let mut messages = consumer.messages().await?;
+    for _ in 0..events {
+        messages.next().await.context("the log ended early")??;
+    }
+    Ok(started.elapsed())
+}

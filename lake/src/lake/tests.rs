@@ -1,0 +1,129 @@
+use std::{path::Path, sync::Arc, time::Duration};
+
+use datafusion::arrow::array::RecordBatch;
+use schemas::{Catalogue, ContextBatchBuilder, EventKey, Position, Stamp, validation::parse_event};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use url::Url;
+
+use super::{Lake, LakeConfig, LakeError, commit};
+use crate::{LakeView, QueryLimits, SqlSession, result_json};
+
+const LIMITS: QueryLimits = QueryLimits { rows: 1_000, time: Duration::from_secs(60) };
+
+fn url(folder: &Path) -> Url {
+    Url::from_directory_path(folder).unwrap()
+}
+
+async fn open(folder: &Path) -> Result<Lake, LakeError> {
+    Lake::open(&url(folder), Catalogue::embedded().unwrap(), LakeConfig::default()).await
+}
+
+/// One event at a position, as rows of its table: even positions are prices, odd ones tickets.
+fn rows(positions: std::ops::RangeInclusive<u64>) -> Vec<(usize, RecordBatch)> {
+    let catalogue = Catalogue::embedded().unwrap();
+    let mut tables = Vec::new();
+    for (name, event_type, parity) in [("inventory", "PriceSet", 0), ("support", "SupportTicketCreated", 1)] {
+        let (index, _) = catalogue.context(name).unwrap();
+        let mut builder = ContextBatchBuilder::new(&catalogue, index);
+        for position in positions.clone().filter(|position| position % 2 == parity) {
+            let data = match parity {
+                0 => json!({"listingId": "l", "price": position}),
+                _ => json!({"ticketId": "t", "customerId": "c"}),
+            };
+            let event = json!({
+                "eventId": format!("e-{position}"), "eventType": event_type, "aggregateId": "a", "data": data,
+                "timestamp": format!("2026-{:02}-01T00:00:00Z", position % 12 + 1)
+            });
+            let event = parse_event(&catalogue, event.to_string().as_bytes(), None).unwrap();
+            builder.push(&catalogue, event, Stamp { position: Position::new(position), ingested_at: 0 });
+        }
+        if !builder.is_empty() {
+            tables.push((index.get(), builder.finish().unwrap()));
+        }
+    }
+    tables
+}
+
+/// Rows and the last position of both tables and of all events, in one query.
+async fn seen(view: &Arc<LakeView>) -> Value {
+    let sql = SqlSession::new(Handle::current()).unwrap();
+    let query = "SELECT (SELECT count(*) FROM inventory.price_set), (SELECT count(*) FROM support.support_ticket_created), \
+                 (SELECT count(*) FROM lake.events), (SELECT max(position) FROM lake.events)";
+    let result = sql.query(view, Vec::new(), query, LIMITS).await.unwrap();
+    result_json::rows(&result.batches).next().unwrap()
+}
+
+async fn flush(lake: &mut Lake) {
+    let flush = lake.begin_flush().unwrap();
+    lake.finish_flush(flush.run().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_view_is_one_cut_whatever_is_appended_or_flushed_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lake = open(folder.path()).await.unwrap();
+    lake.append(rows(1..=10), Position::new(10), None).unwrap();
+    let in_memory = Arc::new(lake.view());
+    flush(&mut lake).await;
+    let in_files = Arc::new(lake.view());
+    lake.append(rows(11..=13), Position::new(13), None).unwrap();
+    let in_both = Arc::new(lake.view());
+    let running = lake.begin_flush().unwrap();
+    lake.append(rows(14..=15), Position::new(15), None).unwrap();
+    let while_flushing = Arc::new(lake.view());
+    lake.finish_flush(running.run().await.unwrap());
+    let after = Arc::new(lake.view());
+    for (view, expected) in [
+        (&in_memory, json!([5, 5, 10, 10])),
+        (&in_files, json!([5, 5, 10, 10])),
+        (&in_both, json!([6, 7, 13, 13])),
+        (&while_flushing, json!([7, 8, 15, 15])),
+        (&after, json!([7, 8, 15, 15])),
+    ] {
+        assert_eq!(seen(view).await, expected);
+        assert_eq!(json!(view.position.get()), expected[3]);
+    }
+}
+
+#[tokio::test]
+async fn a_reopened_lake_continues_where_it_was_flushed_and_takes_no_row_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lake = open(folder.path()).await.unwrap();
+    lake.append(rows(1..=10), Position::new(10), Some(5)).unwrap();
+    flush(&mut lake).await;
+    lake.append(rows(11..=20), Position::new(20), Some(9)).unwrap();
+    // A crash after one table's commit and before the closing one's.
+    let mut cut_off = lake.begin_flush().unwrap();
+    let (session, first) = (cut_off.session.clone(), cut_off.tables.remove(0));
+    commit(first, Position::new(20), &session).await.unwrap();
+    drop((lake, cut_off));
+
+    let mut lake = open(folder.path()).await.unwrap();
+    assert_eq!((lake.position(), lake.is_settled()), (Position::new(10), false));
+    lake.append(rows(11..=15), Position::new(15), None).unwrap();
+    assert!(!lake.is_settled());
+    lake.append(rows(16..=22), Position::new(22), None).unwrap();
+    assert!(lake.is_settled());
+    assert_eq!(seen(&Arc::new(lake.view())).await, json!([11, 11, 22, 22]));
+    flush(&mut lake).await;
+    drop(lake);
+    let lake = open(folder.path()).await.unwrap();
+    let mut events = Vec::new();
+    lake.for_each_event(|key, position| events.push((position, key))).await.unwrap();
+    events.sort();
+    let expected = (1..=22_u64).map(|position| (Position::new(position), EventKey::of(&format!("e-{position}"))));
+    assert_eq!(events, expected.collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_second_writer_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = open(folder.path()).await.unwrap();
+    let mut second = open(folder.path()).await.unwrap();
+    first.append(rows(1..=4), Position::new(4), None).unwrap();
+    flush(&mut first).await;
+    second.append(rows(1..=2), Position::new(2), None).unwrap();
+    let refused = second.begin_flush().unwrap().run().await;
+    assert!(matches!(refused.err(), Some(LakeError::SecondWriter { .. })));
+}

@@ -1,0 +1,430 @@
+//! The sink that keeps the board: every KPI's buckets, as of one position.
+//!
+//! A series is one KPI in one grain and time zone. Those in use are kept: new events mark the buckets they touch, and
+//! only those are computed again, by the KPI's own SQL over one view of the lake. So a poll is a look-up, a late event
+//! corrects the bucket it belongs to, and what is kept equals what a full computation would give.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::TimestampMicrosecondType,
+};
+use chrono_tz::Tz;
+use datafusion::{
+    common::{ParamValues, ScalarValue, metadata::ScalarAndMetadata},
+    logical_expr::ScalarUDF,
+};
+use lake::{LakeView, SqlError, SqlSession, result_json};
+use schemas::{Catalogue, Position, field_type::UTC};
+use serde_json::{Map, Value};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    calendar::{Calendar, Grain},
+    decode::Decoded,
+    kpi_definition::{KpiDefinition, KpiInput, Touches},
+};
+
+mod bucket_function;
+
+/// Between two computations of the board: people do not read faster.
+const REFRESH_EVERY: Duration = Duration::from_millis(250);
+/// The board rests at least this many times as long as computing it took, so that it leaves the machine to others.
+const REST_FACTOR: u32 = 3;
+/// The pause after a computation that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Series kept up to date at once, beside those by day in UTC; the one asked for longest ago makes room.
+const MAX_SERIES: usize = 64;
+/// Requests for new series that may wait.
+const QUEUE: usize = 64;
+/// Touched times are remembered to this: every time zone's hours begin on one.
+const TOUCH_STEP: i64 = 15 * 60 * 1_000_000;
+/// More touched stretches than this are computed as one.
+const MAX_STRETCHES: usize = 8;
+
+/// One KPI in one grain and time zone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SeriesKey {
+    pub kpi: String,
+    pub calendar: Calendar,
+}
+
+/// A KPI's buckets, by start (microseconds since 1970, UTC).
+pub type Series = BTreeMap<i64, Map<String, Value>>;
+
+/// Every kept series, as of one position.
+#[derive(Clone, Debug)]
+pub struct Board {
+    pub position: Position,
+    /// The latest event time reflected, in microseconds since 1970, UTC.
+    pub event_time: Option<i64>,
+    series: HashMap<SeriesKey, Arc<Series>>,
+}
+
+impl Board {
+    #[must_use]
+    pub fn series(&self, key: &SeriesKey) -> Option<&Arc<Series>> {
+        self.series.get(key)
+    }
+}
+
+/// A KPI that could not be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum KpiError {
+    #[error("KPI {kpi} cannot be computed")]
+    Query {
+        kpi: String,
+        #[source]
+        source: SqlError,
+    },
+    #[error("KPI {kpi} has no column `bucket` of times")]
+    NoBucket { kpi: String },
+    #[error("the board is shutting down")]
+    ShuttingDown,
+}
+
+/// What changed, on its way to the board.
+#[derive(Clone, Debug)]
+pub struct BoardUpdate {
+    pub decoded: Arc<Decoded>,
+    /// The lake with it; `None` while the lake catches up with itself.
+    pub view: Option<Arc<LakeView>>,
+}
+
+struct Wanted {
+    key: SeriesKey,
+    reply: oneshot::Sender<Result<(), Arc<KpiError>>>,
+}
+
+/// A handle to the board.
+#[derive(Clone, Debug)]
+pub struct KpiService {
+    pub definitions: Arc<Vec<KpiDefinition>>,
+    pub board: watch::Receiver<Option<Arc<Board>>>,
+    wanted: mpsc::Sender<Wanted>,
+}
+
+impl KpiService {
+    /// The KPI of this name.
+    #[must_use]
+    pub fn definition(&self, name: &str) -> Option<&KpiDefinition> {
+        self.definitions.iter().find(|kpi| kpi.name == name)
+    }
+
+    /// A board that has this series. Computed now if it is not kept yet, and kept from then on.
+    ///
+    /// # Errors
+    /// When the KPI cannot be computed.
+    pub async fn board_with(&self, key: &SeriesKey) -> Result<Arc<Board>, Arc<KpiError>> {
+        let mut board = self.board.clone();
+        loop {
+            if let Some(board) = board.borrow_and_update().as_ref().filter(|board| board.series.contains_key(key)) {
+                return Ok(Arc::clone(board));
+            }
+            let (reply, answer) = oneshot::channel();
+            let closing = |_| Arc::new(KpiError::ShuttingDown);
+            self.wanted.send(Wanted { key: key.clone(), reply }).await.map_err(|_| closing(()))?;
+            answer.await.map_err(|_| closing(()))??;
+        }
+    }
+}
+
+/// The sink itself; one task owns it.
+pub struct Kpis {
+    catalogue: Arc<Catalogue>,
+    session: SqlSession,
+    definitions: Arc<Vec<KpiDefinition>>,
+    /// Kept series, and when each was last asked for.
+    kept: HashMap<SeriesKey, Kept>,
+    /// Touched times by KPI, since the last computation.
+    touched: HashMap<String, BTreeSet<i64>>,
+    /// Join keys of new events whose buckets other events decide, by KPI and input.
+    joined: HashMap<(usize, usize), BTreeSet<String>>,
+    view: Option<Arc<LakeView>>,
+    /// Whether something came since the last computation.
+    stale: bool,
+    publish: watch::Sender<Option<Arc<Board>>>,
+}
+
+struct Kept {
+    series: Arc<Series>,
+    asked: Instant,
+}
+
+impl Kpis {
+    /// The sink, and the handle to it.
+    #[must_use]
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        session: SqlSession,
+        definitions: Vec<KpiDefinition>,
+    ) -> (Self, KpiService, KpiRequests) {
+        let definitions = Arc::new(definitions);
+        let (publish, board) = watch::channel(None);
+        let (wanted, requests) = mpsc::channel(QUEUE);
+        let service = KpiService { definitions: Arc::clone(&definitions), board, wanted };
+        let sink = Self {
+            catalogue,
+            session,
+            definitions,
+            kept: HashMap::new(),
+            touched: HashMap::new(),
+            joined: HashMap::new(),
+            view: None,
+            stale: false,
+            publish,
+        };
+        (sink, service, KpiRequests(requests))
+    }
+
+    /// Keep the board until `stop`. What cannot be computed is tried again.
+    pub async fn run(
+        mut self,
+        mut updates: mpsc::Receiver<BoardUpdate>,
+        KpiRequests(mut requests): KpiRequests,
+        stop: CancellationToken,
+    ) {
+        let mut due = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                update = updates.recv() => match update {
+                    Some(update) => self.take(update),
+                    None => return,
+                },
+                Some(wanted) = requests.recv(), if self.view.is_some() => {
+                    let answer = self.keep(wanted.key).await.map_err(Arc::new);
+                    // A caller who went away no longer wants the answer.
+                    let _ = wanted.reply.send(answer);
+                }
+                () = tokio::time::sleep_until(due), if self.stale && self.view.is_some() => {
+                    let started = Instant::now();
+                    let refreshed = self.refresh().await;
+                    let rest = REFRESH_EVERY.max(started.elapsed() * REST_FACTOR);
+                    due = Instant::now() + if refreshed.is_ok() { rest } else { RETRY_AFTER };
+                    if let Err(error) = refreshed {
+                        tracing::error!(error = &error as &dyn std::error::Error, "the board cannot be computed; trying again");
+                        self.touch_everything();
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, update: BoardUpdate) {
+        self.mark(&update.decoded);
+        if let Some(view) = update.view {
+            if self.kept.is_empty() {
+                for kpi in self.definitions.iter() {
+                    let key = SeriesKey { kpi: kpi.name.clone(), calendar: DAYS };
+                    self.kept.insert(key, Kept { series: Arc::default(), asked: Instant::now() });
+                }
+                // Nothing is known of what the lake already holds.
+                self.touch_everything();
+            }
+            self.view = Some(view);
+        }
+        self.stale = true;
+    }
+
+    fn touch_everything(&mut self) {
+        for kpi in self.definitions.iter() {
+            self.touched.insert(kpi.name.clone(), BTreeSet::from([EARLIEST, LATEST]));
+        }
+    }
+
+    /// Remember which times the new rows touch.
+    fn mark(&mut self, decoded: &Decoded) {
+        for (kpi_index, kpi) in self.definitions.iter().enumerate() {
+            for (input_index, input) in kpi.inputs.iter().enumerate() {
+                let Some(batch) = decoded.context(&self.catalogue, &input.context) else { continue };
+                match &input.touches {
+                    Touches::TimeOf(column) => {
+                        let times = self.touched.entry(kpi.name.clone()).or_default();
+                        each_row(&self.catalogue, input, batch, |row| {
+                            let named = column.as_ref().and_then(|name| time_at(batch, name, row));
+                            if let Some(time) = named.or_else(|| time_at(batch, "event_time", row)) {
+                                times.insert(time - time.rem_euclid(TOUCH_STEP));
+                            }
+                        });
+                    }
+                    Touches::EventsOf { key, .. } => {
+                        let keys = self.joined.entry((kpi_index, input_index)).or_default();
+                        let column = batch.column_by_name(key).and_then(|column| column.as_string_opt::<i32>());
+                        each_row(&self.catalogue, input, batch, |row| {
+                            keys.extend(column.filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row).to_owned()));
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compute what was touched, over the latest view, and publish the board.
+    async fn refresh(&mut self) -> Result<(), KpiError> {
+        let Some(view) = self.view.clone() else { return Ok(()) };
+        self.touch_joined(&view).await?;
+        let touched = std::mem::take(&mut self.touched);
+        let mut computed = 0_u64;
+        for (key, kept) in &mut self.kept {
+            let Some(times) = touched.get(&key.kpi).filter(|times| !times.is_empty()) else { continue };
+            let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) else { continue };
+            let mut series = Series::clone(&kept.series);
+            for (from, to) in stretches(key.calendar, times) {
+                let rows = compute(&self.session, &view, kpi, key.calendar, from, to).await?;
+                series.retain(|start, _| *start < from || *start >= to);
+                series.extend(rows);
+                computed += 1;
+            }
+            kept.series = Arc::new(series);
+        }
+        metrics::counter!("kpi_computations_total").increment(computed);
+        self.stale = false;
+        self.publish_board(&view);
+        Ok(())
+    }
+
+    /// Events whose buckets other events decide: find those events' times.
+    async fn touch_joined(&mut self, view: &Arc<LakeView>) -> Result<(), KpiError> {
+        let definitions = Arc::clone(&self.definitions);
+        for ((kpi_index, input_index), keys) in std::mem::take(&mut self.joined) {
+            let kpi = &definitions[kpi_index];
+            let Touches::EventsOf { context, view: other, key } = &kpi.inputs[input_index].touches else { continue };
+            if keys.is_empty() {
+                continue;
+            }
+            let listed = keys.iter().map(|id| format!("'{}'", id.replace('\'', "''"))).collect::<Vec<_>>().join(", ");
+            let sql = format!("SELECT event_time FROM {context}.{other} WHERE {key} IN ({listed})");
+            let session = self.session.context(view, Vec::new(), Vec::new());
+            let found = self.session.collect(session, &sql, ParamValues::List(Vec::new())).await;
+            let found = found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
+            let times = self.touched.entry(kpi.name.clone()).or_default();
+            for batch in &found {
+                let column = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+                times.extend(column.iter().flatten().map(|time| time - time.rem_euclid(TOUCH_STEP)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Begin to keep a series.
+    async fn keep(&mut self, key: SeriesKey) -> Result<(), KpiError> {
+        if self.stale {
+            self.refresh().await?;
+        }
+        let Some(view) = self.view.clone() else { return Ok(()) };
+        if let Some(kept) = self.kept.get_mut(&key) {
+            kept.asked = Instant::now();
+        } else if let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) {
+            let rows = compute(&self.session, &view, kpi, key.calendar, EARLIEST, LATEST).await?;
+            if self.kept.len() >= MAX_SERIES + self.definitions.len() {
+                let evictable = self.kept.iter().filter(|(key, _)| key.calendar != DAYS);
+                if let Some(oldest) = evictable.min_by_key(|(_, kept)| kept.asked).map(|(key, _)| key.clone()) {
+                    self.kept.remove(&oldest);
+                }
+            }
+            self.kept.insert(key, Kept { series: Arc::new(rows), asked: Instant::now() });
+        }
+        self.publish_board(&view);
+        Ok(())
+    }
+
+    fn publish_board(&self, view: &LakeView) {
+        let series = self.kept.iter().map(|(key, kept)| (key.clone(), Arc::clone(&kept.series)));
+        let board = Board { position: view.position, event_time: view.event_time, series: series.collect() };
+        self.publish.send_replace(Some(Arc::new(board)));
+    }
+}
+
+/// Requests for new series, taken by [`Kpis::run`].
+pub struct KpiRequests(mpsc::Receiver<Wanted>);
+
+/// The calendar that is always kept.
+pub const DAYS: Calendar = Calendar { grain: Grain::Day, zone: Tz::UTC };
+/// Event times lie between these: 1970-01-01 and 2200-01-01.
+const EARLIEST: i64 = 0;
+const LATEST: i64 = 7_258_118_400_000_000;
+
+/// The stretches of whole buckets that hold the touched times: few, in order, half-open.
+fn stretches(calendar: Calendar, times: &BTreeSet<i64>) -> Vec<(i64, i64)> {
+    let mut stretches: Vec<(i64, i64)> = Vec::new();
+    for &time in times {
+        // The step a time was rounded to may begin before the bucket: both ends of it are touched.
+        for instant in [time, time + TOUCH_STEP - 1] {
+            let Some(start) = calendar.start(instant) else { continue };
+            let Some(end) = calendar.next(start) else { continue };
+            match stretches.last_mut() {
+                Some((_, known)) if *known >= start => *known = end.max(*known),
+                _ => stretches.push((start, end)),
+            }
+        }
+    }
+    if stretches.len() > MAX_STRETCHES
+        && let (Some(&(from, _)), Some(&(_, to))) = (stretches.first(), stretches.last())
+    {
+        return vec![(from, to)];
+    }
+    stretches
+}
+
+/// The buckets of `[from, to)`, whose ends are bucket ends.
+async fn compute(
+    session: &SqlSession,
+    view: &Arc<LakeView>,
+    kpi: &KpiDefinition,
+    calendar: Calendar,
+    from: i64,
+    to: i64,
+) -> Result<Series, KpiError> {
+    let function = ScalarUDF::new_from_impl(bucket_function::Bucket::new(calendar));
+    let context = session.context(view, Vec::new(), vec![function]);
+    let time =
+        |micros: i64| ScalarAndMetadata::new(ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into())), None);
+    let parameters = HashMap::from([("from".to_owned(), time(from)), ("to".to_owned(), time(to))]);
+    let batches = session.collect(context, &kpi.sql, ParamValues::Map(parameters)).await;
+    let batches = batches.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
+    let mut series = Series::new();
+    for batch in &batches {
+        let starts =
+            batch.column_by_name("bucket").and_then(|starts| starts.as_primitive_opt::<TimestampMicrosecondType>());
+        let starts = starts.ok_or_else(|| KpiError::NoBucket { kpi: kpi.name.clone() })?;
+        for (row, start) in starts.iter().enumerate() {
+            let value =
+                |name: &str| batch.column_by_name(name).map_or(Value::Null, |column| result_json::cell(column, row));
+            let values = kpi.values.iter().map(|declared| (declared.name.clone(), value(&declared.name)));
+            if let Some(start) = start {
+                series.insert(start, values.collect());
+            }
+        }
+    }
+    Ok(series)
+}
+
+/// Each row of the input's event type.
+fn each_row(catalogue: &Catalogue, input: &KpiInput, batch: &RecordBatch, mut each: impl FnMut(usize)) {
+    let context = catalogue.context(&input.context).map(|(_, context)| context);
+    let event = context.and_then(|context| context.events.iter().find(|event| event.view == input.view));
+    let types = batch.column_by_name("event_type").map(|types| types.as_string::<i32>());
+    let (Some(event), Some(types)) = (event, types) else { return };
+    for row in (0..batch.num_rows()).filter(|&row| types.value(row) == event.name) {
+        each(row);
+    }
+}
+
+fn time_at(batch: &RecordBatch, column: &str, row: usize) -> Option<i64> {
+    let times = batch.column_by_name(column)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    times.is_valid(row).then(|| times.value(row))
+}
+
+#[cfg(test)]
+mod tests;

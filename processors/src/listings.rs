@@ -1,0 +1,170 @@
+//! The sink that keeps the index.
+//!
+//! It folds rows into the facts of their entities, builds the listings those touch, and commits facts, listings and
+//! position together. Its owner is one blocking thread.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+    sync::Arc,
+};
+
+use arrow::array::RecordBatch;
+use schemas::{Catalogue, Context, Position};
+use search_index::{Entry, IndexError, Listing, ListingIndex, ListingSnapshot};
+
+use crate::listing_fold::{self, CONTEXTS, Entity, EntityKey, EntityKind};
+
+/// Entities kept in memory; beyond twice as many, the ones not used lately are read from the index again.
+const CACHED_ENTITIES: usize = 50_000;
+
+/// What keeps listings from being folded.
+#[derive(Debug, thiserror::Error)]
+pub enum ListingsError {
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error("the index holds facts that cannot be read; delete its folder to build it again")]
+    Facts(#[from] serde_json::Error),
+}
+
+/// The index and the entities being worked on.
+pub struct Listings {
+    catalogue: Arc<Catalogue>,
+    index: ListingIndex,
+    /// Used since the last time the cache was turned over.
+    recent: HashMap<EntityKey, Entity>,
+    older: HashMap<EntityKey, Entity>,
+    /// Changed since the last commit: always in the cache.
+    touched: BTreeSet<EntityKey>,
+}
+
+impl Listings {
+    /// Open the index in `folder`, or begin it anew.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn open(folder: &Path, catalogue: Arc<Catalogue>) -> Result<Self, ListingsError> {
+        let index = ListingIndex::open(folder)?;
+        Ok(Self { catalogue, index, recent: HashMap::new(), older: HashMap::new(), touched: BTreeSet::new() })
+    }
+
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<ListingSnapshot> {
+        self.index.snapshot()
+    }
+
+    /// The position of the last commit.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.index.snapshot().position
+    }
+
+    /// Fold in rows of one context, numbered as in the catalogue. Rows the index already reflects are passed over.
+    ///
+    /// # Errors
+    /// When facts cannot be read back.
+    pub fn fold(&mut self, context: &Context, batch: &RecordBatch) -> Result<(), ListingsError> {
+        if !CONTEXTS.contains(&context.name.as_str()) {
+            return Ok(());
+        }
+        for (key, change) in listing_fold::changes(context, batch, self.position()) {
+            self.entity(&key)?.apply(change);
+            self.touched.insert(key);
+        }
+        Ok(())
+    }
+
+    /// Fold in rows of every context, by table number.
+    ///
+    /// # Errors
+    /// When facts cannot be read back.
+    pub fn fold_tables(&mut self, tables: &[(usize, RecordBatch)]) -> Result<(), ListingsError> {
+        let catalogue = Arc::clone(&self.catalogue);
+        for (table, batch) in tables {
+            if let Some(context) = catalogue.contexts().get(*table) {
+                self.fold(context, batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many entities wait for a commit.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// Write what was touched and the listings built from it, as reflecting `position`.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn commit(
+        &mut self,
+        position: Position,
+        event_time: Option<i64>,
+    ) -> Result<Arc<ListingSnapshot>, ListingsError> {
+        let mut written = std::mem::take(&mut self.touched);
+        for key in written.clone() {
+            written.extend(self.listings_of(&key)?);
+        }
+        for key in &written {
+            let listing = match key.id(EntityKind::Listing) {
+                Some(id) => Some(self.build(id)?),
+                None => None,
+            };
+            let state = serde_json::to_vec(self.entity(key)?)?;
+            self.index.put(&Entry { key: key.as_str(), state: &state, listing: listing.as_ref() })?;
+        }
+        let snapshot = self.index.commit(position, event_time)?;
+        if self.recent.len() > CACHED_ENTITIES {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        Ok(snapshot)
+    }
+
+    /// The listings that an entity's facts show in, itself included.
+    fn listings_of(&mut self, key: &EntityKey) -> Result<Vec<EntityKey>, ListingsError> {
+        let vehicle = if key.id(EntityKind::Vehicle).is_some() {
+            Some(key.clone())
+        } else if key.id(EntityKind::Listing).is_some() {
+            return Ok(vec![key.clone()]);
+        } else {
+            self.entity(key)?.vehicle()
+        };
+        let Some(vehicle) = vehicle else { return Ok(Vec::new()) };
+        let linked = self.entity(&vehicle)?.links().filter(|link| link.id(EntityKind::Listing).is_some());
+        Ok(linked.cloned().collect())
+    }
+
+    fn build(&mut self, id: &str) -> Result<Listing, ListingsError> {
+        let own = self.entity(&EntityKind::Listing.key(id))?.clone();
+        let vehicle = match own.vehicle() {
+            Some(key) => self.entity(&key)?.clone(),
+            None => Entity::default(),
+        };
+        let (mut reservations, mut inspections) = (Vec::new(), Vec::new());
+        for link in vehicle.links() {
+            if link.id(EntityKind::Reservation).is_some() {
+                reservations.push(self.entity(link)?.clone());
+            } else if link.id(EntityKind::Inspection).is_some() {
+                inspections.push(self.entity(link)?.clone());
+            }
+        }
+        Ok(listing_fold::listing(id, &own, &vehicle, &reservations, &inspections))
+    }
+
+    /// An entity's facts: from the cache, else as committed, else none yet.
+    fn entity(&mut self, key: &EntityKey) -> Result<&mut Entity, ListingsError> {
+        if !self.recent.contains_key(key) {
+            let entity = match self.older.remove(key) {
+                Some(entity) => entity,
+                None => match self.index.snapshot().state(key.as_str())? {
+                    Some(state) => serde_json::from_slice(&state)?,
+                    None => Entity::default(),
+                },
+            };
+            self.recent.insert(key.clone(), entity);
+        }
+        Ok(self.recent.entry(key.clone()).or_default())
+    }
+}

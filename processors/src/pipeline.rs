@@ -1,0 +1,316 @@
+//! From the log to the sinks.
+//!
+//! ```text
+//! log ─ read ─ decode ─ [dead letters] ─ lake ─┬─ listings (index)
+//!                                              └─ KPIs (board)
+//! ```
+//!
+//! Messages are decoded once. The lake takes the rows first; with them go its new view to the board and the rows to
+//! the index. Every sink stores the position it reflects with its data, so a restart reads on from the lake's and
+//! each sink passes over what it already has.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use datafusion::error::DataFusionError;
+use futures::TryStreamExt;
+use ingest::{DeadLetters, Log, LogError, LogReader, SeenEvents};
+use lake::{Lake, LakeConfig, LakeError, LakeView, SqlError, SqlSession};
+use schemas::{Catalogue, Position};
+use search_index::ListingSnapshot;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    decode::{Decoded, decode},
+    kpi_definition::KpiDefinition,
+    kpis::{BoardUpdate, KpiService, Kpis},
+    listing_fold::CONTEXTS,
+    listings::{Listings, ListingsError},
+};
+
+/// Batches between two stages: one being worked on, one ready.
+const STAGE_QUEUE: usize = 2;
+/// Entities the index may hold back for one commit while more rows are waiting.
+const MAX_PENDING_ENTITIES: usize = 20_000;
+/// How long the index may hold back a commit while more rows are waiting.
+const MAX_COMMIT_DELAY: Duration = Duration::from_millis(500);
+/// The pause before a dead letter's copy is tried again.
+const COPY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// Where the pipeline keeps its things.
+#[derive(Clone, Debug)]
+pub struct PipelineConfig {
+    /// The lake's folder.
+    pub lake: PathBuf,
+    /// The index's folder.
+    pub index: PathBuf,
+    pub flush: LakeConfig,
+}
+
+/// What stops the pipeline. Nothing is lost: what is acknowledged is in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    #[error(transparent)]
+    Listings(#[from] ListingsError),
+    #[error("the query engine cannot be set up")]
+    Engine(#[from] DataFusionError),
+    #[error("the lake cannot be read to rebuild the index")]
+    Rebuild(#[source] SqlError),
+    #[error("rows do not fit their columns")]
+    Rows(#[from] arrow::error::ArrowError),
+    #[error("the folder {path} cannot be used")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("a stage of the pipeline failed")]
+    Stage(#[from] tokio::task::JoinError),
+}
+
+/// What the pipeline keeps up to date, for those who read it.
+#[derive(Clone)]
+pub struct Pipeline {
+    /// `None` until the lake shows one position.
+    pub lake: watch::Receiver<Option<Arc<LakeView>>>,
+    pub listings: watch::Receiver<Option<Arc<ListingSnapshot>>>,
+    pub kpis: KpiService,
+    pub sql: SqlSession,
+    /// The end of the log when the pipeline started: having reached it, it knows every event there was.
+    pub log_end_at_start: Position,
+}
+
+impl Pipeline {
+    /// Open the sinks, catch the index up with the lake, and start reading the log. Stages run on `tasks` until
+    /// `stop`; then the lake is flushed and they end.
+    ///
+    /// # Errors
+    /// When a sink cannot be opened, or the log does not continue it.
+    pub async fn start(
+        config: PipelineConfig,
+        catalogue: Arc<Catalogue>,
+        log: Log,
+        seen: Arc<SeenEvents>,
+        queries: Handle,
+        tasks: &mut JoinSet<Result<(), PipelineError>>,
+        stop: CancellationToken,
+    ) -> Result<Self, PipelineError> {
+        let root = folder_url(&config.lake)?;
+        let lake = Lake::open(&root, Arc::clone(&catalogue), config.flush).await?;
+        log.check_continues(lake.position()).await?;
+        let mut committed = Vec::new();
+        lake.for_each_event(|key, position| committed.push((key, position))).await?;
+        tracing::info!(position = lake.position().get(), events = committed.len(), "opened the lake");
+        seen.insert(committed);
+
+        let sql = SqlSession::new(queries)?;
+        let (_, log_end) = log.extent().await?;
+        let view = Arc::new(lake.view());
+        let listings = open_listings(&config.index, &catalogue, &sql, &view, log_end).await?;
+
+        let (view_sender, lake_views) = watch::channel(None);
+        let (listing_sender, listing_snapshots) = watch::channel(Some(listings.snapshot()));
+        let definitions = KpiDefinition::embedded().unwrap_or_default();
+        let (kpis, service, requests) = Kpis::new(Arc::clone(&catalogue), sql.clone(), definitions);
+
+        let (to_lake, decoded) = mpsc::channel(STAGE_QUEUE);
+        let (to_listings, listing_rows) = mpsc::channel(STAGE_QUEUE);
+        let (to_kpis, board_updates) = mpsc::channel(STAGE_QUEUE);
+        let reader = LogReader::after(log.clone(), lake.position());
+        let dead_letters = DeadLetters::open(log).await?;
+        let from_lake = lake.position();
+        tasks.spawn(read(reader, Arc::clone(&catalogue), seen, dead_letters, to_lake, stop.clone()));
+        tasks.spawn(keep_lake(lake, decoded, view_sender, to_listings, to_kpis));
+        tasks.spawn(keep_listings(listings, from_lake, listing_rows, listing_sender));
+        tasks.spawn(async move {
+            kpis.run(board_updates, requests, stop).await;
+            Ok(())
+        });
+        Ok(Self { lake: lake_views, listings: listing_snapshots, kpis: service, sql, log_end_at_start: log_end })
+    }
+}
+
+fn folder_url(path: &PathBuf) -> Result<url::Url, PipelineError> {
+    let unusable = |source| PipelineError::Folder { path: path.clone(), source };
+    std::fs::create_dir_all(path).map_err(unusable)?;
+    let absolute = path.canonicalize().map_err(unusable)?;
+    url::Url::from_directory_path(&absolute).map_err(|()| unusable(std::io::ErrorKind::InvalidFilename.into()))
+}
+
+/// Open the index and bring it to the lake's position, from the lake.
+async fn open_listings(
+    folder: &std::path::Path,
+    catalogue: &Arc<Catalogue>,
+    sql: &SqlSession,
+    view: &Arc<LakeView>,
+    log_end: Position,
+) -> Result<Listings, PipelineError> {
+    let mut listings = Listings::open(folder, Arc::clone(catalogue))?;
+    if listings.position() > log_end {
+        tracing::warn!("the index is ahead of the log; building it again");
+        listings = start_over(listings, folder, catalogue)?;
+    }
+    if listings.position() >= view.position {
+        return Ok(listings);
+    }
+    let started = Instant::now();
+    let after = listings.position();
+    for (index, context) in catalogue.indexed().filter(|(_, context)| CONTEXTS.contains(&context.name.as_str())) {
+        let rows = sql.rows_between(view, index, after, view.position);
+        let mut rows = rows.await.map_err(PipelineError::Rebuild)?;
+        while let Some(batch) = rows.try_next().await.map_err(PipelineError::Engine)? {
+            listings.fold(context, &batch)?;
+        }
+    }
+    listings.commit(view.position, view.event_time)?;
+    tracing::info!(
+        from = after.get(),
+        to = view.position.get(),
+        seconds = started.elapsed().as_secs_f64(),
+        "brought the index to the lake's position"
+    );
+    Ok(listings)
+}
+
+fn start_over(
+    listings: Listings,
+    folder: &std::path::Path,
+    catalogue: &Arc<Catalogue>,
+) -> Result<Listings, PipelineError> {
+    drop(listings);
+    std::fs::remove_dir_all(folder).map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })?;
+    Ok(Listings::open(folder, Arc::clone(catalogue))?)
+}
+
+/// Read and decode until `stop`.
+async fn read(
+    mut reader: LogReader,
+    catalogue: Arc<Catalogue>,
+    seen: Arc<SeenEvents>,
+    mut dead_letters: DeadLetters,
+    to_lake: mpsc::Sender<Decoded>,
+    stop: CancellationToken,
+) -> Result<(), PipelineError> {
+    loop {
+        let messages = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            messages = reader.next() => messages,
+        };
+        let (catalogue, seen) = (Arc::clone(&catalogue), Arc::clone(&seen));
+        let decoded = tokio::task::spawn_blocking(move || decode(&catalogue, &seen, messages)).await??;
+        metrics::counter!("pipeline_events_total").increment(decoded.events as u64);
+        metrics::counter!("pipeline_duplicates_total").increment(decoded.duplicates as u64);
+        metrics::counter!("pipeline_dead_letters_total").increment(decoded.dead_letters.len() as u64);
+        while let Err(error) = dead_letters.copy(&decoded.dead_letters).await {
+            tracing::warn!(error = %error, "cannot copy dead letters; trying again");
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(COPY_AGAIN_AFTER) => {}
+            }
+        }
+        if to_lake.send(decoded).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Append to the lake, hand on to the other sinks, flush; until the decoded batches end.
+async fn keep_lake(
+    mut lake: Lake,
+    mut decoded: mpsc::Receiver<Decoded>,
+    views: watch::Sender<Option<Arc<LakeView>>>,
+    to_listings: mpsc::Sender<Arc<Decoded>>,
+    to_kpis: mpsc::Sender<BoardUpdate>,
+) -> Result<(), PipelineError> {
+    let mut flush = JoinSet::new();
+    let mut shown = show(&lake, &views);
+    let start = BoardUpdate { decoded: Arc::default(), view: shown };
+    // A sink whose queue is closed has failed, which ends the process: there is nobody to hand on to.
+    let _ = to_kpis.send(start).await;
+    loop {
+        let due = lake.flush_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
+        tokio::select! {
+            biased;
+            Some(flushed) = flush.join_next() => {
+                let flushed: lake::lake::Flushed = flushed??;
+                tracing::info!(position = flushed.position.get(), rows = flushed.rows, "flushed the lake");
+                lake.finish_flush(flushed);
+                show(&lake, &views);
+            }
+            batch = decoded.recv(), if !lake.is_full() => {
+                let Some(batch) = batch else { break };
+                lake.append(batch.tables.iter().cloned(), batch.to, batch.event_time)?;
+                shown = show(&lake, &views);
+                let batch = Arc::new(batch);
+                let _ = to_listings.send(Arc::clone(&batch)).await;
+                let _ = to_kpis.send(BoardUpdate { decoded: batch, view: shown }).await;
+            }
+            () = tokio::time::sleep_until(due) => {}
+        }
+        if lake.wants_flush()
+            && let Some(next) = lake.begin_flush()
+        {
+            flush.spawn(next.run());
+        }
+    }
+    // What is flushed now need not be read from the log again.
+    while let Some(flushed) = flush.join_next().await {
+        lake.finish_flush(flushed??);
+    }
+    if let Some(last) = lake.begin_flush() {
+        lake.finish_flush(last.run().await?);
+    }
+    Ok(())
+}
+
+fn show(lake: &Lake, views: &watch::Sender<Option<Arc<LakeView>>>) -> Option<Arc<LakeView>> {
+    if !lake.is_settled() {
+        return None;
+    }
+    let view = Arc::new(lake.view());
+    views.send_replace(Some(Arc::clone(&view)));
+    metrics::gauge!("lake_position").set(position_gauge(view.position));
+    Some(view)
+}
+
+/// Fold and commit until the rows end. What no commit reflects is folded again after a restart.
+async fn keep_listings(
+    mut listings: Listings,
+    mut position: Position,
+    mut rows: mpsc::Receiver<Arc<Decoded>>,
+    snapshots: watch::Sender<Option<Arc<ListingSnapshot>>>,
+) -> Result<(), PipelineError> {
+    let work = move || {
+        let mut event_time = listings.snapshot().event_time;
+        let mut held_since: Option<Instant> = None;
+        while let Some(batch) = rows.blocking_recv() {
+            listings.fold_tables(&batch.tables)?;
+            position = position.max(batch.to);
+            event_time = event_time.max(batch.event_time);
+            let since = *held_since.get_or_insert_with(Instant::now);
+            let may_hold = listings.pending() < MAX_PENDING_ENTITIES && since.elapsed() < MAX_COMMIT_DELAY;
+            if position <= listings.position() || (may_hold && !rows.is_empty()) {
+                continue;
+            }
+            held_since = None;
+            snapshots.send_replace(Some(listings.commit(position, event_time)?));
+            metrics::gauge!("index_position").set(position_gauge(position));
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(work).await?
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; positions are far below 2^53")]
+fn position_gauge(position: Position) -> f64 {
+    position.get() as f64
+}

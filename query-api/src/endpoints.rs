@@ -1,0 +1,246 @@
+//! Every route, declared once.
+//!
+//! The router serves these, OpenAPI describes these, and parameters are checked against these, so the three agree.
+
+use std::sync::LazyLock;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{Method, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{Api, events, kpis, openapi, operations, problem::Problem, search, sql};
+
+/// A query parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    pub name: &'static str,
+    pub meaning: &'static str,
+    /// Its JSON type.
+    pub kind: &'static str,
+    /// Whether it may be repeated, for OR.
+    pub repeats: bool,
+}
+
+const fn text(name: &'static str, meaning: &'static str) -> Parameter {
+    Parameter { name, meaning, kind: "string", repeats: false }
+}
+
+const fn number(name: &'static str, meaning: &'static str) -> Parameter {
+    Parameter { name, meaning, kind: "number", repeats: false }
+}
+
+const fn choice(name: &'static str, meaning: &'static str) -> Parameter {
+    Parameter { name, meaning, kind: "string", repeats: true }
+}
+
+const MIN_POSITION: Parameter = number("min_position", "Answer only when this position is reflected.");
+const WAIT_MS: Parameter = number("wait_ms", "How long to wait for min_position, in milliseconds; 2000 unless given.");
+
+/// A route and what it is for.
+pub struct Endpoint {
+    pub method: Method,
+    pub path: &'static str,
+    pub summary: &'static str,
+    pub parameters: Vec<Parameter>,
+    /// The body's description and media types.
+    pub body: Option<(&'static str, &'static [&'static str])>,
+    /// What a good answer is.
+    pub answer: &'static str,
+    handler: fn() -> MethodRouter<Api>,
+}
+
+/// Every endpoint.
+pub static ENDPOINTS: LazyLock<Vec<Endpoint>> = LazyLock::new(endpoints);
+
+/// The parameters an endpoint knows.
+#[must_use]
+pub fn parameters(method: &Method, path: &str) -> &'static [Parameter] {
+    // A HEAD request asks what a GET would.
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let endpoint = ENDPOINTS.iter().find(|endpoint| endpoint.method == *method && endpoint.path == path);
+    endpoint.map_or(&[], |endpoint| endpoint.parameters.as_slice())
+}
+
+/// The HTTP service.
+pub fn router(api: Api) -> Router {
+    let mut router = Router::new();
+    for endpoint in ENDPOINTS.iter() {
+        router = router.route(endpoint.path, (endpoint.handler)());
+    }
+    router
+        .fallback(|| async {
+            Problem::not_found("There is nothing at this address. GET /openapi.json lists what there is.")
+        })
+        .method_not_allowed_fallback(|| async {
+            let detail = "This address takes another method. GET /openapi.json says which.";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", detail)
+        })
+        .layer(DefaultBodyLimit::max(events::MAX_BODY))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(api)
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    #[derive(Debug)]
+    struct Panicked;
+    impl std::fmt::Display for Panicked {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a handler panicked")
+        }
+    }
+    impl std::error::Error for Panicked {}
+    Problem::internal(&Panicked).into_response()
+}
+
+fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint {
+            method: Method::POST,
+            path: "/v1/events",
+            summary: "Take events: one, a JSON array, or one per line",
+            parameters: vec![],
+            body: Some(("Events in the canonical envelope", &["application/json", "application/x-ndjson"])),
+            answer: "What became of the events: accepted, duplicates, rejected with reasons; and the highest position. \
+                     422 when all were rejected.",
+            handler: || post(events::post),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/search",
+            summary: "Search the public listings",
+            parameters: search_parameters(),
+            body: None,
+            answer: "Hits, exact facet counts, ranges, and a cursor to the next page",
+            handler: || get(search::get),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/listings/{id}",
+            summary: "One listing, sold ones included",
+            parameters: vec![MIN_POSITION, WAIT_MS],
+            body: None,
+            answer: "The listing and its status",
+            handler: || get(search::listing),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/kpis",
+            summary: "The KPIs there are",
+            parameters: vec![MIN_POSITION, WAIT_MS],
+            body: None,
+            answer: "Each KPI with its definition, values and grains",
+            handler: || get(kpis::list),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/kpis/{name}",
+            summary: "One KPI over time",
+            parameters: vec![
+                text("grain", "hour, day, week, month, quarter or year; day unless given."),
+                text("from", "First bucket: the one this date or RFC 3339 time lies in."),
+                text("to", "End, not included: a date or RFC 3339 time."),
+                text("timezone", "IANA time zone whose days are meant; UTC unless given."),
+                MIN_POSITION,
+                WAIT_MS,
+            ],
+            body: None,
+            answer: "A row per bucket that has events",
+            handler: || get(kpis::get),
+        },
+        Endpoint {
+            method: Method::POST,
+            path: "/v1/sql",
+            summary: "Run a SELECT over the lake",
+            parameters: vec![MIN_POSITION, WAIT_MS],
+            body: Some(("{\"query\": \"SELECT …\", \"limit\": 100}", &["application/json"])),
+            answer: "Columns with their types, and rows",
+            handler: || post(sql::post),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/tables",
+            summary: "The tables SQL knows",
+            parameters: vec![MIN_POSITION, WAIT_MS],
+            body: None,
+            answer: "Each view with its columns, types and meanings",
+            handler: || get(sql::tables),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/health",
+            summary: "Whether the process is alive",
+            parameters: vec![],
+            body: None,
+            answer: "Always ok",
+            handler: || get(operations::health),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/ready",
+            summary: "Whether everything the log held at the start is reflected",
+            parameters: vec![],
+            body: None,
+            answer: "ready with the positions, or 503 while starting",
+            handler: || get(operations::ready),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/metrics",
+            summary: "Metrics for Prometheus",
+            parameters: vec![],
+            body: None,
+            answer: "Text in the Prometheus format",
+            handler: || get(operations::metrics),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/openapi.json",
+            summary: "This API, described",
+            parameters: vec![],
+            body: None,
+            answer: "An OpenAPI 3.1 document",
+            handler: || get(openapi::get),
+        },
+    ]
+}
+
+fn search_parameters() -> Vec<Parameter> {
+    vec![
+        text("q", "Words that must all occur in the listing."),
+        choice("make", "Manufacturer."),
+        choice("model", "Model."),
+        choice("trim", "Trim level."),
+        choice("body_type", "Body style."),
+        choice("fuel_type", "Energy source."),
+        choice("transmission", "Gearbox."),
+        choice("drivetrain", "Driven wheels."),
+        choice("color", "Colour of the body."),
+        choice("condition", "Condition."),
+        choice("province", "Province or state."),
+        choice("city", "City."),
+        choice("features", "Equipment."),
+        choice("seats", "Number of seats."),
+        choice("deal", "Deal rating."),
+        choice("certified", "true or false."),
+        choice("availability", "available, reserved or unavailable."),
+        number("price_min", "Lowest price."),
+        number("price_max", "Highest price."),
+        number("year_min", "Earliest model year."),
+        number("year_max", "Latest model year."),
+        number("mileage_min", "Lowest mileage, in km."),
+        number("mileage_max", "Highest mileage, in km."),
+        text("near", "A place, LAT,LON in degrees."),
+        number("radius_km", "How far from near, in km."),
+        text("sort", "relevance, price, -price, mileage, year, -year, newest, distance, deal or popular."),
+        number("page_size", "Hits on a page, 1 to 100; 20 unless given."),
+        text("cursor", "next_cursor of the page before."),
+        choice("facets", "Facets to count, separated by commas; all unless given, none when empty."),
+        MIN_POSITION,
+        WAIT_MS,
+    ]
+}

@@ -1,0 +1,49 @@
+//! `/health`, `/ready`, `/metrics`: for whoever runs it.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use schemas::Position;
+use serde_json::json;
+
+use crate::{Api, consistency::Reflects, parameters::Parameters, problem::Problem};
+
+pub(crate) async fn health() -> Response {
+    Json(json!({"status": "ok"})).into_response()
+}
+
+/// Whether every event the log held at the start has been read: from then on a repeated one is recognised.
+pub(crate) fn knows_the_log(api: &Api) -> bool {
+    position(&api.pipeline.lake).is_some_and(|position| position >= api.pipeline.log_end_at_start)
+}
+
+fn position<T: Reflects>(state: &tokio::sync::watch::Receiver<Option<std::sync::Arc<T>>>) -> Option<Position> {
+    state.borrow().as_ref().map(|state| state.position())
+}
+
+pub(crate) async fn ready(State(api): State<Api>, _: Parameters) -> Result<Response, Problem> {
+    let pipeline = &api.pipeline;
+    let positions = [position(&pipeline.lake), position(&pipeline.listings), position(&pipeline.kpis.board)];
+    let names = ["lake", "listings", "kpis"];
+    let ready = positions.iter().all(|position| position.is_some_and(|position| position >= pipeline.log_end_at_start));
+    let shown =
+        names.into_iter().zip(positions).map(|(name, position)| (name.to_owned(), json!(position.map(Position::get))));
+    let body = json!({
+        "status": if ready { "ready" } else { "starting" },
+        "positions": shown.collect::<serde_json::Map<_, _>>(),
+        "log_end_at_start": pipeline.log_end_at_start.get(),
+    });
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = (status, Json(body)).into_response();
+    if !ready {
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(1));
+    }
+    Ok(response)
+}
+
+pub(crate) async fn metrics(State(api): State<Api>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], (api.metrics)()).into_response()
+}

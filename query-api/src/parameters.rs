@@ -1,0 +1,72 @@
+//! Query parameters, checked against what the endpoint declares.
+
+use std::str::FromStr;
+
+use axum::{
+    extract::{FromRequestParts, OriginalUri},
+    http::{Method, request::Parts},
+};
+
+use crate::{endpoints, problem::Problem};
+
+/// The parameters of a request: only such as its endpoint knows.
+#[derive(Debug, Default)]
+pub struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// The only value of a parameter; empty is absent.
+    ///
+    /// # Errors
+    /// When it is given twice.
+    pub fn text<'a>(&'a self, name: &'a str) -> Result<Option<&'a str>, Problem> {
+        let mut values = self.all(name);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            (_, Some(_)) => Err(Problem::parameter(name, format!("{name} is given more than once"))),
+        }
+    }
+
+    /// Every value of a parameter.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the parameter is there, even empty.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+
+    /// A parameter of some type; `expects` says what it should be.
+    ///
+    /// # Errors
+    /// When it is not of that type.
+    pub fn parsed<T: FromStr>(&self, name: &str, expects: &str) -> Result<Option<T>, Problem> {
+        let wrong = |text: &str| Problem::parameter(name, format!("{name} is {expects}, not {text:?}"));
+        self.text(name)?.map(|text| text.parse().map_err(|_| wrong(text))).transpose()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let OriginalUri(uri) =
+            OriginalUri::from_request_parts(parts, state).await.unwrap_or_else(|never| match never {});
+        let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+        let path = parts.extensions.get::<axum::extract::MatchedPath>().map_or("", |path| path.as_str());
+        check(&parts.method, path, pairs)
+    }
+}
+
+fn check(method: &Method, path: &str, pairs: Vec<(String, String)>) -> Result<Parameters, Problem> {
+    let known = endpoints::parameters(method, path);
+    match pairs.iter().find(|(name, _)| !known.iter().any(|parameter| parameter.name == name)) {
+        None => Ok(Parameters(pairs)),
+        Some((name, _)) => {
+            let names: Vec<_> = known.iter().map(|parameter| parameter.name).collect();
+            let detail = format!("there is no parameter {name:?} here; there are {}", names.join(", "));
+            Err(Problem::parameter(name, detail))
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! `forecourt up`: everything in one process.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, IsTerminal, Write},
+    net::SocketAddr,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, anyhow, bail};
+use ingest::{Intake, Log, Publisher, SeenEvents, server::NatsServer};
+use lake::LakeConfig;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use processors::{Pipeline, PipelineConfig};
+use query_api::Api;
+use schemas::{Catalogue, Position};
+use tokio::{net::TcpListener, runtime::Runtime, signal::unix, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{arguments::Up, ingest_command, simulate_command};
+
+/// What is logged unless FORECOURT_LOG says otherwise: the engines' own complaints reach us as errors of ours.
+const LOGGED: &str = "warn,forecourt=info,processors=info,ingest=info,buoyant_kernel=off,tantivy=error";
+/// How long requests may take to end after we were told to stop.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// The demo's market: more than 100,000 events.
+const DEMO_VEHICLES: u32 = 650;
+const DEMO_DAYS: u32 = 120;
+
+pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_from_env("FORECOURT_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    let metrics = PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
+    fs::create_dir_all(&arguments.data)
+        .with_context(|| format!("cannot use the data folder {}", arguments.data.display()))?;
+    let _lock = lock(&arguments.data)?;
+    // Queries may be heavy: they have threads of their own, so that requests and the pipeline never wait for them.
+    let queries = Runtime::new().context("cannot start the query threads")?;
+    let main = Runtime::new().context("cannot start")?;
+    let served = main.block_on(serve(arguments, metrics, queries.handle().clone()));
+    queries.shutdown_background();
+    main.shutdown_timeout(DRAIN_WITHIN);
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+/// Keep a second process off the folder, for as long as the file is open.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another forecourt uses {}; stop it first", data.display()),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+async fn serve(arguments: Up, metrics: PrometheusHandle, queries: tokio::runtime::Handle) -> anyhow::Result<()> {
+    let nats = match arguments.nats {
+        Some(_) => None,
+        None => Some(NatsServer::start(&arguments.data.join("nats")).await?),
+    };
+    let url =
+        arguments.nats.clone().or_else(|| nats.as_ref().map(|server| server.url().to_owned())).unwrap_or_default();
+    let served = serve_log(&arguments, &url, metrics, queries).await;
+    if let Some(server) = nats {
+        server.stop().await;
+    }
+    served
+}
+
+async fn serve_log(
+    arguments: &Up,
+    nats_url: &str,
+    metrics: PrometheusHandle,
+    queries: tokio::runtime::Handle,
+) -> anyhow::Result<()> {
+    let catalogue = Catalogue::embedded()?;
+    let log = Log::connect(nats_url).await?;
+    let seen = Arc::new(SeenEvents::default());
+    let stop = CancellationToken::new();
+    let mut stages = JoinSet::new();
+    let mut publishing = JoinSet::new();
+    let config = PipelineConfig {
+        lake: arguments.data.join("lake"),
+        index: arguments.data.join("index"),
+        flush: LakeConfig {
+            flush_rows: arguments.flush_rows as usize,
+            flush_after: Duration::from_secs(arguments.flush_seconds),
+        },
+    };
+    let pipeline = Pipeline::start(
+        config,
+        Arc::clone(&catalogue),
+        log.clone(),
+        Arc::clone(&seen),
+        queries,
+        &mut stages,
+        stop.clone(),
+    )
+    .await?;
+    let publisher = Publisher::start(log, seen, &mut publishing, stop.clone());
+    let intake = Intake::new(Arc::clone(&catalogue), publisher);
+    let render = move || metrics.render();
+    let api = Api { catalogue, intake, pipeline: pipeline.clone(), metrics: Arc::new(render), now };
+
+    let listener = TcpListener::bind(arguments.http)
+        .await
+        .with_context(|| format!("cannot listen on {}; choose another address with --http", arguments.http))?;
+    let address = listener.local_addr()?;
+    let mut server = tokio::spawn(query_api::serve(listener, api, stop.clone().cancelled_owned()));
+    let announce = announce(pipeline, address, nats_url.to_owned(), arguments.demo);
+    let mut announced = tokio::spawn(announce);
+
+    let ended = tokio::select! {
+        signal = stop_signal() => signal,
+        Some(stage) = stages.join_next() => Err(match stage {
+            Ok(Err(error)) => anyhow::Error::new(error).context("the pipeline stopped"),
+            Ok(Ok(())) => anyhow!("a stage of the pipeline ended"),
+            Err(error) => anyhow::Error::new(error).context("a stage of the pipeline failed"),
+        }),
+        served = &mut server => Err(match served {
+            Ok(Err(error)) => anyhow::Error::new(error).context("the HTTP server stopped"),
+            _ => anyhow!("the HTTP server stopped"),
+        }),
+        Err(error) = wait_failure(&mut announced) => Err(error),
+    };
+    stop.cancel();
+    announced.abort();
+    tracing::info!("stopping");
+    // Requests end first, so that what they publish is acknowledged; then the log's readers; then nothing is written.
+    let _ = tokio::time::timeout(DRAIN_WITHIN, server).await;
+    while publishing.join_next().await.is_some() {}
+    while let Some(stage) = stages.join_next().await {
+        if let Ok(Err(error)) = stage {
+            tracing::error!(error = &error as &dyn std::error::Error, "a stage ended badly");
+        }
+    }
+    ended
+}
+
+/// The announcement's failure; never its success.
+async fn wait_failure(announced: &mut tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+    match announced.await {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(())) => std::future::pending().await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
+    let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Wait until everything the log held is reflected, and say so in one line. With `demo`, load the market first.
+async fn announce(pipeline: Pipeline, address: SocketAddr, nats_url: String, demo: bool) -> anyhow::Result<()> {
+    let end = pipeline.log_end_at_start;
+    pipeline.lake.clone().wait_for(|view| view.as_ref().is_some_and(|view| view.position >= end)).await?;
+    let end = if demo { load_demo(address).await?.max(end) } else { end };
+    pipeline.listings.clone().wait_for(|listings| listings.as_ref().is_some_and(|it| it.position >= end)).await?;
+    pipeline.kpis.board.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
+    println!("ready http=http://{address} nats={nats_url} position={end}");
+    if demo {
+        println!("{}", what_to_try(address));
+    }
+    io::stdout().flush()?;
+    Ok(())
+}
+
+/// Load the demo's market through the door, like any other file; the position of its last event.
+async fn load_demo(address: SocketAddr) -> anyhow::Result<Position> {
+    let file = tempfile_path();
+    let written = tokio::task::spawn_blocking({
+        let file = file.clone();
+        move || {
+            let market = datasets::Market { seed: 1, days: DEMO_DAYS, vehicles: DEMO_VEHICLES, start: demo_start() };
+            simulate_command::write(&market, &file)?;
+            ingest_command::send(&[file.clone()], &format!("http://{address}"))
+        }
+    })
+    .await?;
+    let _ = fs::remove_file(&file);
+    Ok(Position::new(written?.position.unwrap_or_default()))
+}
+
+fn tempfile_path() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("forecourt-demo-{}.ndjson", std::process::id()))
+}
+
+/// The midnight that begins the demo, so that its history ends with yesterday.
+fn demo_start() -> i64 {
+    const DAY: i64 = 86_400_000_000;
+    (now().div_euclid(DAY) - i64::from(DEMO_DAYS)) * DAY
+}
+
+fn what_to_try(address: SocketAddr) -> String {
+    format!(
+        "\nOpen:\n  http://{address}/v1/search   cars, with facets\n  http://{address}/v1/kpis     the KPIs\n  \
+         http://{address}/openapi.json  everything there is\n\nTry:\n  \
+         curl 'http://{address}/v1/search?make=Honda&price_max=30000&near=43.65,-79.38&radius_km=100&sort=distance'\n  \
+         forecourt sql --to http://{address} 'SELECT event_type, count(*) AS events FROM lake.events GROUP BY 1 ORDER BY 2 DESC LIMIT 5'\n  \
+         curl 'http://{address}/v1/kpis/sales_volume?grain=month'\n"
+    )
+}
+
+/// Microseconds since 1970, UTC.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,88 @@
+//! The command line, and what is written about it.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::support::{Forecourt, Nats, forecourt, stdout};
+
+const README: &str = include_str!("../../README.md");
+
+#[test]
+fn simulate_is_deterministic_and_says_what_it_wrote() {
+    let run = |seed: &str| forecourt(&["simulate", "--seed", seed, "--days", "20", "--vehicles", "10", "-o", "-"]);
+    let first = run("4");
+    assert_eq!(first.stdout, run("4").stdout);
+    assert_ne!(first.stdout, run("5").stdout);
+    let lines = stdout(&first).lines().count();
+    assert!(String::from_utf8_lossy(&first.stderr).starts_with(&format!("wrote {lines} events to -")));
+}
+
+#[tokio::test]
+async fn sql_prints_tables_csv_and_json_and_points_at_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let server = Forecourt::start(&nats, folder.path()).await;
+    let ask = |query: &str, format: &str| forecourt(&["sql", query, "--format", format, "--to", &server.url]);
+    let query = "SELECT 1 AS one, 'a,b' AS text, NULL AS nothing";
+    assert_eq!(stdout(&ask(query, "csv")), "one,text,nothing\r\n1,\"a,b\",\r\n");
+    assert!(stdout(&ask(query, "table")).contains("a,b"));
+    let json: Value = serde_json::from_str(&stdout(&ask(query, "json"))).unwrap();
+    assert_eq!(json["rows"], serde_json::json!([[1, "a,b", null]]));
+    let wrong = ask("SELECT count(* FROM lake.events", "table");
+    assert!(!wrong.status.success());
+    let message = String::from_utf8(wrong.stderr).unwrap();
+    assert!(message.ends_with("  SELECT count(* FROM lake.events\n                 ^\n"), "{message}");
+    let nobody = forecourt(&["sql", "SELECT 1", "--to", "http://127.0.0.1:1"]);
+    assert!(String::from_utf8(nobody.stderr).unwrap().contains("is `forecourt up` running?"));
+}
+
+#[test]
+fn every_command_and_route_is_in_the_readme_and_the_readme_names_no_other() {
+    let help = stdout(&forecourt(&["--help"]));
+    let section = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
+    let commands: BTreeSet<&str> = section.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let commands: BTreeSet<&str> = commands.into_iter().filter(|name| *name != "help").collect();
+    assert_eq!(commands, BTreeSet::from(["up", "ingest", "simulate", "sql"]));
+    for command in &commands {
+        assert!(README.contains(&format!("`forecourt {command}")), "README lacks forecourt {command}");
+    }
+    let named = README.split("`forecourt ").skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next());
+    for command in named {
+        assert!(commands.contains(command), "README names forecourt {command}, which is not a command");
+    }
+    let document = query_api::openapi::document();
+    let routes: BTreeSet<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
+    for route in &routes {
+        assert!(README.contains(&format!("{route}`")), "README lacks {route}");
+    }
+    let named = README.split(['`', ' ', '\n', '?', '\'']).filter(|word| word.starts_with("/v1/"));
+    for route in named {
+        let known = routes.contains(route) || routes.iter().any(|known| matches_template(known, route));
+        assert!(known, "README names {route}, which is not a route");
+    }
+}
+
+fn matches_template(template: &str, path: &str) -> bool {
+    let (known, parts): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+    known.len() == parts.len() && known.iter().zip(&parts).all(|(known, part)| known.starts_with('{') || known == part)
+}
+
+#[tokio::test]
+async fn every_route_of_openapi_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let server = Forecourt::start(&nats, folder.path()).await;
+    let document = server.get("/openapi.json").await;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{name}", "sales_volume").replace("{id}", "none");
+        for method in methods.as_object().unwrap().keys() {
+            let method = method.to_uppercase().parse().unwrap();
+            let answer = server.client.request(method, format!("{}{path}", server.url)).send().await.unwrap();
+            let body = answer.text().await.unwrap();
+            assert!(!body.contains("nothing at this address") && !body.contains("another method"), "{path}: {body}");
+        }
+    }
+    let metrics = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("lake_position 0"), "{metrics}");
+}

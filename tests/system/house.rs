@@ -1,0 +1,53 @@
+//! The house keeps its floors: a crate uses only those below it, and each engine has one crate that names it.
+
+use std::{collections::HashMap, process::Command};
+
+use serde_json::Value;
+
+/// Every crate with its floor.
+const FLOORS: [(&str, u8); 9] = [
+    ("schemas", 1),
+    ("ingest", 2),
+    ("lake", 2),
+    ("search-index", 2),
+    ("datasets", 2),
+    ("processors", 3),
+    ("query-api", 4),
+    ("forecourt", 5),
+    ("bench", 6),
+];
+
+/// Engines and the one crate that names each.
+const NAMED_BY: [(&str, &str); 5] = [
+    ("async-nats", "ingest"),
+    ("deltalake", "lake"),
+    ("tantivy", "search-index"),
+    ("axum", "query-api"),
+    ("clap", "forecourt"),
+];
+
+#[test]
+fn crates_use_only_lower_floors_and_each_engine_has_one_owner() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let floors: HashMap<&str, u8> = FLOORS.into_iter().collect();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert_eq!(packages.len(), FLOORS.len(), "a crate without a floor");
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        let floor = floors[name];
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let used = dependency["name"].as_str().unwrap();
+            if let Some(below) = floors.get(used) {
+                assert!(*below < floor, "{name} (floor {floor}) uses {used} (floor {below})");
+            }
+            if let Some((engine, owner)) = NAMED_BY.iter().find(|(engine, _)| *engine == used) {
+                assert!(name == *owner || name == "bench", "{name} names {engine}, which is {owner}'s");
+            }
+        }
+    }
+}

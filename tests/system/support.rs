@@ -1,0 +1,248 @@
+//! Guards that start real servers and end them, and what tests ask of them.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long anything may take on a busy machine before a test gives up.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
+/// Between two looks at a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Wait until `look` gives something.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen within {DEADLINE:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn nats_binary() -> PathBuf {
+    let tools = std::env::var_os("FORECOURT_TOOLS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools"), PathBuf::from);
+    let own = tools.join("nats-server");
+    if own.exists() { own } else { PathBuf::from("nats-server") }
+}
+
+/// A `nats-server` of a test's own. Killed when dropped.
+pub(crate) struct Nats {
+    port: u16,
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+impl Nats {
+    pub(crate) async fn start() -> Self {
+        let mut nats = Self { port: free_port(), folder: tempfile::tempdir().unwrap(), child: None };
+        nats.restart().await;
+        nats
+    }
+
+    /// Start it again on the same store and port.
+    pub(crate) async fn restart(&mut self) {
+        let config = self.folder.path().join("nats.conf");
+        let store = self.folder.path().join("store");
+        let text = format!(
+            "listen: \"127.0.0.1:{}\"\nmax_payload: 16777216\njetstream {{ store_dir: {store:?}, sync_interval: always }}\n",
+            self.port
+        );
+        std::fs::write(&config, text).unwrap();
+        let started =
+            Command::new(nats_binary()).arg("-c").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.child = Some(started.expect("cannot start nats-server; run scripts/get-nats-server"));
+        eventually("nats-server listening", || async { async_connect(self.port).await }).await;
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        kill(&mut self.child);
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn async_connect(port: u16) -> Option<()> {
+    tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop)
+}
+
+fn kill(child: &mut Option<Child>) {
+    if let Some(mut child) = child.take() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// A `forecourt up` on a data folder. Killed when dropped.
+pub(crate) struct Forecourt {
+    pub url: String,
+    pub client: Client,
+    port: u16,
+    nats: String,
+    data: PathBuf,
+    child: Option<Child>,
+}
+
+impl Forecourt {
+    pub(crate) async fn start(nats: &Nats, data: &Path) -> Self {
+        let port = free_port();
+        let mut forecourt = Self {
+            url: format!("http://127.0.0.1:{port}"),
+            client: Client::new(),
+            port,
+            nats: nats.url(),
+            data: data.to_owned(),
+            child: None,
+        };
+        forecourt.launch();
+        forecourt.ready().await;
+        forecourt
+    }
+
+    /// Start the process, ready or not. Small flushes, so that a test sees many.
+    pub(crate) fn launch(&mut self) {
+        let child = Command::new(env!("CARGO_BIN_EXE_forecourt"))
+            .args(["up", "--nats", &self.nats, "--http", &format!("127.0.0.1:{}", self.port), "--flush-rows", "20000"])
+            .arg("--data")
+            .arg(&self.data)
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = child.unwrap();
+        let output = child.stdout.take().unwrap();
+        // Nobody reads more than the tests ask for, and a full pipe would stop the process.
+        thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).for_each(drop));
+        self.child = Some(child);
+    }
+
+    /// Wait until it has caught up with the log.
+    pub(crate) async fn ready(&mut self) {
+        eventually("forecourt ready", || async {
+            let answer = self.client.get(format!("{}/ready", self.url)).send().await.ok()?;
+            (answer.status() == StatusCode::OK).then_some(())
+        })
+        .await;
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        kill(&mut self.child);
+    }
+
+    /// SIGTERM, and wait for a clean end.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let sent = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        assert!(child.wait().unwrap().success(), "forecourt did not end cleanly");
+    }
+
+    /// The lake's position, while it runs.
+    pub(crate) async fn position(&self) -> Option<u64> {
+        let answer = self.client.get(format!("{}/ready", self.url)).send().await.ok()?;
+        answer.json::<Value>().await.ok()?["positions"]["lake"].as_u64()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.try_get(path).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        body
+    }
+
+    pub(crate) async fn try_get(&self, path: &str) -> (StatusCode, Value) {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    pub(crate) async fn publish(&self, body: impl Into<reqwest::Body>) -> (StatusCode, Value) {
+        let answer = self.client.post(format!("{}/v1/events", self.url)).body(body).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    /// The rows of a query that reflects `min_position`.
+    pub(crate) async fn sql(&self, query: &str, min_position: u64) -> Vec<Value> {
+        let (status, body) = self.try_sql(query, min_position).await;
+        assert_eq!(status, StatusCode::OK, "{query}: {body}");
+        body["rows"].as_array().unwrap().clone()
+    }
+
+    pub(crate) async fn try_sql(&self, query: &str, min_position: u64) -> (StatusCode, Value) {
+        let url = format!("{}/v1/sql?wait_ms=60000&min_position={min_position}", self.url);
+        let answer = self.client.post(url).json(&json!({"query": query, "limit": 1_000_000})).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+}
+
+impl Drop for Forecourt {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Run a command of the binary to its end.
+pub(crate) fn forecourt(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_forecourt")).args(arguments).output().unwrap()
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A market's history in a file of its own.
+pub(crate) fn market(folder: &Path, seed: u64, days: u32, vehicles: u32) -> PathBuf {
+    let path = folder.join("market.ndjson");
+    let market = datasets::Market { seed, days, vehicles, start: 1_767_225_600_000_000 };
+    let mut bytes = Vec::new();
+    market.write(&mut bytes).unwrap();
+    std::fs::File::create(&path).unwrap().write_all(&bytes).unwrap();
+    path
+}
+
+/// Start sending a file; the process ends when everything is acknowledged.
+pub(crate) fn ingest(file: &Path, url: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_forecourt"))
+        .arg("ingest")
+        .arg(file)
+        .args(["--to", url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Wait for an ingest to end well; what it printed.
+pub(crate) fn finish(child: Child) -> String {
+    stdout(&child.wait_with_output().unwrap())
+}
+
+/// The number after a word in the table that `ingest` prints.
+pub(crate) fn counted(table: &str, label: &str) -> u64 {
+    let line = table
+        .lines()
+        .find(|line| line.trim_start().starts_with(label))
+        .unwrap_or_else(|| panic!("no {label}: {table}"));
+    line.trim_start()[label.len()..].split_whitespace().next().unwrap().parse().unwrap()
+}
