@@ -25,7 +25,7 @@ pub fn rows(batches: &[RecordBatch]) -> impl Iterator<Item = Value> + '_ {
 /// One value. What JSON has no shape for is shown as text.
 #[must_use]
 pub fn cell(array: &dyn Array, row: usize) -> Value {
-    if array.is_null(row) {
+    if array.is_null(row) || array.data_type().is_null() {
         return Value::Null;
     }
     match array.data_type() {

@@ -99,6 +99,8 @@ pub(crate) fn base_context() -> Result<SessionContext> {
         .with_information_schema(true);
     // One string type for committed rows and the tail's.
     config.options_mut().execution.parquet.schema_force_view_types = false;
+    // So that an error can say where it is.
+    config.options_mut().sql_parser.collect_spans = true;
     let state =
         SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
     let mut context = SessionContext::new_with_state(state);
@@ -271,7 +273,8 @@ fn invalid(error: DataFusionError) -> SqlError {
         DataFusionError::ArrowError(error, _) => describe_arrow(error),
         root => root.strip_backtrace(),
     };
-    let message = message.trim_start_matches("Error during planning: ").trim_start_matches("Execution error: ");
+    let prefixes = ["Error during planning: ", "Execution error: ", "Schema error: "];
+    let message = prefixes.iter().fold(message.as_str(), |message, prefix| message.trim_start_matches(prefix));
     let at = diagnosed(&error).or_else(|| written(message));
     SqlError::Invalid { message: message.to_owned(), at, source: Box::new(error) }
 }

@@ -26,7 +26,7 @@ FROM (
         0 AS accepted,
         0 AS rejected,
         0 AS expired,
-        avg(cast(offer_amount AS DOUBLE)) AS average_offer
+        cast(sum(offer_amount) AS DOUBLE) / count(*) AS average_offer
     FROM acquisition.ai_offer_generated
     WHERE event_time >= $from AND event_time < $to
     GROUP BY 1

@@ -20,8 +20,9 @@ began AS (
 SELECT
     bucket(completed.event_time) AS bucket,
     count(DISTINCT completed.vehicle_id) AS vehicles_completed,
-    avg(date_part('epoch', completed.event_time) - date_part('epoch', began.started_at)) / 3600
-        AS average_hours_per_vehicle
+    -- Microseconds as whole numbers: their sum is the same in any order.
+    cast(sum(cast(completed.event_time AS BIGINT) - cast(began.started_at AS BIGINT)) AS DOUBLE)
+        / 3600000000 / count(began.started_at) AS average_hours_per_vehicle
 FROM completed
 LEFT JOIN began ON began.position = completed.position
 GROUP BY 1

@@ -147,6 +147,8 @@ pub struct Kpis {
     kept: HashMap<SeriesKey, Kept>,
     /// Touched times by KPI, since the last computation.
     touched: HashMap<String, BTreeSet<i64>>,
+    /// Whether every bucket has to be computed.
+    everything: bool,
     /// Join keys of new events whose buckets other events decide, by KPI and input.
     joined: HashMap<(usize, usize), BTreeSet<String>>,
     view: Option<Arc<LakeView>>,
@@ -178,6 +180,7 @@ impl Kpis {
             definitions,
             kept: HashMap::new(),
             touched: HashMap::new(),
+            everything: false,
             joined: HashMap::new(),
             view: None,
             stale: false,
@@ -214,7 +217,6 @@ impl Kpis {
                     due = Instant::now() + if refreshed.is_ok() { rest } else { RETRY_AFTER };
                     if let Err(error) = refreshed {
                         tracing::error!(error = &error as &dyn std::error::Error, "the board cannot be computed; trying again");
-                        self.touch_everything();
                     }
                 }
             }
@@ -230,17 +232,11 @@ impl Kpis {
                     self.kept.insert(key, Kept { series: Arc::default(), asked: Instant::now() });
                 }
                 // Nothing is known of what the lake already holds.
-                self.touch_everything();
+                self.everything = true;
             }
             self.view = Some(view);
         }
         self.stale = true;
-    }
-
-    fn touch_everything(&mut self) {
-        for kpi in self.definitions.iter() {
-            self.touched.insert(kpi.name.clone(), BTreeSet::from([EARLIEST, LATEST]));
-        }
     }
 
     /// Remember which times the new rows touch.
@@ -273,25 +269,38 @@ impl Kpis {
     /// Compute what was touched, over the latest view, and publish the board.
     async fn refresh(&mut self) -> Result<(), KpiError> {
         let Some(view) = self.view.clone() else { return Ok(()) };
-        self.touch_joined(&view).await?;
+        let computed = self.compute_touched(&view).await;
+        // What was touched is forgotten by now: after a failure, everything is.
+        self.everything = computed.is_err();
+        metrics::counter!("kpi_computations_total").increment(computed?);
+        self.stale = false;
+        self.publish_board(&view);
+        Ok(())
+    }
+
+    /// Bring every kept series to the view; how many computations it took.
+    async fn compute_touched(&mut self, view: &Arc<LakeView>) -> Result<u64, KpiError> {
+        self.touch_joined(view).await?;
         let touched = std::mem::take(&mut self.touched);
+        let everything = self.everything;
         let mut computed = 0_u64;
         for (key, kept) in &mut self.kept {
-            let Some(times) = touched.get(&key.kpi).filter(|times| !times.is_empty()) else { continue };
             let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) else { continue };
+            let times = touched.get(&key.kpi).into_iter().flatten();
+            let stretches = if everything { vec![(EARLIEST, LATEST)] } else { stretches(key.calendar, times) };
+            if stretches.is_empty() {
+                continue;
+            }
             let mut series = Series::clone(&kept.series);
-            for (from, to) in stretches(key.calendar, times) {
-                let rows = compute(&self.session, &view, kpi, key.calendar, from, to).await?;
+            for (from, to) in stretches {
+                let rows = compute(&self.session, view, kpi, key.calendar, from, to).await?;
                 series.retain(|start, _| *start < from || *start >= to);
                 series.extend(rows);
                 computed += 1;
             }
             kept.series = Arc::new(series);
         }
-        metrics::counter!("kpi_computations_total").increment(computed);
-        self.stale = false;
-        self.publish_board(&view);
-        Ok(())
+        Ok(computed)
     }
 
     /// Events whose buckets other events decide: find those events' times.
@@ -356,7 +365,7 @@ const EARLIEST: i64 = 0;
 const LATEST: i64 = 7_258_118_400_000_000;
 
 /// The stretches of whole buckets that hold the touched times: few, in order, half-open.
-fn stretches(calendar: Calendar, times: &BTreeSet<i64>) -> Vec<(i64, i64)> {
+fn stretches<'a>(calendar: Calendar, times: impl Iterator<Item = &'a i64>) -> Vec<(i64, i64)> {
     let mut stretches: Vec<(i64, i64)> = Vec::new();
     for &time in times {
         // The step a time was rounded to may begin before the bucket: both ends of it are touched.

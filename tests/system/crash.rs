@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::{
     door::everything,
-    support::{Forecourt, Nats, counted, eventually, finish, ingest, market},
+    support::{Forecourt, Nats, assert_same, counted, eventually, finish, ingest, market},
 };
 
 /// Vehicles whose lives are more than 100,000 events.
@@ -63,7 +63,7 @@ async fn killing_forecourt_or_nats_in_the_middle_changes_nothing() {
     forecourt.kill();
     forecourt.launch();
     let end = settled(&mut forecourt).await;
-    assert_eq!(everything(&forecourt, end).await, expected, "after kills of forecourt");
+    assert_same(&everything(&forecourt, end).await, &expected, "after kills of forecourt");
     drop(forecourt);
 
     let mut nats = Nats::start().await;
@@ -76,7 +76,7 @@ async fn killing_forecourt_or_nats_in_the_middle_changes_nothing() {
     }
     let table = finish(sending);
     assert_eq!(counted(&table, "accepted") + counted(&table, "duplicates"), events);
-    assert_eq!(everything(&forecourt, counted(&table, "position")).await, expected, "after kills of nats-server");
+    assert_same(&everything(&forecourt, counted(&table, "position")).await, &expected, "after kills of nats-server");
     forecourt.stop();
 }
 
@@ -95,7 +95,7 @@ async fn a_deleted_or_damaged_index_is_built_again_from_the_lake() {
     std::fs::remove_dir_all(&index).unwrap();
     forecourt.launch();
     forecourt.ready().await;
-    assert_eq!(everything(&forecourt, position).await, expected, "after deletion");
+    assert_same(&everything(&forecourt, position).await, &expected, "after deletion");
     forecourt.stop();
 
     let files = std::fs::read_dir(&index).unwrap().map(|entry| entry.unwrap().path());
@@ -106,5 +106,5 @@ async fn a_deleted_or_damaged_index_is_built_again_from_the_lake() {
     std::fs::write(&largest, bytes).unwrap();
     forecourt.launch();
     forecourt.ready().await;
-    assert_eq!(everything(&forecourt, position).await, expected, "after damage");
+    assert_same(&everything(&forecourt, position).await, &expected, "after damage");
 }

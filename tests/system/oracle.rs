@@ -65,10 +65,10 @@ fn day(value: &Value) -> String {
 type Days = BTreeMap<String, BTreeMap<&'static str, Value>>;
 
 fn number(value: f64) -> Value {
-    json!((value * 1e6).round() / 1e6)
+    json!(value)
 }
 
-/// The four KPIs by UTC day, each value rounded to six decimals.
+/// The four KPIs by UTC day.
 pub(crate) fn kpis(history: &str) -> BTreeMap<&'static str, Days> {
     BTreeMap::from([
         ("sales_volume", sales(history)),

@@ -246,3 +246,22 @@ pub(crate) fn counted(table: &str, label: &str) -> u64 {
         .unwrap_or_else(|| panic!("no {label}: {table}"));
     line.trim_start()[label.len()..].split_whitespace().next().unwrap().parse().unwrap()
 }
+
+/// Two answers are the same, or the test fails naming the first place where they differ.
+pub(crate) fn assert_same(found: &Value, expected: &Value, when: &str) {
+    if let Some((place, found, expected)) = difference(found, expected, String::new()) {
+        panic!("{when}: at {place}: {found}, not {expected}");
+    }
+}
+
+fn difference(found: &Value, expected: &Value, place: String) -> Option<(String, String, String)> {
+    match (found, expected) {
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().find_map(|(at, (a, b))| difference(a, b, format!("{place}/{at}")))
+        }
+        (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
+            a.iter().find_map(|(name, a)| difference(a, b.get(name).unwrap_or(&Value::Null), format!("{place}/{name}")))
+        }
+        _ => (found != expected).then(|| (place, found.to_string(), expected.to_string())),
+    }
+}
