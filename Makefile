@@ -3,10 +3,11 @@
 
 CARGO ?= cargo
 
-## Start everything on a generated market, and say what to open.
+## Start everything on a generated market, and say what to open. It is the build that the tests use, so that both
+## together compile once; `cargo build --release` makes the one to run in earnest.
 run: tools
-	$(CARGO) build --release --locked
-	./target/release/forecourt up --demo
+	$(CARGO) build --workspace --locked
+	./target/debug/forecourt up --demo
 
 ## All tests: real nats-server, real files.
 test: tools

@@ -188,7 +188,7 @@ async fn load_demo(address: SocketAddr) -> anyhow::Result<Position> {
         move || {
             let market = datasets::Market { seed: 1, days: DEMO_DAYS, vehicles: DEMO_VEHICLES, start: demo_start() };
             simulate_command::write(&market, &file)?;
-            ingest_command::send(&[file.clone()], &format!("http://{address}"))
+            ingest_command::send(std::slice::from_ref(&file), &format!("http://{address}"))
         }
     })
     .await?;

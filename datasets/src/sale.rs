@@ -41,7 +41,7 @@ pub(crate) fn sell(story: &mut Story<'_>, car: &Car, price: f64) -> Option<Sale>
     if car.is_kind(6) || story.chance(0.25) {
         trade_in(story, car);
     }
-    let financed = car.number % 2 == 0 || car.is_kind(7) || story.chance(0.3);
+    let financed = car.number.is_multiple_of(2) || car.is_kind(7) || story.chance(0.3);
     if financed {
         finance(story, car, price);
     }

@@ -166,7 +166,7 @@ fn request(parameters: &Parameters, now: i64) -> Result<SearchRequest, Problem> 
     if request.near.is_none() && request.radius_km.is_some() {
         return Err(Problem::parameter("radius_km", "radius_km needs near=LAT,LON"));
     }
-    if request.radius_km.is_some_and(|radius| !(radius >= 0.0)) {
+    if request.radius_km.is_some_and(|radius| radius.is_nan() || radius < 0.0) {
         return Err(Problem::parameter("radius_km", "radius_km is a distance, at least 0"));
     }
     if let Some(text) = parameters.text("cursor")? {

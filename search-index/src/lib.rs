@@ -5,7 +5,7 @@
 //! - [`index`]: writing documents and entity states, and the snapshot a search reads;
 //! - [`query`]: what a search may ask;
 //! - [`search`]: the answer: hits, facets, ranges, a cursor;
-//! - [`geo`]: distances.
+//! - [`geo`] measures distances.
 
 mod collector;
 pub mod fields;

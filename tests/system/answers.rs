@@ -99,7 +99,7 @@ fn haversine_km(a: (f64, f64), b: (f64, f64)) -> f64 {
     let dlat = (lb - la) / 2.0;
     let dlon = (b.1 - a.1).to_radians() / 2.0;
     let h = dlat.sin().powi(2) + la.cos() * lb.cos() * dlon.sin().powi(2);
-    2.0 * 6_371.0088 * h.sqrt().asin()
+    2.0 * 6_371.008_8 * h.sqrt().asin()
 }
 
 async fn pages_neither_repeat_nor_skip(forecourt: &Forecourt, history: &str, position: u64) {

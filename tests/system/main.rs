@@ -1,5 +1,7 @@
 //! Whole-system tests: the real binary, a real `nats-server`, real files.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod answers;
 mod commands;
 mod crash;
