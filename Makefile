@@ -11,7 +11,7 @@ run: tools
 
 ## All tests: real nats-server, real files.
 test: tools
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --no-fail-fast
 
 ## Everything CI checks.
 check: format lint test docs

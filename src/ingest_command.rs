@@ -118,8 +118,7 @@ async fn post(client: &Client, url: &str, chunk: ingest::backfill::Chunk) -> any
     let bytes = chunk.text.len();
     let text = bytes::Bytes::from(chunk.text);
     loop {
-        // A whole file may be one array; otherwise a chunk is lines.
-        let kind = if text.trim_ascii_start().starts_with(b"[") { "application/json" } else { "application/x-ndjson" };
+        let kind = if chunk.is_array { "application/json" } else { "application/x-ndjson" };
         let sent = client.post(url).header(header::CONTENT_TYPE, kind).body(text.clone()).send().await;
         let problem = match sent {
             Ok(answer) => match answer.status() {

@@ -12,6 +12,8 @@ pub struct Chunk {
     /// The number of the first line, from 1.
     pub first_line: u64,
     pub lines: u64,
+    /// Whether the text is one JSON array instead of lines.
+    pub is_array: bool,
     pub text: Vec<u8>,
 }
 
@@ -29,10 +31,11 @@ impl<R: BufRead> Chunks<R> {
     /// # Errors
     /// When the input cannot be read.
     pub fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
-        let mut chunk = Chunk { first_line: self.next_line, lines: 0, text: Vec::new() };
+        let mut chunk = Chunk { first_line: self.next_line, lines: 0, is_array: false, text: Vec::new() };
         if self.next_line == 1 && self.input.fill_buf()?.trim_ascii_start().starts_with(b"[") {
             self.input.read_to_end(&mut chunk.text)?;
             chunk.lines = 1;
+            chunk.is_array = true;
         }
         while (chunk.lines as usize) < CHUNK_LINES && chunk.text.len() < CHUNK_BYTES {
             match self.input.read_until(b'\n', &mut chunk.text)? {

@@ -7,6 +7,8 @@ use schemas::{Position, Rejection};
 
 use crate::{Log, LogError, RawMessage, topology};
 
+/// What a dead letter's headers take at most, beside the message itself.
+const HEADER_ROOM: usize = 4_096;
 const POSITION_HEADER: &str = "Forecourt-Position";
 
 /// A message of the log that is no event.
@@ -65,9 +67,15 @@ impl DeadLetters {
     /// # Errors
     /// When the server does not acknowledge; copying the same letters again is safe.
     pub async fn copy(&mut self, letters: &[DeadLetter]) -> Result<(), async_nats::Error> {
+        let room = self.log.client().max_payload().saturating_sub(HEADER_ROOM);
         let new = letters.iter().filter(|letter| letter.position > self.last);
         let mut acks = Vec::new();
         for letter in new.clone() {
+            if letter.payload.len() > room {
+                // A message as large as messages get has no room for the reason. The lake's table has it whole.
+                tracing::warn!(position = letter.position.get(), "a dead letter is too large to copy");
+                continue;
+            }
             let subject = format!("dead.{}.{}", DeadLetter::STAGE, letter.rejection.code.as_str());
             acks.push(self.log.context().publish_with_headers(subject, headers(letter), letter.payload.clone()).await?);
         }

@@ -135,7 +135,7 @@ fn items(body: &[u8], form: BodyForm) -> Vec<Item> {
     let start = body.iter().position(|byte| !byte.is_ascii_whitespace());
     match (form, start.map(|start| body[start])) {
         (_, None) => Vec::new(),
-        (BodyForm::Any, Some(b'[')) => array_items(body),
+        (BodyForm::Any, Some(b'[')) => array_items(body).unwrap_or_else(|| lines(body)),
         (BodyForm::Any, Some(_)) if is_one_value(body) => vec![Item::new(0, 0..body.len())],
         (BodyForm::Any | BodyForm::Ndjson, Some(_)) => lines(body),
     }
@@ -145,7 +145,8 @@ fn is_one_value(body: &[u8]) -> bool {
     serde_json::from_slice::<&RawValue>(body).is_ok()
 }
 
-fn array_items(body: &[u8]) -> Vec<Item> {
+/// The items of an array; `None` when it is none, but there are further lines that may be events.
+fn array_items(body: &[u8]) -> Option<Vec<Item>> {
     match serde_json::from_slice::<Vec<&RawValue>>(body) {
         Ok(values) => {
             let base = body.as_ptr().addr();
@@ -153,11 +154,12 @@ fn array_items(body: &[u8]) -> Vec<Item> {
                 let start = value.get().as_ptr().addr() - base;
                 start..start + value.get().len()
             };
-            values.into_iter().enumerate().map(|(index, value)| Item::new(index, range(value))).collect()
+            Some(values.into_iter().enumerate().map(|(index, value)| Item::new(index, range(value))).collect())
         }
+        Err(_) if body.trim_ascii().contains(&b'\n') => None,
         Err(error) => {
             let message = format!("the body is not a JSON array: {error}");
-            vec![Item { index: 0, range: Err(Rejection::new(RejectionCode::InvalidJson, message)) }]
+            Some(vec![Item { index: 0, range: Err(Rejection::new(RejectionCode::InvalidJson, message)) }])
         }
     }
 }
@@ -197,6 +199,7 @@ mod tests {
         assert_eq!(texts("{}\n\nnot json\n{}", BodyForm::Any), [(0, ok("{}")), (2, ok("not json")), (3, ok("{}"))]);
         assert_eq!(texts("[1]\n{}", BodyForm::Ndjson), [(0, ok("[1]")), (1, ok("{}"))]);
         assert_eq!(texts("[{},", BodyForm::Any), [(0, Err("invalid_json"))]);
+        assert_eq!(texts("[INFO] rotated\n{}", BodyForm::Any), [(0, ok("[INFO] rotated")), (1, ok("{}"))]);
     }
 
     #[test]

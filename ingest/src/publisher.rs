@@ -281,6 +281,9 @@ async fn publish_batch(log: &Log, events: &[&Outgoing], tries: u32) -> Result<Ve
 }
 
 /// One message with its own fsync. What the server calls a duplicate on a later try is our own earlier one.
+///
+/// On the first try it is a message that came straight to the stream under this id, and that nobody has read yet, or
+/// that was no event. The event is published without the id then: the reader decides which of them takes effect.
 async fn publish_one(log: &Log, event: &Outgoing, tries: u32) -> Result<Outcome, BatchError> {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, event.event_id.as_str());
@@ -290,7 +293,14 @@ async fn publish_one(log: &Log, event: &Outgoing, tries: u32) -> Result<Outcome,
         Err(error) => Err(error),
     };
     match ack {
-        Ok(ack) if ack.duplicate && tries == 1 => Ok(Outcome::Duplicate(Position::new(ack.sequence))),
+        Ok(ack) if ack.duplicate && tries == 1 => {
+            let sent = log.context().publish(event.subject.clone(), event.payload.clone()).await;
+            let ack = match sent {
+                Ok(ack) => ack.await,
+                Err(error) => Err(error),
+            };
+            ack.map(|ack| Outcome::Accepted(Position::new(ack.sequence))).map_err(|_| BatchError::Transient)
+        }
         Ok(ack) => Ok(Outcome::Accepted(Position::new(ack.sequence))),
         Err(error) => {
             tracing::warn!(error = %error, "a publish was not acknowledged; trying again");

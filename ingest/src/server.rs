@@ -5,8 +5,7 @@
 //! on the same store.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
@@ -78,7 +77,7 @@ impl NatsServer {
         fs::create_dir_all(folder).map_err(unusable)?;
         let binary = find_binary().await.ok_or_else(|| ServerError::NotFound { tools: tools_folder() })?;
         let setup = Setup { binary, folder: folder.to_owned() };
-        let (running, child) = match setup.find_running().await {
+        let (running, child) = match setup.find_running().await? {
             Some(running) => {
                 tracing::info!(port = running.port, "found the nats-server of an earlier run");
                 (running, None)
@@ -123,11 +122,24 @@ impl Setup {
         self.folder.join("nats-server.log")
     }
 
-    /// The server an earlier run left behind, if it still answers to its name.
-    async fn find_running(&self) -> Option<Running> {
-        let text = fs::read(self.running_file()).ok()?;
-        let running: Running = serde_json::from_slice(&text).ok()?;
-        (name_at(running.port).await? == running.name).then_some(running)
+    /// The server an earlier run left behind. While its process lives, no other may touch the store: one that does
+    /// not answer yet is still reading it, and is waited for.
+    async fn find_running(&self) -> Result<Option<Running>, ServerError> {
+        let text = fs::read(self.running_file()).ok();
+        let Some(running) = text.and_then(|text| serde_json::from_slice::<Running>(&text).ok()) else {
+            return Ok(None);
+        };
+        let deadline = Instant::now() + START_WITHIN;
+        while is_alive(running.pid).await {
+            if name_at(running.port).await.as_deref() == Some(running.name.as_str()) {
+                return Ok(Some(running));
+            }
+            if Instant::now() > deadline {
+                return Err(ServerError::NotListening { log: self.log_file() });
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(None)
     }
 
     async fn launch(&self, port: u16) -> Result<(Running, Child), ServerError> {
@@ -148,6 +160,8 @@ impl Setup {
         command.stdout(log.try_clone().map_err(unusable)?).stderr(log);
         let mut child = command.spawn().map_err(|source| ServerError::Spawn { binary: self.binary.clone(), source })?;
         let running = Running { port, name, pid: child.id().unwrap_or_default() };
+        // Known before it listens: should we be killed meanwhile, the next run must find it.
+        fs::write(self.running_file(), serde_json::to_vec(&running).unwrap_or_default()).map_err(unusable)?;
         let deadline = Instant::now() + START_WITHIN;
         while name_at(port).await.as_deref() != Some(running.name.as_str()) {
             if Instant::now() > deadline || child.try_wait().ok().flatten().is_some() {
@@ -156,8 +170,6 @@ impl Setup {
             }
             sleep(LOOK_EVERY).await;
         }
-        let mut file = fs::File::create(self.running_file()).map_err(unusable)?;
-        file.write_all(&serde_json::to_vec(&running).unwrap_or_default()).map_err(unusable)?;
         Ok((running, child))
     }
 }
@@ -191,16 +203,28 @@ async fn supervise(setup: Setup, mut running: Running, mut child: Option<Child>,
     let _ = fs::remove_file(setup.running_file());
 }
 
-/// Wait until the server has ended: our child by its exit, a found one by its silence.
+/// Wait until the server has ended: our child by its exit, a found one by its process.
 async fn ended(running: &Running, child: Option<&mut Child>) {
     match child {
         Some(child) => {
             let _ = child.wait().await;
         }
         None => {
-            while name_at(running.port).await.as_deref() == Some(running.name.as_str()) {
+            while is_alive(running.pid).await {
                 sleep(LOOK_EVERY).await;
             }
+        }
+    }
+}
+
+/// Whether a process is a living nats-server.
+async fn is_alive(pid: u32) -> bool {
+    match fs::read(format!("/proc/{pid}/cmdline")) {
+        Ok(command) => String::from_utf8_lossy(&command).contains("nats-server"),
+        Err(_) if Path::new("/proc/self").exists() => false,
+        // No /proc here: ask the system whether it could be signalled.
+        Err(_) => {
+            Command::new("kill").args(["-0", &pid.to_string()]).output().await.is_ok_and(|out| out.status.success())
         }
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError},
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
-    common::{DataFusionError, ParamValues, Result, TableReference},
+    common::{DataFusionError, ParamValues, Result, TableReference, config::Dialect},
     datasource::{ViewTable, provider_as_source},
     execution::{
         SendableRecordBatchStream, SessionStateBuilder,
@@ -16,6 +16,7 @@ use datafusion::{
     },
     logical_expr::{LogicalPlan, LogicalPlanBuilder, ScalarUDF, lit},
     prelude::{SessionConfig, SessionContext, col, ident},
+    sql::{parser::Statement, sqlparser},
 };
 use schemas::{
     ContextIndex, EventDefinition, Position,
@@ -143,9 +144,14 @@ impl SqlSession {
         limits: QueryLimits,
     ) -> Result<QueryResult, SqlError> {
         let context = self.context(view, extra, Vec::new());
-        let sql = sql.to_owned();
+        let state = context.state();
+        let statement = state.sql_to_statement(sql, &Dialect::Generic).map_err(classify)?;
+        if !only_reads(&statement) {
+            let what = sql.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+            return Err(SqlError::ReadOnly { what });
+        }
         let rows = async move {
-            let plan = context.state().create_logical_plan(&sql).await?;
+            let plan = state.statement_to_plan(statement).await?;
             read_only().verify_plan(&plan)?;
             let frame = context.execute_logical_plan(plan).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
@@ -223,6 +229,22 @@ impl<T> Future for AbortOnDrop<T> {
 
     fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+/// Whether a statement asks, by its kind. What it asks for is checked once it is planned.
+fn only_reads(statement: &Statement) -> bool {
+    match statement {
+        Statement::Explain(_) => true,
+        Statement::Statement(statement) => matches!(
+            **statement,
+            sqlparser::ast::Statement::Query(_)
+                | sqlparser::ast::Statement::ExplainTable { .. }
+                | sqlparser::ast::Statement::ShowTables { .. }
+                | sqlparser::ast::Statement::ShowColumns { .. }
+                | sqlparser::ast::Statement::ShowFunctions { .. }
+        ),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
     }
 }
 

@@ -93,11 +93,58 @@ pub enum KpiError {
 }
 
 /// What changed, on its way to the board.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BoardUpdate {
-    pub decoded: Arc<Decoded>,
+    pub touched: Touched,
     /// The lake with it; `None` while the lake catches up with itself.
     pub view: Option<Arc<LakeView>>,
+}
+
+/// Which buckets new events touch.
+#[derive(Clone, Debug, Default)]
+pub struct Touched {
+    /// Times by KPI, to [`TOUCH_STEP`].
+    times: HashMap<String, BTreeSet<i64>>,
+    /// Join keys of events whose buckets other events decide, by KPI and input.
+    joined: HashMap<(usize, usize), BTreeSet<String>>,
+}
+
+impl Touched {
+    /// Add what these rows touch.
+    pub fn mark(&mut self, definitions: &[KpiDefinition], catalogue: &Catalogue, decoded: &Decoded) {
+        for (kpi_index, kpi) in definitions.iter().enumerate() {
+            for (input_index, input) in kpi.inputs.iter().enumerate() {
+                let Some(batch) = decoded.context(catalogue, &input.context) else { continue };
+                match &input.touches {
+                    Touches::TimeOf(column) => {
+                        let times = self.times.entry(kpi.name.clone()).or_default();
+                        each_row(catalogue, input, batch, |row| {
+                            let named = column.as_ref().and_then(|name| time_at(batch, name, row));
+                            if let Some(time) = named.or_else(|| time_at(batch, "event_time", row)) {
+                                times.insert(time - time.rem_euclid(TOUCH_STEP));
+                            }
+                        });
+                    }
+                    Touches::EventsOf { key, .. } => {
+                        let keys = self.joined.entry((kpi_index, input_index)).or_default();
+                        let column = batch.column_by_name(key).and_then(|column| column.as_string_opt::<i32>());
+                        each_row(catalogue, input, batch, |row| {
+                            keys.extend(column.filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row).to_owned()));
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (kpi, times) in other.times {
+            self.times.entry(kpi).or_default().extend(times);
+        }
+        for (input, keys) in other.joined {
+            self.joined.entry(input).or_default().extend(keys);
+        }
+    }
 }
 
 struct Wanted {
@@ -140,17 +187,14 @@ impl KpiService {
 
 /// The sink itself; one task owns it.
 pub struct Kpis {
-    catalogue: Arc<Catalogue>,
     session: SqlSession,
     definitions: Arc<Vec<KpiDefinition>>,
     /// Kept series, and when each was last asked for.
     kept: HashMap<SeriesKey, Kept>,
-    /// Touched times by KPI, since the last computation.
-    touched: HashMap<String, BTreeSet<i64>>,
+    /// Since the last computation.
+    touched: Touched,
     /// Whether every bucket has to be computed.
     everything: bool,
-    /// Join keys of new events whose buckets other events decide, by KPI and input.
-    joined: HashMap<(usize, usize), BTreeSet<String>>,
     view: Option<Arc<LakeView>>,
     /// Whether something came since the last computation.
     stale: bool,
@@ -165,23 +209,17 @@ struct Kept {
 impl Kpis {
     /// The sink, and the handle to it.
     #[must_use]
-    pub fn new(
-        catalogue: Arc<Catalogue>,
-        session: SqlSession,
-        definitions: Vec<KpiDefinition>,
-    ) -> (Self, KpiService, KpiRequests) {
+    pub fn new(session: SqlSession, definitions: Vec<KpiDefinition>) -> (Self, KpiService, KpiRequests) {
         let definitions = Arc::new(definitions);
         let (publish, board) = watch::channel(None);
         let (wanted, requests) = mpsc::channel(QUEUE);
         let service = KpiService { definitions: Arc::clone(&definitions), board, wanted };
         let sink = Self {
-            catalogue,
             session,
             definitions,
             kept: HashMap::new(),
-            touched: HashMap::new(),
+            touched: Touched::default(),
             everything: false,
-            joined: HashMap::new(),
             view: None,
             stale: false,
             publish,
@@ -224,7 +262,7 @@ impl Kpis {
     }
 
     fn take(&mut self, update: BoardUpdate) {
-        self.mark(&update.decoded);
+        self.touched.merge(update.touched);
         if let Some(view) = update.view {
             if self.kept.is_empty() {
                 for kpi in self.definitions.iter() {
@@ -237,33 +275,6 @@ impl Kpis {
             self.view = Some(view);
         }
         self.stale = true;
-    }
-
-    /// Remember which times the new rows touch.
-    fn mark(&mut self, decoded: &Decoded) {
-        for (kpi_index, kpi) in self.definitions.iter().enumerate() {
-            for (input_index, input) in kpi.inputs.iter().enumerate() {
-                let Some(batch) = decoded.context(&self.catalogue, &input.context) else { continue };
-                match &input.touches {
-                    Touches::TimeOf(column) => {
-                        let times = self.touched.entry(kpi.name.clone()).or_default();
-                        each_row(&self.catalogue, input, batch, |row| {
-                            let named = column.as_ref().and_then(|name| time_at(batch, name, row));
-                            if let Some(time) = named.or_else(|| time_at(batch, "event_time", row)) {
-                                times.insert(time - time.rem_euclid(TOUCH_STEP));
-                            }
-                        });
-                    }
-                    Touches::EventsOf { key, .. } => {
-                        let keys = self.joined.entry((kpi_index, input_index)).or_default();
-                        let column = batch.column_by_name(key).and_then(|column| column.as_string_opt::<i32>());
-                        each_row(&self.catalogue, input, batch, |row| {
-                            keys.extend(column.filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row).to_owned()));
-                        });
-                    }
-                }
-            }
-        }
     }
 
     /// Compute what was touched, over the latest view, and publish the board.
@@ -281,7 +292,7 @@ impl Kpis {
     /// Bring every kept series to the view; how many computations it took.
     async fn compute_touched(&mut self, view: &Arc<LakeView>) -> Result<u64, KpiError> {
         self.touch_joined(view).await?;
-        let touched = std::mem::take(&mut self.touched);
+        let touched = std::mem::take(&mut self.touched.times);
         let everything = self.everything;
         let mut computed = 0_u64;
         for (key, kept) in &mut self.kept {
@@ -306,7 +317,7 @@ impl Kpis {
     /// Events whose buckets other events decide: find those events' times.
     async fn touch_joined(&mut self, view: &Arc<LakeView>) -> Result<(), KpiError> {
         let definitions = Arc::clone(&self.definitions);
-        for ((kpi_index, input_index), keys) in std::mem::take(&mut self.joined) {
+        for ((kpi_index, input_index), keys) in std::mem::take(&mut self.touched.joined) {
             let kpi = &definitions[kpi_index];
             let Touches::EventsOf { context, view: other, key } = &kpi.inputs[input_index].touches else { continue };
             if keys.is_empty() {
@@ -317,7 +328,7 @@ impl Kpis {
             let session = self.session.context(view, Vec::new(), Vec::new());
             let found = self.session.collect(session, &sql, ParamValues::List(Vec::new())).await;
             let found = found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
-            let times = self.touched.entry(kpi.name.clone()).or_default();
+            let times = self.touched.times.entry(kpi.name.clone()).or_default();
             for batch in &found {
                 let column = batch.column(0).as_primitive::<TimestampMicrosecondType>();
                 times.extend(column.iter().flatten().map(|time| time - time.rem_euclid(TOUCH_STEP)));

@@ -124,16 +124,21 @@ impl Listings {
 
     /// The listings that an entity's facts show in, itself included.
     fn listings_of(&mut self, key: &EntityKey) -> Result<Vec<EntityKey>, ListingsError> {
-        let vehicle = if key.id(EntityKind::Vehicle).is_some() {
-            Some(key.clone())
-        } else if key.id(EntityKind::Listing).is_some() {
+        if key.id(EntityKind::Listing).is_some() {
             return Ok(vec![key.clone()]);
+        }
+        // A reservation that moved shows in the listings of every vehicle it was ever of.
+        let vehicles: Vec<EntityKey> = if key.id(EntityKind::Vehicle).is_some() {
+            vec![key.clone()]
         } else {
-            self.entity(key)?.vehicle()
+            self.entity(key)?.links().cloned().collect()
         };
-        let Some(vehicle) = vehicle else { return Ok(Vec::new()) };
-        let linked = self.entity(&vehicle)?.links().filter(|link| link.id(EntityKind::Listing).is_some());
-        Ok(linked.cloned().collect())
+        let mut listings = Vec::new();
+        for vehicle in vehicles {
+            let linked = self.entity(&vehicle)?.links().filter(|link| link.id(EntityKind::Listing).is_some());
+            listings.extend(linked.cloned());
+        }
+        Ok(listings)
     }
 
     fn build(&mut self, id: &str) -> Result<Listing, ListingsError> {
@@ -145,12 +150,18 @@ impl Listings {
         let (mut reservations, mut inspections) = (Vec::new(), Vec::new());
         for link in vehicle.links() {
             if link.id(EntityKind::Reservation).is_some() {
-                reservations.push(self.entity(link)?.clone());
+                reservations.extend(self.lent(link, &own)?);
             } else if link.id(EntityKind::Inspection).is_some() {
-                inspections.push(self.entity(link)?.clone());
+                inspections.extend(self.lent(link, &own)?);
             }
         }
         Ok(listing_fold::listing(id, &own, &vehicle, &reservations, &inspections))
+    }
+
+    /// An entity linked to a listing's vehicle, unless it belongs to another vehicle by now.
+    fn lent(&mut self, link: &EntityKey, own: &Entity) -> Result<Option<Entity>, ListingsError> {
+        let entity = self.entity(link)?.clone();
+        Ok((entity.vehicle() == own.vehicle()).then_some(entity))
     }
 
     /// An entity's facts: from the cache, else as committed, else none yet.

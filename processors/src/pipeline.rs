@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     decode::{Decoded, decode},
-    kpi_definition::KpiDefinition,
+    kpi_definition::{KpiDefinition, KpiFileError},
     kpis::{BoardUpdate, KpiService, Kpis},
     listing_fold::CONTEXTS,
     listings::{Listings, ListingsError},
@@ -61,6 +61,8 @@ pub enum PipelineError {
     Lake(#[from] LakeError),
     #[error(transparent)]
     Listings(#[from] ListingsError),
+    #[error(transparent)]
+    KpiFile(#[from] KpiFileError),
     #[error("the query engine cannot be set up")]
     Engine(#[from] DataFusionError),
     #[error("the lake cannot be read to rebuild the index")]
@@ -119,8 +121,8 @@ impl Pipeline {
 
         let (view_sender, lake_views) = watch::channel(None);
         let (listing_sender, listing_snapshots) = watch::channel(Some(listings.snapshot()));
-        let definitions = KpiDefinition::embedded().unwrap_or_default();
-        let (kpis, service, requests) = Kpis::new(Arc::clone(&catalogue), sql.clone(), definitions);
+        let definitions = KpiDefinition::embedded()?;
+        let (kpis, service, requests) = Kpis::new(sql.clone(), definitions);
 
         let (to_lake, decoded) = mpsc::channel(STAGE_QUEUE);
         let (to_listings, listing_rows) = mpsc::channel(STAGE_QUEUE);
@@ -129,7 +131,12 @@ impl Pipeline {
         let dead_letters = DeadLetters::open(log).await?;
         let from_lake = lake.position();
         tasks.spawn(read(reader, Arc::clone(&catalogue), seen, dead_letters, to_lake, stop.clone()));
-        tasks.spawn(keep_lake(lake, decoded, view_sender, to_listings, to_kpis));
+        let board = BoardFeed {
+            catalogue: Arc::clone(&catalogue),
+            definitions: Arc::clone(&service.definitions),
+            queue: to_kpis,
+        };
+        tasks.spawn(keep_lake(lake, decoded, view_sender, to_listings, board));
         tasks.spawn(keep_listings(listings, from_lake, listing_rows, listing_sender));
         tasks.spawn(async move {
             kpis.run(board_updates, requests, stop).await;
@@ -223,19 +230,24 @@ async fn read(
     }
 }
 
+/// The way to the board.
+struct BoardFeed {
+    catalogue: Arc<Catalogue>,
+    definitions: Arc<Vec<KpiDefinition>>,
+    queue: mpsc::Sender<BoardUpdate>,
+}
+
 /// Append to the lake, hand on to the other sinks, flush; until the decoded batches end.
 async fn keep_lake(
     mut lake: Lake,
     mut decoded: mpsc::Receiver<Decoded>,
     views: watch::Sender<Option<Arc<LakeView>>>,
     to_listings: mpsc::Sender<Arc<Decoded>>,
-    to_kpis: mpsc::Sender<BoardUpdate>,
+    board: BoardFeed,
 ) -> Result<(), PipelineError> {
     let mut flush = JoinSet::new();
-    let mut shown = show(&lake, &views);
-    let start = BoardUpdate { decoded: Arc::default(), view: shown };
-    // A sink whose queue is closed has failed, which ends the process: there is nobody to hand on to.
-    let _ = to_kpis.send(start).await;
+    // What the board has not taken yet: it computes at its own pace and never holds up the lake.
+    let mut pending = Some(BoardUpdate { view: show(&lake, &views), ..BoardUpdate::default() });
     loop {
         let due = lake.flush_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
         tokio::select! {
@@ -246,13 +258,19 @@ async fn keep_lake(
                 lake.finish_flush(flushed);
                 show(&lake, &views);
             }
+            Ok(permit) = board.queue.reserve(), if pending.is_some() => {
+                if let Some(update) = pending.take() {
+                    permit.send(update);
+                }
+            }
             batch = decoded.recv(), if !lake.is_full() => {
                 let Some(batch) = batch else { break };
                 lake.append(batch.tables.iter().cloned(), batch.to, batch.event_time)?;
-                shown = show(&lake, &views);
-                let batch = Arc::new(batch);
-                let _ = to_listings.send(Arc::clone(&batch)).await;
-                let _ = to_kpis.send(BoardUpdate { decoded: batch, view: shown }).await;
+                let update = pending.get_or_insert_default();
+                update.touched.mark(&board.definitions, &board.catalogue, &batch);
+                update.view = show(&lake, &views);
+                // A sink whose queue is closed has failed, which ends the process: there is nobody to hand on to.
+                let _ = to_listings.send(Arc::new(batch)).await;
             }
             () = tokio::time::sleep_until(due) => {}
         }

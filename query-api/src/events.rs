@@ -19,6 +19,8 @@ use crate::{
 
 /// Largest body taken in one request.
 pub(crate) const MAX_BODY: usize = 64 << 20;
+/// Most lines in one request, so that answering for each of them stays small.
+const MAX_LINES: usize = 200_000;
 
 pub(crate) async fn post(
     State(api): State<Api>,
@@ -39,6 +41,11 @@ pub(crate) async fn post(
     if body.trim_ascii().is_empty() {
         let detail = "The body holds no event. Send one event, a JSON array of events, or one event per line.";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "empty_body", "Nothing to take", detail));
+    }
+    if body.iter().filter(|byte| **byte == b'\n').count() > MAX_LINES {
+        let detail = format!("A request has at most {MAX_LINES} lines. Send the rest in further requests.");
+        let title = "The body has too many lines";
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_lines", title, detail));
     }
     let report = api.intake.take(body, form).await.map_err(|error| match error {
         PublishError::Unacknowledged | PublishError::Refused { .. } => {

@@ -1,7 +1,7 @@
 //! `GET /v1/kpis` and `GET /v1/kpis/{name}`.
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::HeaderMap,
     response::Response,
 };
@@ -44,10 +44,11 @@ fn describe(kpi: &KpiDefinition) -> Value {
 
 pub(crate) async fn get(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let Path(name) = name.map_err(|_| Problem::not_found("A KPI's name is text in UTF-8."))?;
     let service = &api.pipeline.kpis;
     if service.definition(&name).is_none() {
         let names: Vec<_> = service.definitions.iter().map(|kpi| kpi.name.as_str()).collect();

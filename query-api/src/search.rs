@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::HeaderMap,
     response::Response,
 };
@@ -53,14 +53,17 @@ pub(crate) async fn get(
 
 pub(crate) async fn listing(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(|_| Problem::not_found("A listing id is text in UTF-8."))?;
     let snapshot = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.listings).await?;
     let (read, wanted) = (Arc::clone(&snapshot), id.clone());
     let found = tokio::task::spawn_blocking(move || read.listing(&wanted));
     let found = found.await.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    // What was never shown to the public is not for it.
+    let found = found.filter(|listing| listing.status != ListingStatus::Draft);
     let listing = found.ok_or_else(|| Problem::not_found(format!("There is no listing {id:?}.")))?;
     let availability = listing.availability((api.now)());
     let mut body = hit(&Hit { listing: listing.clone(), availability, distance_km: None });

@@ -7,8 +7,8 @@ use crate::{
     field_type::{Cell, parse_timestamp},
 };
 
-/// Largest event accepted, in bytes of JSON. One NATS message of the default size holds it.
-pub const MAX_EVENT_BYTES: usize = 1 << 20;
+/// Largest event accepted, in bytes of JSON. One NATS message of the default size, 1 MiB, holds it and its headers.
+pub const MAX_EVENT_BYTES: usize = (1 << 20) - 4_096;
 
 /// Why an event cannot be taken. The codes are stable: clients and dead letters carry them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

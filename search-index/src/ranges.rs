@@ -65,16 +65,16 @@ impl RangeCounter {
         let (Some((&first, _)), Some((&last, _))) = (self.fine.first_key_value(), self.fine.last_key_value()) else {
             return RangeSummary::default();
         };
-        let fits = |step: &i64| last.div_euclid(*step) - first.div_euclid(*step) < MAX_BUCKETS;
-        let step = STEPS.into_iter().find(fits).unwrap_or((last - first) / MAX_BUCKETS + 1);
+        let fits = |step: &i64| last.div_euclid(*step).saturating_sub(first.div_euclid(*step)) < MAX_BUCKETS;
+        let step = STEPS.into_iter().find(fits).unwrap_or(last.saturating_sub(first) / MAX_BUCKETS + 1);
         let mut coarse: BTreeMap<i64, u64> = BTreeMap::new();
         for (bucket, count) in self.fine {
             *coarse.entry(bucket.div_euclid(step)).or_default() += count;
         }
-        let width = step * finest(range);
+        let width = step.saturating_mul(finest(range));
         let buckets = coarse.into_iter().map(|(bucket, count)| RangeBucket {
-            from: bucket * width,
-            to: (bucket + 1) * width,
+            from: bucket.saturating_mul(width),
+            to: bucket.saturating_add(1).saturating_mul(width),
             count,
         });
         RangeSummary { min: self.min, max: self.max, buckets: buckets.collect() }

@@ -79,6 +79,8 @@ async fn every_route_of_openapi_is_served() {
         for method in methods.as_object().unwrap().keys() {
             let method = method.to_uppercase().parse().unwrap();
             let answer = server.client.request(method, format!("{}{path}", server.url)).send().await.unwrap();
+            let status = answer.status();
+            assert!(status != 500 && status != 503, "{path}: {status}");
             let body = answer.text().await.unwrap();
             assert!(!body.contains("nothing at this address") && !body.contains("another method"), "{path}: {body}");
         }

@@ -212,7 +212,8 @@ pub(crate) async fn everything(forecourt: &Forecourt, position: u64) -> Value {
     let ids = forecourt.sql("SELECT DISTINCT listing_id FROM inventory.vehicle_listing_created", position).await;
     for id in ids {
         let id = id[0].as_str().unwrap();
-        let mut listing = forecourt.get(&format!("/v1/listings/{id}?wait_ms=60000&min_position={position}")).await;
+        let (_, mut listing) =
+            forecourt.try_get(&format!("/v1/listings/{id}?wait_ms=60000&min_position={position}")).await;
         listing.as_object_mut().unwrap().remove("as_of");
         listings.insert(id.to_owned(), listing);
     }

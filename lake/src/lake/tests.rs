@@ -48,8 +48,9 @@ fn rows(positions: std::ops::RangeInclusive<u64>) -> Vec<(usize, RecordBatch)> {
 /// Rows and the last position of both tables and of all events, in one query.
 async fn seen(view: &Arc<LakeView>) -> Value {
     let sql = SqlSession::new(Handle::current()).unwrap();
-    let query = "SELECT (SELECT count(*) FROM inventory.price_set), (SELECT count(*) FROM support.support_ticket_created), \
-                 (SELECT count(*) FROM lake.events), (SELECT max(position) FROM lake.events)";
+    let query = "SELECT (SELECT count(*) FROM inventory.price_set) AS prices, \
+                 (SELECT count(*) FROM support.support_ticket_created) AS tickets, \
+                 (SELECT count(*) FROM lake.events) AS events, (SELECT max(position) FROM lake.events) AS last";
     let result = sql.query(view, Vec::new(), query, LIMITS).await.unwrap();
     result_json::rows(&result.batches).next().unwrap()
 }

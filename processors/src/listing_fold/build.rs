@@ -114,10 +114,11 @@ fn status<'a>(own: &'a Entity, vehicle: &Entity) -> (ListingStatus, Option<&'a V
 
 /// Until when a reservation holds this listing, if it has not been said to have ended.
 fn held_until(listing_id: &str, reservation: &Entity) -> Option<i64> {
-    let Register(held, until) = reservation.register("held_until")?;
+    let Register(held, _) = reservation.register("held")?;
+    let until = reservation.register("held_until").map_or(Some(i64::MAX), |Register(_, until)| until.as_i64());
     let ended = reservation.register("ended").is_some_and(|Register(ended, _)| ended > held);
     let elsewhere = reservation.text("listing_id").is_some_and(|other| other != listing_id);
-    if ended || elsewhere { None } else { until.as_i64() }
+    if ended || elsewhere { None } else { until }
 }
 
 /// The listing's photos in the order they came; without any, the studio's, then the seller's.

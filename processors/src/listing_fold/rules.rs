@@ -1,5 +1,7 @@
 //! What each event says about which entity.
 
+use schemas::field_type::Cell;
+
 use super::{Change, EntityKey, EntityKind, MICROS_PER_DAY, Row, Value, json};
 
 /// The contexts whose events say something about listings.
@@ -95,8 +97,8 @@ pub(super) fn say(changes: &mut Changes, event_type: &str, row: &Row<'_>) {
             let sold_at = row.time("sold_at").unwrap_or(row.event_time());
             vec![row.set("sold", json!({"at": sold_at, "price": row.value("final_price")}))]
         }),
-        "VehicleReserved" => say_about(changes, EntityKind::Reservation, row, |row| vec![held(row, "reserved_until")]),
-        "ReservationConfirmed" => say_about(changes, EntityKind::Reservation, row, |row| vec![held(row, "expires_at")]),
+        "VehicleReserved" => say_about(changes, EntityKind::Reservation, row, |row| held(row, "reserved_until")),
+        "ReservationConfirmed" => say_about(changes, EntityKind::Reservation, row, |row| held(row, "expires_at")),
         "ReservationExpired" => {
             say_about(changes, EntityKind::Reservation, row, |row| vec![row.set("ended", json!(true))])
         }
@@ -122,6 +124,7 @@ fn say_about(changes: &mut Changes, kind: EntityKind, row: &Row<'_>, facts: impl
     {
         let vehicle_key = EntityKind::Vehicle.key(vehicle);
         changes.push((key.clone(), row.set("vehicle_id", vehicle.into())));
+        changes.push((key.clone(), Change::Link(vehicle_key.clone())));
         changes.push((vehicle_key, Change::Link(key)));
     }
 }
@@ -152,9 +155,13 @@ fn published(row: &Row<'_>, column: &str) -> Change {
     row.set("published", row.time(column).unwrap_or(row.event_time()).into())
 }
 
-/// A reservation that names no end holds until it is said to have ended.
-fn held(row: &Row<'_>, column: &str) -> Change {
-    row.set("held_until", row.time(column).unwrap_or(i64::MAX).into())
+/// A reservation holds until the end last named; if none ever is, until it is said to have ended.
+fn held(row: &Row<'_>, column: &str) -> Vec<Change> {
+    let until = row.time(column).map(|until| row.set("held_until", until.into()));
+    let mut facts = copy(row, &["listing_id"], &[]);
+    facts.push(row.set("held", json!(true)));
+    facts.extend(until);
+    facts
 }
 
 fn viewed(row: &Row<'_>, weight: i64) -> Change {
@@ -167,7 +174,13 @@ fn updated_fields(row: &Row<'_>) -> Vec<Change> {
     let change = |update: &Value| {
         let name = schemas::names::snake_case(update.get("field")?.as_str()?);
         let known = VEHICLE_FACTS.iter().chain(&LISTING_FACTS).chain(&["price", "currency"]).any(|fact| *fact == name);
-        known.then(|| row.set(&name, update.get("value").cloned().unwrap_or_default()))
+        let column = row.rows.context.columns.iter().find(|column| known && column.name == name)?;
+        // What is not of the field's type is no fact: it must not replace one.
+        let value = match column.kind.cell(update.get("value")?)? {
+            Cell::Integer(whole) => whole.into(),
+            _ => update.get("value")?.clone(),
+        };
+        Some(row.set(&name, value))
     };
     updates.iter().filter_map(change).collect()
 }
