@@ -27,7 +27,8 @@ docs:
 
 ## Named workloads, each against its raw limit, in one run.
 bench: tools
-	$(CARGO) run --release --locked --package bench -- $(WORKLOADS)
+	$(CARGO) build --release --workspace --locked
+	./target/release/bench $(WORKLOADS)
 
 ## nats-server into .tools, unless a new enough one is there or on PATH.
 tools:
