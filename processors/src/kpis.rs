@@ -42,7 +42,7 @@ const REFRESH_EVERY: Duration = Duration::from_millis(250);
 const REST_FACTOR: u32 = 3;
 /// The pause after a computation that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Series kept up to date at once, beside those by day in UTC; the one asked for longest ago makes room.
+/// Series kept up to date at once, beside those by day in UTC; the one kept longest makes room.
 const MAX_SERIES: usize = 64;
 /// Requests for new series that may wait.
 const QUEUE: usize = 64;
@@ -189,7 +189,7 @@ impl KpiService {
 pub struct Kpis {
     session: SqlSession,
     definitions: Arc<Vec<KpiDefinition>>,
-    /// Kept series, and when each was last asked for.
+    /// Kept series, and since when.
     kept: HashMap<SeriesKey, Kept>,
     /// Since the last computation.
     touched: Touched,
@@ -203,7 +203,7 @@ pub struct Kpis {
 
 struct Kept {
     series: Arc<Series>,
-    asked: Instant,
+    since: Instant,
 }
 
 impl Kpis {
@@ -267,7 +267,7 @@ impl Kpis {
             if self.kept.is_empty() {
                 for kpi in self.definitions.iter() {
                     let key = SeriesKey { kpi: kpi.name.clone(), calendar: DAYS };
-                    self.kept.insert(key, Kept { series: Arc::default(), asked: Instant::now() });
+                    self.kept.insert(key, Kept { series: Arc::default(), since: Instant::now() });
                 }
                 // Nothing is known of what the lake already holds.
                 self.everything = true;
@@ -344,16 +344,16 @@ impl Kpis {
         }
         let Some(view) = self.view.clone() else { return Ok(()) };
         if let Some(kept) = self.kept.get_mut(&key) {
-            kept.asked = Instant::now();
+            kept.since = Instant::now();
         } else if let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) {
             let rows = compute(&self.session, &view, kpi, key.calendar, EARLIEST, LATEST).await?;
             if self.kept.len() >= MAX_SERIES + self.definitions.len() {
                 let evictable = self.kept.iter().filter(|(key, _)| key.calendar != DAYS);
-                if let Some(oldest) = evictable.min_by_key(|(_, kept)| kept.asked).map(|(key, _)| key.clone()) {
+                if let Some(oldest) = evictable.min_by_key(|(_, kept)| kept.since).map(|(key, _)| key.clone()) {
                     self.kept.remove(&oldest);
                 }
             }
-            self.kept.insert(key, Kept { series: Arc::new(rows), asked: Instant::now() });
+            self.kept.insert(key, Kept { series: Arc::new(rows), since: Instant::now() });
         }
         self.publish_board(&view);
         Ok(())

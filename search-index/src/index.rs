@@ -17,7 +17,6 @@ use tantivy::{
 use crate::{
     fields::{Fields, register_tokenizers},
     listing::{Listing, ListingStatus},
-    query::Facet,
     unsynced_directory::UnsyncedDirectory,
 };
 
@@ -239,22 +238,6 @@ impl ListingSnapshot {
         }
     }
 
-    /// Every listing, in no particular order.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub fn for_each_listing(&self, mut each: impl FnMut(Listing)) -> Result<(), IndexError> {
-        for segment in self.searcher.segment_readers() {
-            let store = segment.get_store_reader(1).map_err(tantivy::TantivyError::from)?;
-            for document in store.iter::<TantivyDocument>(segment.alive_bitset()) {
-                if let Some(listing) = self.listing_of(&document?)? {
-                    each(listing);
-                }
-            }
-        }
-        Ok(())
-    }
-
     pub(crate) fn listing_at(&self, address: DocAddress) -> Result<Option<Listing>, IndexError> {
         self.listing_of(&self.searcher.doc(address)?)
     }
@@ -279,14 +262,5 @@ impl ListingSnapshot {
             }
         }
         Ok(None)
-    }
-}
-
-/// The facets a listing is found under, for those who count without an index.
-#[must_use]
-pub fn facet_values(listing: &Listing, facet: Facet, now: i64) -> Vec<String> {
-    match facet {
-        Facet::Availability => vec![listing.availability(now).as_str().to_owned()],
-        _ => facet.values(listing),
     }
 }
