@@ -2,17 +2,25 @@
 //!
 //! A context is one TOML file. Its `[fields]` table defines each payload name once, so a name has one type and
 //! one meaning in a context and one column in its table; its `[events.Name]` tables say which of them an event
-//! carries. [`Catalogue::embedded`] reads the files compiled into the program.
+//! carries. [`Catalogue::embedded`] reads the files compiled into the program; [`Catalogue::parse`] adds a user's own.
+
+mod file;
 
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::{columns, field_type::FieldType, names::snake_case};
+pub use self::file::{CatalogueError, Problem};
+use crate::{
+    field_type::FieldType,
+    limits::Limits,
+    versions::{OlderVersion, Version},
+};
 
-/// The files compiled into the program, in the order of the marketplace's process.
-const EMBEDDED: [(&str, &str); 14] = [
+/// The files compiled into the program: the marketplace in the order of its process, then the other systems.
+pub const EMBEDDED: [(&str, &str); 18] = [
     ("acquisition.toml", include_str!("../catalogue/acquisition.toml")),
     ("production.toml", include_str!("../catalogue/production.toml")),
     ("inventory.toml", include_str!("../catalogue/inventory.toml")),
@@ -27,6 +35,10 @@ const EMBEDDED: [(&str, &str); 14] = [
     ("support.toml", include_str!("../catalogue/support.toml")),
     ("marketing.toml", include_str!("../catalogue/marketing.toml")),
     ("analytics.toml", include_str!("../catalogue/analytics.toml")),
+    ("shop.toml", include_str!("../catalogue/shop.toml")),
+    ("dealers.toml", include_str!("../catalogue/dealers.toml")),
+    ("courses.toml", include_str!("../catalogue/courses.toml")),
+    ("loyalty.toml", include_str!("../catalogue/loyalty.toml")),
 ];
 
 /// How long an event is kept.
@@ -53,6 +65,37 @@ pub enum Delivery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContextIndex(usize);
 
+impl Retention {
+    /// How many days an event of this class is kept.
+    #[must_use]
+    pub const fn days(self) -> u32 {
+        match self {
+            Self::Short => 30,
+            Self::Medium => 730,
+            Self::Long => 2_555,
+        }
+    }
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Medium => "medium",
+            Self::Long => "long",
+        }
+    }
+}
+
+impl Delivery {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RealTime => "real-time",
+            Self::Batch => "batch",
+        }
+    }
+}
+
 impl ContextIndex {
     #[must_use]
     pub const fn get(self) -> usize {
@@ -72,9 +115,15 @@ pub struct EventIndex {
 pub struct Column {
     /// As events spell it: `vehicleId`.
     pub field: String,
-    /// As the lake spells it: `vehicle_id`. A name that the envelope already uses is prefixed with `data_`.
+    /// In snake_case, as some producers spell it: `vehicle_id`.
+    pub snake: String,
+    /// As the lake spells it: as `snake`, but a name that the envelope already uses is prefixed with `data_`.
     pub name: String,
     pub kind: FieldType,
+    /// What its values must keep to.
+    pub limits: Limits,
+    /// A value it may have.
+    pub example: Option<Value>,
     pub meaning: String,
     pub unit: Option<String>,
     /// Whether it is personal data of the event's `person`.
@@ -95,12 +144,17 @@ pub struct EventDefinition {
     pub name: String,
     /// The SQL view: the name in snake_case.
     pub view: String,
-    pub version: String,
+    /// Further names it is known by, such as `loyalty.points.earned`.
+    pub aliases: Vec<String>,
+    /// The version its fields describe.
+    pub version: Version,
+    /// Versions before it, oldest first, with the steps that lead to the next.
+    pub older: Vec<OlderVersion>,
     pub meaning: String,
     /// The aggregate's type, such as `Vehicle`.
     pub aggregate: String,
-    /// The field that holds the aggregate's id.
-    pub key: String,
+    /// The field that holds the aggregate's id. Without one, only the envelope's `aggregateId` does.
+    pub key: Option<String>,
     pub retention: Retention,
     pub delivery: Delivery,
     /// Whether auditors need it.
@@ -143,76 +197,6 @@ pub struct Catalogue {
     by_name: HashMap<String, Vec<EventIndex>>,
 }
 
-/// A catalogue file that cannot be used. Fix the file and start again.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogueError {
-    #[error("{file}: not a catalogue file")]
-    Syntax {
-        file: String,
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    #[error("{file}: event {event}: {problem}")]
-    Event { file: String, event: String, problem: Problem },
-    #[error("context {context} is defined twice: again in {file}")]
-    Repeated { context: String, file: String },
-}
-
-/// What is wrong with an event's definition.
-#[derive(Debug, thiserror::Error)]
-pub enum Problem {
-    #[error("field {0} is not in [fields]")]
-    UnknownField(String),
-    #[error("field {0} is named twice")]
-    RepeatedField(String),
-    #[error("key {0} is not one of its fields")]
-    UnknownKey(String),
-    #[error("person {0} is not one of its fields")]
-    UnknownPerson(String),
-    #[error("carries the personal field {0} but names no person")]
-    NoPerson(String),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ContextFile {
-    context: String,
-    title: String,
-    meaning: String,
-    retention: Retention,
-    delivery: Delivery,
-    fields: toml::map::Map<String, toml::Value>,
-    events: toml::map::Map<String, toml::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FieldEntry {
-    r#type: FieldType,
-    meaning: String,
-    unit: Option<String>,
-    #[serde(default)]
-    personal: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventEntry {
-    meaning: String,
-    aggregate: String,
-    key: String,
-    version: Option<String>,
-    retention: Option<Retention>,
-    delivery: Option<Delivery>,
-    #[serde(default)]
-    audit: bool,
-    person: Option<String>,
-    #[serde(default)]
-    required: Vec<String>,
-    #[serde(default)]
-    optional: Vec<String>,
-}
-
 impl Catalogue {
     /// The catalogue compiled into the program.
     ///
@@ -229,7 +213,7 @@ impl Catalogue {
     pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, CatalogueError> {
         let mut catalogue = Self { contexts: Vec::new(), by_name: HashMap::new() };
         for (file, text) in files {
-            let context = parse_context(file, text)?;
+            let context = file::parse(file, text)?;
             if catalogue.context(&context.name).is_some() {
                 return Err(CatalogueError::Repeated { context: context.name, file: file.to_owned() });
             }
@@ -239,6 +223,11 @@ impl Catalogue {
                 let qualified = format!("{}.{}", context.name, definition.name);
                 catalogue.by_name.entry(definition.name.clone()).or_default().push(place);
                 catalogue.by_name.entry(qualified).or_default().push(place);
+                for alias in &definition.aliases {
+                    catalogue.by_name.entry(alias.clone()).or_default().push(place);
+                    let qualified = format!("{}.{alias}", context.name);
+                    catalogue.by_name.entry(qualified).or_default().push(place);
+                }
             }
             catalogue.contexts.push(context);
         }
@@ -260,6 +249,11 @@ impl Catalogue {
         self.indexed().find(|(_, context)| context.name == name)
     }
 
+    /// Every event with its context.
+    pub fn events(&self) -> impl Iterator<Item = (&Context, &EventDefinition)> {
+        self.contexts.iter().flat_map(|context| context.events.iter().map(move |event| (context, event)))
+    }
+
     /// The context at an index this catalogue gave out.
     #[must_use]
     pub fn context_at(&self, index: ContextIndex) -> &Context {
@@ -272,86 +266,11 @@ impl Catalogue {
         &self.contexts[index.context.0].events[index.event]
     }
 
-    /// Every event that a bare or `context.Name` name may mean.
+    /// Every event that a bare name, a `context.Name` or an alias may mean.
     #[must_use]
     pub fn candidates(&self, name: &str) -> &[EventIndex] {
         self.by_name.get(name).map_or(&[], Vec::as_slice)
     }
-}
-
-fn parse_context(file: &str, text: &str) -> Result<Context, CatalogueError> {
-    let syntax = |source| CatalogueError::Syntax { file: file.to_owned(), source: Box::new(source) };
-    let parsed: ContextFile = toml::from_str(text).map_err(syntax)?;
-    let mut columns = Vec::with_capacity(parsed.fields.len());
-    for (field, entry) in parsed.fields {
-        let entry: FieldEntry = entry.try_into().map_err(syntax)?;
-        columns.push(Column {
-            name: column_name(&field),
-            field,
-            kind: entry.r#type,
-            meaning: entry.meaning,
-            unit: entry.unit,
-            personal: entry.personal,
-        });
-    }
-    let mut events = Vec::with_capacity(parsed.events.len());
-    for (name, entry) in parsed.events {
-        let entry: EventEntry = entry.try_into().map_err(syntax)?;
-        let event = define(&name, entry, &columns, parsed.retention, parsed.delivery)
-            .map_err(|problem| CatalogueError::Event { file: file.to_owned(), event: name, problem })?;
-        events.push(event);
-    }
-    let schema = columns::schema(&columns);
-    Ok(Context { name: parsed.context, title: parsed.title, meaning: parsed.meaning, columns, events, schema })
-}
-
-fn define(
-    name: &str,
-    entry: EventEntry,
-    columns: &[Column],
-    retention: Retention,
-    delivery: Delivery,
-) -> Result<EventDefinition, Problem> {
-    let mut fields: Vec<EventField> = Vec::new();
-    let named =
-        entry.required.iter().map(|field| (field, true)).chain(entry.optional.iter().map(|field| (field, false)));
-    for (field, required) in named {
-        let column = columns.iter().position(|column| column.field == *field);
-        let column = column.ok_or_else(|| Problem::UnknownField(field.clone()))?;
-        if fields.iter().any(|known| known.column == column) {
-            return Err(Problem::RepeatedField(field.clone()));
-        }
-        fields.push(EventField { column, required });
-    }
-    let carries = |name: &str| fields.iter().any(|field| columns[field.column].field == name);
-    if !carries(&entry.key) {
-        return Err(Problem::UnknownKey(entry.key));
-    }
-    if let Some(person) = entry.person.as_ref().filter(|person| !carries(person)) {
-        return Err(Problem::UnknownPerson(person.clone()));
-    }
-    let personal = fields.iter().map(|field| &columns[field.column]).find(|column| column.personal);
-    if let (Some(column), None) = (personal, &entry.person) {
-        return Err(Problem::NoPerson(column.field.clone()));
-    }
-    Ok(EventDefinition {
-        name: name.to_owned(),
-        view: snake_case(name),
-        version: entry.version.unwrap_or_else(|| "1.0".to_owned()),
-        meaning: entry.meaning,
-        aggregate: entry.aggregate,
-        key: entry.key,
-        retention: entry.retention.unwrap_or(retention),
-        delivery: entry.delivery.unwrap_or(delivery),
-        audit: entry.audit,
-        person: entry.person,
-        fields,
-    })
-}
-
-fn column_name(field: &str) -> String {
-    let name = snake_case(field);
-    if columns::is_reserved(&name) { format!("data_{name}") } else { name }
 }
 
 #[cfg(test)]

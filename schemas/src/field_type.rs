@@ -1,4 +1,19 @@
-//! The types a field may have.
+//! The types a field may have, and what is coerced to them.
+//!
+//! | type | JSON taken as it is | coerced | refused, for example |
+//! |---|---|---|---|
+//! | `id` | text | nothing | `""`, `7` |
+//! | `string` | text | nothing | `7` |
+//! | `integer` | whole numbers of 64 bits | `12.0` → `12` | `"12"`, `12.5` |
+//! | `number` | numbers | nothing | `"12.5"` |
+//! | `money` | numbers of two decimals and ten digits before them | `"12.50"` → `12.50` | `12.505`, `"12,50"` |
+//! | `boolean` | `true`, `false` | nothing | `"true"`, `1` |
+//! | `timestamp` | RFC 3339 between 1970 and 2200 | `"2026-11-02"` → its midnight in UTC | `1793608200`, `"yesterday"` |
+//! | `json` | anything | nothing | |
+//! | `list<string>` | arrays of text | nothing | `"a"`, `["a", 1]` |
+//! | `list<json>` | arrays | nothing | `{}` |
+//!
+//! In the envelope, a version may be a number, and `null` is the same as absent everywhere.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -128,6 +143,7 @@ impl FieldType {
             (Self::Integer, Value::Number(number)) => integer(number).map(Cell::Integer),
             (Self::Number, Value::Number(number)) => number.as_f64().map(Cell::Number),
             (Self::Money, Value::Number(number)) => cents(number).map(Cell::Money),
+            (Self::Money, Value::String(text)) => written_cents(text).map(Cell::Money),
             (Self::Boolean, Value::Bool(flag)) => Some(Cell::Boolean(*flag)),
             (Self::Timestamp, Value::String(text)) => parse_timestamp(text).map(Cell::Timestamp),
             (Self::Json, value) => Some(Cell::Text(value.to_string())),
@@ -179,6 +195,19 @@ fn cents(number: &serde_json::Number) -> Option<i128> {
     exact
 }
 
+/// The cents of an amount as text: `-12.5` → -1250. Text keeps what a float may not, so producers of money prefer it.
+fn written_cents(text: &str) -> Option<i128> {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let all_digits =
+        |part: &str, most: usize| (1..=most).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !all_digits(whole, 10) || !all_digits(fraction, 2) {
+        return None;
+    }
+    let cents: i128 = format!("{whole}{fraction:0<2}").parse().ok()?;
+    Some(if negative { -cents } else { cents })
+}
+
 /// Microseconds since 1970 of an RFC 3339 time or of the midnight, UTC, that begins a plain date.
 ///
 /// `None` when the text is neither or the year lies outside 1970..=2199.
@@ -221,6 +250,13 @@ mod tests {
             (FieldType::Money, json!(9_999_999_999.99_f64), Some(Cell::Money(999_999_999_999))),
             (FieldType::Money, json!(1.005), None),
             (FieldType::Money, json!(1e11), None),
+            (FieldType::Money, json!("9999999999.99"), Some(Cell::Money(999_999_999_999))),
+            (FieldType::Money, json!("-12.5"), Some(Cell::Money(-1_250))),
+            (FieldType::Money, json!("12"), Some(Cell::Money(1_200))),
+            (FieldType::Money, json!("12."), None),
+            (FieldType::Money, json!("1.005"), None),
+            (FieldType::Money, json!("1e3"), None),
+            (FieldType::Money, json!(""), None),
             (FieldType::Boolean, json!("true"), None),
             (FieldType::Json, json!({"a": [1]}), Some(Cell::Text(r#"{"a":[1]}"#.into()))),
             (FieldType::StringList, json!(["a", 1]), None),

@@ -3,19 +3,30 @@
 //! Everything Forecourt knows about the marketplace's events starts here, and nothing here does I/O:
 //!
 //! - [`catalogue`]: the contexts, events and fields, read from the TOML files in `catalogue/`;
+//! - [`versions`]: how an older version of an event becomes the newer;
+//! - [`limits`]: what a field's values must keep to;
 //! - [`field_type`]: the types a field may have, and their Arrow and JSON shapes;
 //! - [`ids`]: event ids, positions and their newtypes;
+//! - [`envelope`]: the styles of envelope that events come in;
 //! - [`validation`]: from the bytes of a message to a typed [`Event`], or a [`Rejection`] that says why not;
 //! - [`columns`]: from events to Arrow record batches, one schema per context;
+//! - [`examples`]: a valid example of every event; [`export`]: the catalogue as documents;
+//! - [`compatibility`]: whether a catalogue still takes what an earlier one took;
 //! - [`rows`]: from a record batch back to an event's JSON.
 
 pub mod catalogue;
 pub mod columns;
+pub mod compatibility;
+pub mod envelope;
+pub mod examples;
+pub mod export;
 pub mod field_type;
 pub mod ids;
+pub mod limits;
 pub mod names;
 pub mod rows;
 pub mod validation;
+pub mod versions;
 
 pub use catalogue::{Catalogue, Context, ContextIndex, EventDefinition, EventIndex};
 pub use columns::{ContextBatchBuilder, Stamp};
