@@ -30,12 +30,16 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run everything in one process: the door, the pipeline, and the API
     Up(Up),
-    /// Send files of events to a running server; safe to repeat
+    /// Send files of events to a running server; safe to interrupt and to repeat
     Ingest(Ingest),
     /// Write a coherent market history to try things on
     Simulate(Simulate),
     /// Ask a running server in SQL
     Sql(Sql),
+    /// What events there are, and how they are written
+    Catalogue(CatalogueCommand),
+    /// Messages of the log that are no events: look at them, retry them, drop them
+    DeadLetters(DeadLettersCommand),
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +62,15 @@ pub(crate) struct Up {
     /// Write a data file when rows have waited this many seconds
     #[arg(long, default_value_t = 30, env = "FORECOURT_FLUSH_SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub flush_seconds: u64,
+    /// Folder of catalogue files (*.toml) with contexts of your own
+    #[arg(long, env = "FORECOURT_CATALOGUE")]
+    pub catalogue: Option<PathBuf>,
+    /// Where the given NATS server answers HTTP, such as http://127.0.0.1:8222, to check that it syncs every write
+    #[arg(long, env = "FORECOURT_NATS_MONITOR", requires = "nats")]
+    pub nats_monitor: Option<String>,
+    /// Go on, this once, although the log was purged of events the lake never had
+    #[arg(long)]
+    pub accept_loss: bool,
     /// Load a generated market history of more than 100,000 events, and say what to try
     #[arg(long)]
     pub demo: bool,
@@ -65,12 +78,21 @@ pub(crate) struct Up {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Files hold one JSON event per line, or one JSON array. What is refused is listed with its file, line and reason.
-Exit status: 0 when every event was accepted or a duplicate, 1 otherwise.")]
+  forecourt ingest history/*.ndjson.gz --rejected refused.ndjson --resume progress.json
+Files hold one JSON event per line, or a JSON array; .gz and .zst are read as what they hold. What is refused is listed
+with its file, line and reason. Interrupt it as you like: an event takes effect once, however often it is sent, and with
+--resume the next run does not send again what was acknowledged.
+Exit status: 0 when every event was accepted or a duplicate, 1 otherwise, 130 when interrupted.")]
 pub(crate) struct Ingest {
     /// Files of events; - is standard input
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
+    /// Write refused events to this file, one JSON object per line: file, line, code, field, message, text
+    #[arg(long)]
+    pub rejected: Option<PathBuf>,
+    /// Keep progress in this file, and go on from it when it is there; it is removed at the end
+    #[arg(long)]
+    pub resume: Option<PathBuf>,
     /// The server to send them to
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
@@ -118,6 +140,128 @@ pub(crate) struct Sql {
     /// The server to ask
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CatalogueCommand {
+    /// Folder of catalogue files (*.toml) with contexts of your own
+    #[arg(long, env = "FORECOURT_CATALOGUE", global = true)]
+    pub catalogue: Option<PathBuf>,
+    #[command(subcommand)]
+    pub action: CatalogueAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CatalogueAction {
+    /// Every event, a line each
+    List {
+        /// Only this context
+        #[arg(long)]
+        context: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// One event: its fields, and an example in every envelope
+    #[command(after_help = "\
+  forecourt catalogue show PriceSet
+  forecourt catalogue show shop.OrderPlaced --envelope cloudevents > order.json")]
+    Show {
+        /// Its name, or context.Name where contexts share it
+        name: String,
+        /// Print only the example, in this envelope: canonical, snake_case, business or cloudevents
+        #[arg(long)]
+        envelope: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Whether the catalogue is valid; with --against, whether it still takes what an earlier one took
+    #[command(after_help = "\
+  forecourt catalogue check --catalogue ours --against last-release/ours
+Exit status: 0 when it is, 1 otherwise.")]
+    Check {
+        /// Folder of an earlier catalogue's files
+        #[arg(long)]
+        against: Option<PathBuf>,
+    },
+    /// The catalogue as documents for others
+    #[command(after_help = "\
+  forecourt catalogue export --as json-schema -o schemas/      a file per event and version, JSON Schema 2020-12
+  forecourt catalogue export --as asyncapi -o asyncapi.json    the log as an API, AsyncAPI 3.0
+  forecourt catalogue export --as markdown -o dictionary.md    the data dictionary")]
+    Export {
+        /// Which documents
+        #[arg(long = "as", value_enum)]
+        form: ExportForm,
+        /// Where to: a folder for json-schema, a file otherwise; - is standard output
+        #[arg(short, long, default_value = "-")]
+        output: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportForm {
+    JsonSchema,
+    Asyncapi,
+    Markdown,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeadLettersCommand {
+    /// The server to ask
+    #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL", global = true)]
+    pub to: String,
+    #[command(subcommand)]
+    pub action: DeadLettersAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersAction {
+    /// The latest, and how many there are by reason
+    List {
+        /// open, retried, dropped or all
+        #[arg(long, default_value = "open")]
+        status: String,
+        /// Only those with this reason, such as missing_field
+        #[arg(long)]
+        reason: Option<String>,
+        /// Most to show
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// One of them, with its bytes
+    Show {
+        /// Its position
+        position: u64,
+    },
+    /// Send them through the door again; what is accepted now is closed
+    Retry(Chosen),
+    /// Close them without their events; who did it and when stays on record
+    Drop {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which open dead letters.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Chosen {
+    /// These, by position
+    pub positions: Vec<u64>,
+    /// All with this reason
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// All
+    #[arg(long)]
+    pub all: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,30 +1,70 @@
 //! `forecourt ingest`: send files to a running server.
 
+mod progress_file;
+mod rejected_file;
+
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, BufRead, BufReader, IsTerminal},
+    collections::{BTreeMap, VecDeque},
+    io::{self, IsTerminal},
+    os::fd::AsFd,
     path::{Path, PathBuf},
+    pin::Pin,
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{self, Poll},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
 use indicatif::{ProgressBar, ProgressStyle};
-use ingest::backfill::Chunks;
+use ingest::{
+    Backoff,
+    backfill::{Chunk, Chunks},
+    encoding::{Encoding, Reader},
+};
 use reqwest::{Client, StatusCode, header};
 use serde::Deserialize;
+use tokio::{
+    fs::File,
+    io::{AsyncRead, BufReader, ReadBuf},
+    signal::unix,
+    task::JoinSet,
+};
 
+use self::{
+    progress_file::{ProgressFile, Source},
+    rejected_file::RejectedFile,
+};
 use crate::arguments::Ingest;
 
 /// Requests on their way at once: the server groups them into batches.
 const IN_FLIGHT: usize = 4;
 /// How long a server that cannot take events is asked again, before giving up.
 const PATIENCE: Duration = Duration::from_secs(120);
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Refused lines shown; all are counted.
-const SHOWN_REJECTIONS: usize = 20;
+const SHOWN_REJECTIONS: u64 = 20;
+/// Bytes read from a file at once.
+const READ: usize = 1 << 20;
+
+/// What is sent where.
+#[derive(Debug)]
+pub(crate) struct Backfill {
+    files: Vec<PathBuf>,
+    to: String,
+    rejected: Option<PathBuf>,
+    resume: Option<PathBuf>,
+}
+
+impl Backfill {
+    /// Files to a server, and nothing else.
+    pub(crate) fn of_files(files: Vec<PathBuf>, to: &str) -> Self {
+        Self { files, to: to.to_owned(), rejected: None, resume: None }
+    }
+}
 
 /// What became of the files' events.
 #[derive(Debug, Default)]
@@ -32,7 +72,16 @@ pub(crate) struct Summary {
     pub accepted: u64,
     pub duplicates: u64,
     pub rejected: BTreeMap<String, u64>,
+    /// Events of earlier runs, acknowledged then.
+    pub skipped: u64,
     pub position: Option<u64>,
+    pub interrupted: bool,
+}
+
+impl Summary {
+    fn rejected_total(&self) -> u64 {
+        self.rejected.values().sum()
+    }
 }
 
 #[derive(Deserialize)]
@@ -47,84 +96,239 @@ struct Report {
 struct Rejected {
     index: u64,
     code: String,
+    field: Option<String>,
     message: String,
 }
 
 pub(crate) fn run(arguments: &Ingest) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let summary = send(&arguments.files, &arguments.to)?;
+    let backfill = Backfill {
+        files: arguments.files.clone(),
+        to: arguments.to.clone(),
+        rejected: arguments.rejected.clone(),
+        resume: arguments.resume.clone(),
+    };
+    let summary = send(&backfill)?;
     println!("{}", table(&summary, started.elapsed()));
+    if summary.interrupted {
+        eprintln!("interrupted; run the same command again to go on: what was acknowledged takes effect once");
+        return Ok(ExitCode::from(130));
+    }
     Ok(if summary.rejected.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Send files, in order, with a progress bar.
-pub(crate) fn send(files: &[PathBuf], to: &str) -> anyhow::Result<Summary> {
+pub(crate) fn send(backfill: &Backfill) -> anyhow::Result<Summary> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let client = Client::builder().build().context("cannot make HTTP requests")?;
-        let mut summary = Summary::default();
-        for file in files {
-            send_file(&client, to, file, &mut summary).await?;
+        let interrupt = unix::signal(unix::SignalKind::interrupt())?;
+        let mut sender = Sender {
+            interrupt,
+            client: Client::builder().build().context("cannot make HTTP requests")?,
+            url: format!("{}/v1/events", backfill.to.trim_end_matches('/')),
+            bar: progress(&backfill.files),
+            read: Arc::new(AtomicU64::new(0)),
+            summary: Summary::default(),
+            rejected: backfill.rejected.as_deref().map(RejectedFile::create).transpose()?,
+            progress: backfill.resume.as_deref().map(ProgressFile::open).transpose()?,
+        };
+        let sent = sender.send_files(&backfill.files).await;
+        sender.bar.finish_and_clear();
+        if let Some(rejected) = &mut sender.rejected {
+            rejected.finish()?;
         }
-        Ok(summary)
+        match &mut sender.progress {
+            Some(progress) if sent.is_err() || sender.summary.interrupted => progress.save()?,
+            Some(progress) => progress.remove()?,
+            None => {}
+        }
+        sent.map(|()| sender.summary)
     })
 }
 
-async fn send_file(client: &Client, to: &str, path: &Path, summary: &mut Summary) -> anyhow::Result<()> {
-    let failed = || format!("cannot read {}", path.display());
-    let (input, size): (Box<dyn BufRead>, Option<u64>) = if path == Path::new("-") {
-        (Box::new(BufReader::new(io::stdin())), None)
-    } else {
-        let file = File::open(path).with_context(failed)?;
-        let size = file.metadata().with_context(failed)?.len();
-        (Box::new(BufReader::with_capacity(1 << 20, file)), Some(size))
-    };
-    let bar = progress(path, size);
-    let mut chunks = Chunks::new(input);
-    let mut in_flight = tokio::task::JoinSet::new();
-    let mut left = true;
-    while left || !in_flight.is_empty() {
-        while left && in_flight.len() < IN_FLIGHT {
-            match chunks.next_chunk().with_context(failed)? {
-                Some(chunk) => {
-                    let (client, url) = (client.clone(), format!("{}/v1/events", to.trim_end_matches('/')));
-                    in_flight.spawn(async move { post(&client, &url, chunk).await });
-                }
-                None => left = false,
-            }
-        }
-        let Some(answer) = in_flight.join_next().await else { continue };
-        let (first_line, bytes, report) = answer??;
-        bar.inc(bytes as u64);
-        summary.accepted += report.accepted;
-        summary.duplicates += report.duplicates;
-        summary.position = summary.position.max(report.position);
-        for rejected in report.rejected {
-            let seen: u64 = summary.rejected.values().sum();
-            if seen < SHOWN_REJECTIONS as u64 {
-                let line = first_line + rejected.index;
-                bar.suspend(|| eprintln!("{}:{line}: {}: {}", path.display(), rejected.code, rejected.message));
-            }
-            *summary.rejected.entry(rejected.code).or_default() += 1;
-        }
-        bar.set_message(format!("{} accepted, {} duplicates", summary.accepted, summary.duplicates));
-    }
-    bar.finish_and_clear();
-    Ok(())
+/// A chunk's answer: which chunk of its file it was.
+struct Answered {
+    number: u64,
+    chunk: Chunk,
+    report: Report,
 }
 
-async fn post(client: &Client, url: &str, chunk: ingest::backfill::Chunk) -> anyhow::Result<(u64, usize, Report)> {
-    let deadline = Instant::now() + PATIENCE;
-    let bytes = chunk.text.len();
-    let text = bytes::Bytes::from(chunk.text);
+struct Sender {
+    interrupt: unix::Signal,
+    client: Client,
+    url: String,
+    bar: ProgressBar,
+    /// Bytes read from files, as they lie on disk.
+    read: Arc<AtomicU64>,
+    summary: Summary,
+    rejected: Option<RejectedFile>,
+    progress: Option<ProgressFile>,
+}
+
+impl Sender {
+    async fn send_files(&mut self, files: &[PathBuf]) -> anyhow::Result<()> {
+        for file in files {
+            self.send_file(file).await?;
+            if self.summary.interrupted {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_file(&mut self, path: &Path) -> anyhow::Result<()> {
+        let failed = || format!("cannot read {}", path.display());
+        let source = Source::of(path);
+        let done = self.progress.as_ref().map_or(0, |progress| progress.done(&source));
+        let mut chunks = Chunks::new(self.open(path).await.with_context(failed)?);
+        let mut window = Window::new(done);
+        let mut in_flight: JoinSet<anyhow::Result<Answered>> = JoinSet::new();
+        let mut left = true;
+        while left || !in_flight.is_empty() {
+            while left && in_flight.len() < IN_FLIGHT {
+                let chunk = tokio::select! {
+                    chunk = chunks.next_chunk() => chunk.with_context(failed)?,
+                    _ = self.interrupt.recv() => {
+                        // What is on its way is acknowledged first; nothing more is read.
+                        self.summary.interrupted = true;
+                        None
+                    }
+                };
+                let Some(chunk) = chunk else {
+                    left = false;
+                    break;
+                };
+                match window.begin(chunk.events() as u64) {
+                    Some(number) => {
+                        let (client, url) = (self.client.clone(), self.url.clone());
+                        in_flight.spawn(async move {
+                            let report = post(&client, &url, &chunk).await?;
+                            Ok(Answered { number, chunk, report })
+                        });
+                    }
+                    None => self.summary.skipped += chunk.events() as u64,
+                }
+            }
+            tokio::select! {
+                answered = in_flight.join_next() => {
+                    let Some(answered) = answered else { continue };
+                    let Answered { number, chunk, report } = answered??;
+                    self.count(path, &chunk, report)?;
+                    if let Some(done) = window.end(number)
+                        && let Some(progress) = &mut self.progress
+                    {
+                        progress.reached(&source, done)?;
+                    }
+                }
+                _ = self.interrupt.recv(), if left => {
+                    self.summary.interrupted = true;
+                    left = false;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(&self, path: &Path) -> io::Result<Reader> {
+        if path == Path::new("-") {
+            let input = File::from_std(io::stdin().as_fd().try_clone_to_owned()?.into());
+            return Ok(Encoding::Identity.decode(BufReader::with_capacity(READ, input)));
+        }
+        let file = Counted { file: File::open(path).await?, read: Arc::clone(&self.read) };
+        Ok(Encoding::of_file(path).decode(BufReader::with_capacity(READ, file)))
+    }
+
+    fn count(&mut self, path: &Path, chunk: &Chunk, report: Report) -> anyhow::Result<()> {
+        self.summary.accepted += report.accepted;
+        self.summary.duplicates += report.duplicates;
+        self.summary.position = self.summary.position.max(report.position);
+        for rejected in report.rejected {
+            let line = usize::try_from(rejected.index).unwrap_or(usize::MAX);
+            let index = chunk.indexes.get(line).copied().unwrap_or_default();
+            self.refuse(path, index, &rejected, chunk.line(line))?;
+        }
+        for (index, rejection) in &chunk.refused {
+            let (code, field) = (rejection.code.as_str().to_owned(), rejection.field.clone());
+            let rejected = Rejected { index: 0, code, field, message: rejection.message.clone() };
+            self.refuse(path, *index, &rejected, None)?;
+        }
+        self.bar.set_position(self.read.load(Ordering::Relaxed));
+        let total = self.summary.accepted + self.summary.duplicates + self.summary.rejected_total();
+        let rate = total as f64 / self.bar.elapsed().as_secs_f64().max(1e-9);
+        let Summary { accepted, duplicates, .. } = self.summary;
+        self.bar.set_message(format!(
+            "{rate:.0} events/s: {accepted} accepted, {duplicates} duplicates, {} rejected",
+            self.summary.rejected_total()
+        ));
+        Ok(())
+    }
+
+    fn refuse(&mut self, path: &Path, index: u64, rejected: &Rejected, text: Option<&[u8]>) -> anyhow::Result<()> {
+        let line = index + 1;
+        if self.summary.rejected_total() < SHOWN_REJECTIONS {
+            let told = format!("{}:{line}: {}: {}", path.display(), rejected.code, rejected.message);
+            self.bar.suspend(|| eprintln!("{told}"));
+        }
+        if let Some(file) = &mut self.rejected {
+            file.write(path, line, &rejected.code, rejected.field.as_deref(), &rejected.message, text)?;
+        }
+        *self.summary.rejected.entry(rejected.code.clone()).or_default() += 1;
+        Ok(())
+    }
+}
+
+/// The chunks of a file in order, those on their way, and how many events are done from its beginning on.
+struct Window {
+    /// Events of the beginning that an earlier run had acknowledged.
+    skip: u64,
+    begun: u64,
+    next: u64,
+    /// Number, events up to its end, whether it is done.
+    open: VecDeque<(u64, u64, bool)>,
+}
+
+impl Window {
+    const fn new(skip: u64) -> Self {
+        Self { skip, begun: 0, next: 0, open: VecDeque::new() }
+    }
+
+    /// The number of the next chunk, or `None` when it is done already. Chunks are cut alike in every run.
+    fn begin(&mut self, events: u64) -> Option<u64> {
+        self.begun += events;
+        if self.begun <= self.skip {
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.open.push_back((number, self.begun, false));
+        Some(number)
+    }
+
+    /// A chunk is done; how many events are from the beginning on, when that has grown.
+    fn end(&mut self, number: u64) -> Option<u64> {
+        for (open, _, done) in &mut self.open {
+            *done |= *open == number;
+        }
+        let mut reached = None;
+        while let Some((_, events, true)) = self.open.front() {
+            reached = Some(*events);
+            self.open.pop_front();
+        }
+        reached
+    }
+}
+
+async fn post(client: &Client, url: &str, chunk: &Chunk) -> anyhow::Result<Report> {
+    if chunk.text.is_empty() {
+        return Ok(Report { accepted: 0, duplicates: 0, rejected: Vec::new(), position: None });
+    }
+    let (deadline, mut backoff) = (Instant::now() + PATIENCE, Backoff::default());
     loop {
-        let kind = if chunk.is_array { "application/json" } else { "application/x-ndjson" };
-        let sent = client.post(url).header(header::CONTENT_TYPE, kind).body(text.clone()).send().await;
-        let problem = match sent {
+        let request = client.post(url).header(header::CONTENT_TYPE, "application/x-ndjson").body(chunk.text.clone());
+        let problem = match request.send().await {
             Ok(answer) => match answer.status() {
                 StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY => {
-                    let report = answer.json().await.context("the server's answer cannot be read")?;
-                    return Ok((chunk.first_line, bytes, report));
+                    return answer.json().await.context("the server's answer cannot be read");
                 }
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => answer.text().await?,
                 status => bail!("{url} answered {status}: {}", answer.text().await.unwrap_or_default()),
@@ -136,25 +340,46 @@ async fn post(client: &Client, url: &str, chunk: ingest::backfill::Chunk) -> any
         if Instant::now() > deadline {
             bail!("{url} does not take events: {problem}. Is `forecourt up` running? Sending the file again is safe");
         }
-        tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        tokio::time::sleep(backoff.next_pause()).await;
     }
 }
 
-fn progress(path: &Path, size: Option<u64>) -> ProgressBar {
-    let hidden = !io::stderr().is_terminal();
-    let template = match size {
-        Some(_) => "{prefix} {bar:30} {percent:>3} %  {binary_bytes_per_sec}  {eta} left  {msg}",
-        None => "{prefix} {spinner} {binary_bytes}  {binary_bytes_per_sec}  {msg}",
-    };
-    let bar = match (hidden, size) {
-        (true, _) => ProgressBar::hidden(),
-        (false, Some(size)) => ProgressBar::new(size),
-        (false, None) => ProgressBar::new_spinner(),
+/// A file that says how much of it has been read.
+struct Counted {
+    file: File,
+    read: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.file).poll_read(context, buffer);
+        self.read.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+/// A bar over all files; a spinner when the size of one is not known.
+fn progress(files: &[PathBuf]) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let sizes: Option<u64> = files
+        .iter()
+        .map(|path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len()))
+        .sum();
+    let (bar, template) = match sizes {
+        Some(bytes) => (ProgressBar::new(bytes), "{bar:30} {percent:>3} %  {binary_bytes_per_sec}  {eta} left  {msg}"),
+        None => (ProgressBar::new_spinner(), "{spinner} {binary_bytes}  {binary_bytes_per_sec}  {msg}"),
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar.with_prefix(path.display().to_string())
+    bar
 }
 
 fn table(summary: &Summary, elapsed: Duration) -> Table {
@@ -165,8 +390,10 @@ fn table(summary: &Summary, elapsed: Duration) -> Table {
     for (code, count) in &summary.rejected {
         table.add_row([format!("rejected: {code}"), count.to_string()]);
     }
-    let rejected: u64 = summary.rejected.values().sum();
-    let total = summary.accepted + summary.duplicates + rejected;
+    if summary.skipped > 0 {
+        table.add_row(["done before".to_owned(), summary.skipped.to_string()]);
+    }
+    let total = summary.accepted + summary.duplicates + summary.rejected_total();
     let rate = total as f64 / elapsed.as_secs_f64().max(1e-9);
     table.add_row(["in all".to_owned(), format!("{total} ({rate:.0}/s)")]);
     if let Some(position) = summary.position {
@@ -176,4 +403,21 @@ fn table(summary: &Summary, elapsed: Duration) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Window;
+
+    #[test]
+    fn only_what_is_done_from_the_beginning_on_need_not_be_sent_again() {
+        let mut window = Window::new(0);
+        assert_eq!([window.begin(10), window.begin(10), window.begin(5)], [Some(0), Some(1), Some(2)]);
+        assert_eq!(window.end(1), None);
+        assert_eq!(window.end(0), Some(20));
+        assert_eq!(window.end(2), Some(25));
+        let mut again = Window::new(20);
+        assert_eq!([again.begin(10), again.begin(10), again.begin(5)], [None, None, Some(0)]);
+        assert_eq!(again.end(0), Some(25));
+    }
 }

@@ -1,9 +1,13 @@
 //! `forecourt`: parse the command line, wire the parts, run, shut down.
 
 mod arguments;
+mod catalogue_command;
+mod catalogue_files;
+mod dead_letters_command;
 mod ingest_command;
 mod simulate_command;
 mod sql_command;
+mod sync_check;
 mod up;
 
 use std::process::ExitCode;
@@ -29,5 +33,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ingest(ingest) => ingest_command::run(&ingest),
         Command::Simulate(simulate) => simulate_command::run(&simulate),
         Command::Sql(sql) => sql_command::run(&sql),
+        Command::Catalogue(catalogue) => catalogue_command::run(&catalogue),
+        Command::DeadLetters(letters) => dead_letters_command::run(&letters),
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use ingest::{Intake, Log, Publisher, SeenEvents, server::NatsServer};
+use ingest::{Intake, Log, Publisher, server::NatsServer};
 use lake::LakeConfig;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{Pipeline, PipelineConfig};
@@ -21,7 +21,7 @@ use tokio::{net::TcpListener, runtime::Runtime, signal::unix, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::{arguments::Up, ingest_command, simulate_command};
+use crate::{arguments::Up, catalogue_files, ingest_command, simulate_command, sync_check};
 
 /// What is logged unless FORECOURT_LOG says otherwise: the engines' own complaints reach us as errors of ours.
 const LOGGED: &str = "warn,forecourt=info,processors=info,ingest=info,buoyant_kernel=off,tantivy=error";
@@ -63,13 +63,14 @@ fn lock(data: &Path) -> anyhow::Result<File> {
 }
 
 async fn serve(arguments: Up, metrics: PrometheusHandle, queries: tokio::runtime::Handle) -> anyhow::Result<()> {
+    let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
     let nats = match arguments.nats {
         Some(_) => None,
         None => Some(NatsServer::start(&arguments.data.join("nats")).await?),
     };
     let url =
         arguments.nats.clone().or_else(|| nats.as_ref().map(|server| server.url().to_owned())).unwrap_or_default();
-    let served = serve_log(&arguments, &url, metrics, queries).await;
+    let served = serve_log(&arguments, catalogue, &url, metrics, queries).await;
     if let Some(server) = nats {
         server.stop().await;
     }
@@ -78,36 +79,38 @@ async fn serve(arguments: Up, metrics: PrometheusHandle, queries: tokio::runtime
 
 async fn serve_log(
     arguments: &Up,
+    catalogue: Arc<Catalogue>,
     nats_url: &str,
     metrics: PrometheusHandle,
     queries: tokio::runtime::Handle,
 ) -> anyhow::Result<()> {
-    let catalogue = Catalogue::embedded()?;
+    match (&arguments.nats, &arguments.nats_monitor) {
+        (Some(_), Some(monitor)) => sync_check::check(monitor).await?,
+        (Some(_), None) => tracing::warn!(
+            "it is not known whether the NATS server syncs every write; it must have sync_interval: always, and \
+             --nats-monitor checks that"
+        ),
+        (None, _) => {}
+    }
     let log = Log::connect(nats_url).await?;
-    let seen = Arc::new(SeenEvents::default());
     let stop = CancellationToken::new();
     let mut stages = JoinSet::new();
     let mut publishing = JoinSet::new();
     let config = PipelineConfig {
         lake: arguments.data.join("lake"),
         index: arguments.data.join("index"),
+        seen: arguments.data.join("seen"),
+        accept_loss: arguments.accept_loss,
         flush: LakeConfig {
             flush_rows: arguments.flush_rows as usize,
             flush_after: Duration::from_secs(arguments.flush_seconds),
         },
     };
-    let pipeline = Pipeline::start(
-        config,
-        Arc::clone(&catalogue),
-        log.clone(),
-        Arc::clone(&seen),
-        queries,
-        &mut stages,
-        stop.clone(),
-    )
-    .await?;
-    let publisher = Publisher::start(log, seen, &mut publishing, stop.clone());
-    let intake = Intake::new(Arc::clone(&catalogue), publisher);
+    let pipeline =
+        Pipeline::start(config, Arc::clone(&catalogue), log.clone(), queries, &mut stages, stop.clone()).await?;
+    let publisher = Publisher::start(log, Arc::clone(&pipeline.seen), &mut publishing, stop.clone());
+    let intake = Intake::new(Arc::clone(&catalogue), publisher, now);
+    let seen = Arc::clone(&pipeline.seen);
     let render = move || metrics.render();
     let api = Api { catalogue, intake, pipeline: pipeline.clone(), metrics: Arc::new(render), now };
 
@@ -142,6 +145,10 @@ async fn serve_log(
         if let Ok(Err(error)) = stage {
             tracing::error!(error = &error as &dyn std::error::Error, "a stage ended badly");
         }
+    }
+    if let Err(error) = seen.write_out() {
+        // It costs the next start a look into the lake.
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot write out the seen events");
     }
     ended
 }
@@ -188,7 +195,8 @@ async fn load_demo(address: SocketAddr) -> anyhow::Result<Position> {
         move || {
             let market = datasets::Market { seed: 1, days: DEMO_DAYS, vehicles: DEMO_VEHICLES, start: demo_start() };
             simulate_command::write(&market, &file)?;
-            ingest_command::send(std::slice::from_ref(&file), &format!("http://{address}"))
+            let backfill = ingest_command::Backfill::of_files(vec![file], &format!("http://{address}"));
+            ingest_command::send(&backfill)
         }
     })
     .await?;

@@ -42,15 +42,20 @@ async fn measure(queries: tokio::runtime::Handle) -> anyhow::Result<Vec<Side>> {
 async fn sides(folder: &std::path::Path, url: &str, queries: tokio::runtime::Handle) -> anyhow::Result<Vec<Side>> {
     let catalogue = Catalogue::embedded()?;
     let log = Log::connect(url).await?;
-    let (events, filled) = fill(&catalogue, &log).await?;
+    log.prepare(Position::START).await?;
+    let (events, filled) = fill(&catalogue, &log, &folder.join("door")).await?;
     let consumed = consume(url, events).await?;
 
-    let config =
-        PipelineConfig { lake: folder.join("lake"), index: folder.join("index"), flush: LakeConfig::default() };
+    let config = PipelineConfig {
+        lake: folder.join("lake"),
+        index: folder.join("index"),
+        seen: folder.join("seen"),
+        flush: LakeConfig::default(),
+        accept_loss: false,
+    };
     let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
     let started = Instant::now();
-    let seen = Arc::new(SeenEvents::default());
-    let pipeline = Pipeline::start(config, catalogue, log, seen, queries, &mut tasks, stop.clone()).await?;
+    let pipeline = Pipeline::start(config, catalogue, log, queries, &mut tasks, stop.clone()).await?;
     let end = Position::new(events);
     let mut views = pipeline.lake.clone();
     views.wait_for(|view| view.as_ref().is_some_and(|view| view.position >= end)).await?;
@@ -74,15 +79,16 @@ async fn sides(folder: &std::path::Path, url: &str, queries: tokio::runtime::Han
 }
 
 /// Publish the market through the door; how many events, and how long.
-async fn fill(catalogue: &Arc<Catalogue>, log: &Log) -> anyhow::Result<(u64, Duration)> {
+async fn fill(catalogue: &Arc<Catalogue>, log: &Log, seen: &std::path::Path) -> anyhow::Result<(u64, Duration)> {
     let mut text = Vec::new();
     let events = MARKET.write(&mut text)?;
     let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
-    let publisher = Publisher::start(log.clone(), Arc::new(SeenEvents::default()), &mut tasks, stop.clone());
-    let intake = Intake::new(Arc::clone(catalogue), publisher);
+    let seen = Arc::new(SeenEvents::open(seen, "bench")?);
+    let publisher = Publisher::start(log.clone(), seen, &mut tasks, stop.clone());
+    let intake = Intake::new(Arc::clone(catalogue), publisher, || 0);
     let started = Instant::now();
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    let bodies = lines.chunks(4_000).map(|lines| intake.take(lines.concat().into(), BodyForm::Ndjson));
+    let bodies = lines.chunks(4_000).map(|lines| intake.take(std::io::Cursor::new(lines.concat()), BodyForm::Ndjson));
     let mut answers = futures::stream::iter(bodies).buffer_unordered(4);
     while let Some(answer) = answers.next().await {
         let report = answer?;

@@ -113,7 +113,7 @@ impl<'a> Story<'a> {
     pub(crate) fn tell(&mut self, context: &str, name: &str, data: Value) {
         let event = self.catalogue.context(context).and_then(|(_, context)| context.event(name));
         let (aggregate, version, key) = match event {
-            Some(event) => (event.aggregate.as_str(), event.version.as_str(), event.key.as_str()),
+            Some(event) => (event.aggregate.as_str(), event.version.as_str(), event.key.as_deref().unwrap_or_default()),
             None => ("", "", ""),
         };
         let mut bytes = [0; 16];

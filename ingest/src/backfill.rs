@@ -1,77 +1,143 @@
-//! Files cut into requests: whole lines, bounded in number and size.
+//! Files cut into requests: whole events, bounded in number and size.
 
-use std::io::{self, BufRead};
+use std::io;
 
-/// Lines in one request. With [`CHUNK_BYTES`] it keeps a request within a few atomic batches.
-const CHUNK_LINES: usize = 4_000;
+use bytes::{BufMut, Bytes, BytesMut};
+use schemas::Rejection;
+use tokio::io::AsyncReadExt;
+
+use crate::{
+    encoding::Reader,
+    splitter::{BodyForm, Item, Splitter},
+};
+
+/// Events in one request. With [`CHUNK_BYTES`] it keeps a request within a few atomic batches.
+const CHUNK_EVENTS: usize = 4_000;
 const CHUNK_BYTES: usize = 4 << 20;
+/// Bytes read at once.
+const READ: usize = 256 << 10;
 
-/// Consecutive lines of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Consecutive events of a file, to be sent as NDJSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// The number of the first line, from 1.
-    pub first_line: u64,
-    pub lines: u64,
-    /// Whether the text is one JSON array instead of lines.
-    pub is_array: bool,
-    pub text: Vec<u8>,
+    /// For each line of `text`, its place in the file, from 0: the line, or the item of an array.
+    pub indexes: Vec<u64>,
+    pub text: Bytes,
+    /// What is no text of an event, and need not be sent.
+    pub refused: Vec<(u64, Rejection)>,
 }
 
-/// Cuts NDJSON into chunks. A line longer than a chunk is a chunk of its own, and so is a file that is one JSON array.
-pub struct Chunks<R> {
-    input: R,
-    next_line: u64,
-}
-
-impl<R: BufRead> Chunks<R> {
-    pub const fn new(input: R) -> Self {
-        Self { input, next_line: 1 }
+impl Chunk {
+    /// How many events, good or bad, it stands for.
+    #[must_use]
+    pub const fn events(&self) -> usize {
+        self.indexes.len() + self.refused.len()
     }
 
-    /// # Errors
-    /// When the input cannot be read.
-    pub fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
-        let mut chunk = Chunk { first_line: self.next_line, lines: 0, is_array: false, text: Vec::new() };
-        if self.next_line == 1 && self.input.fill_buf()?.trim_ascii_start().starts_with(b"[") {
-            self.input.read_to_end(&mut chunk.text)?;
-            chunk.lines = 1;
-            chunk.is_array = true;
+    /// The text of the n-th line.
+    #[must_use]
+    pub fn line(&self, n: usize) -> Option<&[u8]> {
+        self.text.split(|byte| *byte == b'\n').nth(n)
+    }
+}
+
+/// Cuts NDJSON, arrays and single events into chunks of lines.
+pub struct Chunks {
+    input: Reader,
+    splitter: Splitter,
+    buffer: BytesMut,
+    /// Items that came with the last read and found no room in its chunk.
+    waiting: std::collections::VecDeque<Item>,
+    ended: bool,
+}
+
+impl Chunks {
+    #[must_use]
+    pub fn new(input: Reader) -> Self {
+        Self {
+            input,
+            splitter: Splitter::new(BodyForm::Any),
+            buffer: BytesMut::with_capacity(READ),
+            waiting: std::collections::VecDeque::new(),
+            ended: false,
         }
-        while (chunk.lines as usize) < CHUNK_LINES && chunk.text.len() < CHUNK_BYTES {
-            match self.input.read_until(b'\n', &mut chunk.text)? {
-                0 => break,
-                _ => chunk.lines += 1,
+    }
+
+    /// The next chunk; `None` at the end.
+    ///
+    /// # Errors
+    /// When the input cannot be read, or is not compressed as its name says.
+    pub async fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
+        let mut chunk = Chunk::default();
+        let mut text = BytesMut::new();
+        while chunk.events() < CHUNK_EVENTS && text.len() < CHUNK_BYTES {
+            match self.waiting.pop_front() {
+                Some(Item { index, text: Ok(event) }) => {
+                    chunk.indexes.push(index);
+                    put_line(&mut text, &event);
+                }
+                Some(Item { index, text: Err(rejection) }) => chunk.refused.push((index, rejection)),
+                None if self.ended => break,
+                None => self.read().await?,
             }
         }
-        self.next_line += chunk.lines;
-        Ok((chunk.lines > 0).then_some(chunk))
+        chunk.text = text.freeze();
+        Ok((chunk.events() > 0).then_some(chunk))
     }
+
+    async fn read(&mut self) -> io::Result<()> {
+        self.buffer.clear();
+        self.ended = self.input.read_buf(&mut self.buffer).await? == 0;
+        let items = if self.ended { self.splitter.finish() } else { self.splitter.push(&self.buffer) };
+        self.waiting.extend(items);
+        Ok(())
+    }
+}
+
+/// One event on one line. Within JSON a line break is only ever white space; what is no JSON is refused either way.
+fn put_line(text: &mut BytesMut, event: &[u8]) {
+    let start = text.len();
+    text.put_slice(event);
+    for byte in &mut text[start..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    text.put_u8(b'\n');
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK_LINES, Chunks};
+    use super::{CHUNK_EVENTS, Chunk, Chunks};
+    use crate::encoding::Encoding;
 
-    #[test]
-    fn an_array_is_one_chunk_however_many_lines_it_has() -> std::io::Result<()> {
-        let text = " [\n{},\n{}\n]\n";
-        let mut chunks = Chunks::new(text.as_bytes());
-        assert_eq!(chunks.next_chunk()?.map(|chunk| chunk.text), Some(text.as_bytes().to_vec()));
-        assert_eq!(chunks.next_chunk()?, None);
+    async fn chunks(text: String) -> std::io::Result<Vec<Chunk>> {
+        let mut chunks = Chunks::new(Encoding::Identity.decode(std::io::Cursor::new(text.into_bytes())));
+        let mut all = Vec::new();
+        while let Some(chunk) = chunks.next_chunk().await? {
+            all.push(chunk);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn an_array_becomes_lines_however_many_lines_its_items_have() -> std::io::Result<()> {
+        let all = chunks(" [\n{\"a\":\n1},\n{} ,\n]\n".to_owned()).await?;
+        assert_eq!(all.len(), 1);
+        assert_eq!((&all[0].text[..], &all[0].indexes[..]), (&b"{\"a\": 1}\n{}\n"[..], &[0, 1][..]));
+        assert_eq!((all[0].refused.len(), all[0].refused[0].0), (1, 2));
         Ok(())
     }
 
-    #[test]
-    fn chunks_are_whole_lines_and_know_where_they_began() -> std::io::Result<()> {
-        let text: String = (0..CHUNK_LINES + 3).map(|i| format!("{{\"n\":{i}}}\n")).collect();
-        let mut chunks = Chunks::new(text.as_bytes());
-        let (mut joined, mut starts) = (Vec::new(), Vec::new());
-        while let Some(chunk) = chunks.next_chunk()? {
-            starts.push((chunk.first_line, chunk.lines));
-            joined.extend(chunk.text);
-        }
-        assert_eq!(starts, [(1, CHUNK_LINES as u64), (CHUNK_LINES as u64 + 1, 3)]);
+    #[tokio::test]
+    async fn chunks_are_whole_lines_and_know_their_places() -> std::io::Result<()> {
+        let text: String = (0..CHUNK_EVENTS + 3).map(|i| format!("{{\"n\":{i}}}\n")).collect();
+        let all = chunks(text.clone()).await?;
+        let places: Vec<_> = all.iter().map(|chunk| (chunk.indexes[0], chunk.events())).collect();
+        assert_eq!(places, [(0, CHUNK_EVENTS), (CHUNK_EVENTS as u64, 3)]);
+        let joined: Vec<u8> = all.iter().flat_map(|chunk| chunk.text.to_vec()).collect();
         assert_eq!(joined, text.as_bytes());
+        assert_eq!(all[1].line(2), Some(format!("{{\"n\":{}}}", CHUNK_EVENTS + 2).as_bytes()));
         Ok(())
     }
 }

@@ -1,24 +1,62 @@
-//! From a request body to the log: check each event, publish the good ones, answer for every one.
+//! From a body to the log: cut it into events, check each, publish the good ones, answer for every one.
+//!
+//! A body of any size goes through in bounded memory: it is read as fast as the log takes it.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use schemas::{Catalogue, MAX_EVENT_BYTES, Position, Rejection, RejectionCode, validation::parse_event};
+use bytes::{Bytes, BytesMut};
+use schemas::{
+    Catalogue, Rejection,
+    validation::{self, Warning, parse_event},
+};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
+pub use crate::splitter::BodyForm;
 use crate::{
     Publisher,
-    publisher::{MAX_BATCH, Outcome, Outgoing, PublishError},
+    publisher::{MAX_BATCH, Outcome, Outgoing, PublishError, Submitted},
+    splitter::{Item, Splitter},
     topology::event_subject,
 };
 
-/// What became of a request's events.
+/// Requests taken at once. Each holds a connection and a few batches.
+const MAX_REQUESTS: usize = 512;
+/// Bytes of events that all requests together may have read and not yet published.
+const MAX_WAITING_BYTES: usize = 128 << 20;
+/// How long a request waits for a share of those bytes before it is told to come back later.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(30);
+/// How long a body may stand still.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Bytes read at once.
+const READ: usize = 64 << 10;
+/// Bytes of events in one batch: with [`MAX_BATCH`] it keeps a batch within one atomic publish.
+const BATCH_BYTES: usize = 4 << 20;
+/// Batches of one request on their way: one being synced, one behind it, while the next is read.
+const BATCHES_ON_THEIR_WAY: usize = 4;
+/// Below this a batch is checked where it is; above, on a thread for such work.
+const CHECKED_IN_PLACE: usize = 16 << 10;
+/// Refused events told one by one. All are counted.
+const MAX_TOLD: usize = 100_000;
+/// Warnings told one by one.
+const MAX_WARNINGS: usize = 1_000;
+/// The unit in which room for bytes is shared out.
+const ROOM_UNIT: usize = 1 << 10;
+
+/// What became of a body's events.
 #[derive(Clone, Debug, Default, Serialize, PartialEq, Eq)]
 pub struct IntakeReport {
     pub accepted: u64,
     pub duplicates: u64,
+    /// The refused ones, by index; the first 100,000 of them.
     pub rejected: Vec<Rejected>,
+    pub rejected_total: u64,
+    /// What is doubtful about events that were taken; the first 1,000.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Doubtful>,
     /// The highest position of an event of this request, accepted or duplicate.
     pub position: Option<u64>,
 }
@@ -27,7 +65,7 @@ pub struct IntakeReport {
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 pub struct Rejected {
     /// Its place in the body, from 0: the line of NDJSON, the item of an array.
-    pub index: usize,
+    pub index: u64,
     pub event_id: Option<String>,
     pub code: &'static str,
     /// The field at fault.
@@ -36,13 +74,36 @@ pub struct Rejected {
     pub message: String,
 }
 
-/// How a body holds its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyForm {
-    /// One JSON object, or an array of them, or NDJSON: told apart by the text itself.
-    Any,
-    /// One event per line, empty lines ignored.
-    Ndjson,
+/// An event that was taken although something about it is doubtful.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Doubtful {
+    pub index: u64,
+    pub event_id: String,
+    pub code: &'static str,
+    pub field: String,
+    pub message: String,
+}
+
+/// A body that was not taken to its end. Sending it again is safe: nothing takes effect twice.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("more is being sent than the log takes; come back later")]
+    Busy,
+    #[error("the body stood still for {MAX_PAUSE:?}")]
+    Paused,
+    #[error("the body cannot be read")]
+    Body(#[source] io::Error),
+}
+
+/// A body that was not taken to its end, and what was taken before.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Interrupted {
+    #[source]
+    pub error: IntakeError,
+    pub before: Box<IntakeReport>,
 }
 
 /// The door of the log.
@@ -50,58 +111,189 @@ pub enum BodyForm {
 pub struct Intake {
     catalogue: Arc<Catalogue>,
     publisher: Publisher,
+    requests: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    /// Microseconds since 1970, UTC.
+    now: fn() -> i64,
 }
 
 impl Intake {
     #[must_use]
-    pub const fn new(catalogue: Arc<Catalogue>, publisher: Publisher) -> Self {
-        Self { catalogue, publisher }
+    pub fn new(catalogue: Arc<Catalogue>, publisher: Publisher, now: fn() -> i64) -> Self {
+        let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
+        let room = Arc::new(Semaphore::new(MAX_WAITING_BYTES / ROOM_UNIT));
+        Self { catalogue, publisher, requests, room, now }
     }
 
     /// Take every good event of a body. When this returns, the accepted ones are on disk.
     ///
     /// # Errors
-    /// When the log does not acknowledge; sending the body again is safe.
-    pub async fn take(&self, body: Bytes, form: BodyForm) -> Result<IntakeReport, PublishError> {
+    /// When the body ends early, or the log does not take it.
+    pub async fn take(&self, body: impl AsyncRead + Unpin, form: BodyForm) -> Result<IntakeReport, Interrupted> {
         let mut report = IntakeReport::default();
-        let mut waiting: Vec<Outgoing> = Vec::new();
-        for item in items(&body, form) {
-            let (index, checked) = match item {
-                Item { index, range: Ok(range) } => (index, self.check(body.slice(range))),
-                Item { index, range: Err(rejection) } => (index, Err(rejection)),
-            };
-            match checked {
-                Ok(outgoing) => waiting.push(outgoing),
-                Err(rejection) => report.rejected.push(Rejected {
-                    index,
-                    event_id: rejection.event_id,
-                    code: rejection.code.as_str(),
-                    field: rejection.field,
-                    message: rejection.message,
-                }),
-            }
-            if waiting.len() == MAX_BATCH {
-                self.publish(&mut report, std::mem::take(&mut waiting)).await?;
-            }
+        let taken = self.take_into(&mut report, body, form).await;
+        report.rejected.sort_by_key(|rejected| rejected.index);
+        match taken {
+            Ok(()) => Ok(report),
+            Err(error) => Err(Interrupted { error, before: Box::new(report) }),
         }
-        self.publish(&mut report, waiting).await?;
-        Ok(report)
     }
 
-    fn check(&self, text: Bytes) -> Result<Outgoing, Rejection> {
+    async fn take_into(
+        &self,
+        report: &mut IntakeReport,
+        mut body: impl AsyncRead + Unpin,
+        form: BodyForm,
+    ) -> Result<(), IntakeError> {
+        let _request = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| IntakeError::Busy)?;
+        let mut splitter = Splitter::new(form);
+        let mut buffer = BytesMut::with_capacity(READ);
+        let mut batch = Batch::default();
+        let mut on_their_way: VecDeque<OnItsWay> = VecDeque::new();
+        let mut open = true;
+        while open {
+            buffer.clear();
+            let read = tokio::time::timeout(MAX_PAUSE, body.read_buf(&mut buffer)).await;
+            open = read.map_err(|_| IntakeError::Paused)?.map_err(IntakeError::Body)? > 0;
+            let items = if open { splitter.push(&buffer) } else { splitter.finish() };
+            for item in items {
+                batch.push(item);
+                if batch.is_full() {
+                    self.send(std::mem::take(&mut batch), report, &mut on_their_way).await?;
+                }
+            }
+        }
+        self.send(batch, report, &mut on_their_way).await?;
+        for sent in on_their_way {
+            sent.settle(report).await?;
+        }
+        Ok(())
+    }
+
+    /// Check a batch and hand it to the publisher, when there is room for it.
+    async fn send(
+        &self,
+        batch: Batch,
+        report: &mut IntakeReport,
+        on_their_way: &mut VecDeque<OnItsWay>,
+    ) -> Result<(), IntakeError> {
+        if batch.items.is_empty() {
+            return Ok(());
+        }
+        while on_their_way.len() >= BATCHES_ON_THEIR_WAY
+            && let Some(oldest) = on_their_way.pop_front()
+        {
+            oldest.settle(report).await?;
+        }
+        let units = u32::try_from(batch.bytes.div_ceil(ROOM_UNIT)).unwrap_or(u32::MAX);
+        let room = tokio::time::timeout(WAIT_FOR_ROOM, Arc::clone(&self.room).acquire_many_owned(units)).await;
+        let room = room.map_err(|_| IntakeError::Busy)?.map_err(|_| PublishError::ShuttingDown)?;
+        let checked = if batch.bytes <= CHECKED_IN_PLACE {
+            self.check_batch(batch)
+        } else {
+            let intake = self.clone();
+            let checked = tokio::task::spawn_blocking(move || intake.check_batch(batch)).await;
+            checked.map_err(|_| PublishError::ShuttingDown)?
+        };
+        let mut checked = checked;
+        checked.tell(report);
+        if !checked.good.is_empty() {
+            let submitted = self.publisher.submit(checked.good).await?;
+            on_their_way.push_back(OnItsWay { submitted, _room: room });
+        }
+        Ok(())
+    }
+
+    fn check_batch(&self, batch: Batch) -> Checked {
+        let now = (self.now)();
+        let mut checked = Checked::default();
+        for Item { index, text } in batch.items {
+            match text.and_then(|text| self.check(text, now)) {
+                Ok((outgoing, warnings)) => {
+                    checked.warnings.extend(warnings.into_iter().map(|warning| {
+                        let Warning { code, field, message } = warning;
+                        Doubtful { index, event_id: outgoing.event_id.clone(), code, field, message }
+                    }));
+                    checked.good.push(outgoing);
+                }
+                Err(rejection) => checked.rejected.push((index, rejection)),
+            }
+        }
+        checked
+    }
+
+    /// Check one event's text. What comes back can be published.
+    ///
+    /// # Errors
+    /// The first thing found wrong with it.
+    pub fn check(&self, text: Bytes, now: i64) -> Result<(Outgoing, Vec<Warning>), Rejection> {
         let event = parse_event(&self.catalogue, &text, None)?;
+        let warnings = validation::warnings(&self.catalogue, &event, now);
         let context = &self.catalogue.context_at(event.kind.context).name;
         let name = &self.catalogue.event_at(event.kind).name;
         let subject = event_subject(context, name, &event.aggregate_id);
-        Ok(Outgoing { key: event.id.key(), event_id: event.id.as_str().to_owned(), subject, payload: text })
+        let outgoing = Outgoing { key: event.id.key(), event_id: event.id.as_str().to_owned(), subject, payload: text };
+        Ok((outgoing, warnings))
     }
 
-    async fn publish(&self, report: &mut IntakeReport, events: Vec<Outgoing>) -> Result<(), PublishError> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        for outcome in self.publisher.publish(events).await? {
-            let position: Position = match outcome {
+    /// The way behind the door.
+    #[must_use]
+    pub const fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+}
+
+/// Consecutive items of a body.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, item: Item) {
+        self.bytes += item.text.as_ref().map_or(0, Bytes::len);
+        self.items.push(item);
+    }
+
+    const fn is_full(&self) -> bool {
+        self.items.len() >= MAX_BATCH || self.bytes >= BATCH_BYTES
+    }
+}
+
+/// A batch's items, checked.
+#[derive(Default)]
+struct Checked {
+    good: Vec<Outgoing>,
+    rejected: Vec<(u64, Rejection)>,
+    warnings: Vec<Doubtful>,
+}
+
+impl Checked {
+    /// Move what is told about the items to the report.
+    fn tell(&mut self, report: &mut IntakeReport) {
+        report.rejected_total += self.rejected.len() as u64;
+        let room = MAX_TOLD.saturating_sub(report.rejected.len());
+        report.rejected.extend(self.rejected.drain(..).take(room).map(|(index, rejection)| {
+            let Rejection { code, field, event_id, message } = rejection;
+            Rejected { index, event_id, code: code.as_str(), field, message }
+        }));
+        let room = MAX_WARNINGS.saturating_sub(report.warnings.len());
+        report.warnings.extend(self.warnings.drain(..).take(room));
+    }
+}
+
+/// A batch that the publisher has.
+struct OnItsWay {
+    submitted: Submitted,
+    /// Given back when the batch is on disk.
+    _room: OwnedSemaphorePermit,
+}
+
+impl OnItsWay {
+    async fn settle(self, report: &mut IntakeReport) -> Result<(), IntakeError> {
+        for outcome in self.submitted.outcomes().await? {
+            let position = match outcome {
                 Outcome::Accepted(position) => {
                     report.accepted += 1;
                     position
@@ -114,98 +306,5 @@ impl Intake {
             report.position = report.position.max(Some(position.get()));
         }
         Ok(())
-    }
-}
-
-/// One event's text in a body, or why there is none.
-struct Item {
-    index: usize,
-    range: Result<Range<usize>, Rejection>,
-}
-
-impl Item {
-    /// An item that is checked for its size before anything else is done with it.
-    fn new(index: usize, range: Range<usize>) -> Self {
-        let bytes = range.len();
-        Self { index, range: if bytes > MAX_EVENT_BYTES { Err(Rejection::too_large(bytes)) } else { Ok(range) } }
-    }
-}
-
-fn items(body: &[u8], form: BodyForm) -> Vec<Item> {
-    let start = body.iter().position(|byte| !byte.is_ascii_whitespace());
-    match (form, start.map(|start| body[start])) {
-        (_, None) => Vec::new(),
-        (BodyForm::Any, Some(b'[')) => array_items(body).unwrap_or_else(|| lines(body)),
-        (BodyForm::Any, Some(_)) if is_one_value(body) => vec![Item::new(0, 0..body.len())],
-        (BodyForm::Any | BodyForm::Ndjson, Some(_)) => lines(body),
-    }
-}
-
-fn is_one_value(body: &[u8]) -> bool {
-    serde_json::from_slice::<&RawValue>(body).is_ok()
-}
-
-/// The items of an array; `None` when it is none, but there are further lines that may be events.
-fn array_items(body: &[u8]) -> Option<Vec<Item>> {
-    match serde_json::from_slice::<Vec<&RawValue>>(body) {
-        Ok(values) => {
-            let base = body.as_ptr().addr();
-            let range = |value: &RawValue| {
-                let start = value.get().as_ptr().addr() - base;
-                start..start + value.get().len()
-            };
-            Some(values.into_iter().enumerate().map(|(index, value)| Item::new(index, range(value))).collect())
-        }
-        Err(_) if body.trim_ascii().contains(&b'\n') => None,
-        Err(error) => {
-            let message = format!("the body is not a JSON array: {error}");
-            Some(vec![Item { index: 0, range: Err(Rejection::new(RejectionCode::InvalidJson, message)) }])
-        }
-    }
-}
-
-fn lines(body: &[u8]) -> Vec<Item> {
-    let mut start = 0;
-    let mut items = Vec::new();
-    for (index, line) in body.split(|&byte| byte == b'\n').enumerate() {
-        let range = start..start + line.len();
-        start += line.len() + 1;
-        if !line.trim_ascii().is_empty() {
-            items.push(Item::new(index, range));
-        }
-    }
-    items
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{BodyForm, items};
-    use schemas::MAX_EVENT_BYTES;
-
-    fn texts(body: &str, form: BodyForm) -> Vec<(usize, Result<String, &'static str>)> {
-        let text = |range: std::ops::Range<usize>| body[range].to_owned();
-        items(body.as_bytes(), form)
-            .into_iter()
-            .map(|item| (item.index, item.range.map(text).map_err(|rejection| rejection.code.as_str())))
-            .collect()
-    }
-
-    #[test]
-    fn a_body_is_one_event_or_an_array_or_lines() {
-        let ok = |text: &str| Ok(text.to_owned());
-        assert_eq!(texts(" \n ", BodyForm::Any), []);
-        assert_eq!(texts("{\n\"a\":1}", BodyForm::Any), [(0, ok("{\n\"a\":1}"))]);
-        assert_eq!(texts("[{\"a\":1} , 7]", BodyForm::Any), [(0, ok("{\"a\":1}")), (1, ok("7"))]);
-        assert_eq!(texts("{}\n\nnot json\n{}", BodyForm::Any), [(0, ok("{}")), (2, ok("not json")), (3, ok("{}"))]);
-        assert_eq!(texts("[1]\n{}", BodyForm::Ndjson), [(0, ok("[1]")), (1, ok("{}"))]);
-        assert_eq!(texts("[{},", BodyForm::Any), [(0, Err("invalid_json"))]);
-        assert_eq!(texts("[INFO] rotated\n{}", BodyForm::Any), [(0, ok("[INFO] rotated")), (1, ok("{}"))]);
-    }
-
-    #[test]
-    fn an_oversized_line_spoils_only_itself() {
-        let body = format!("{{}}\n{}\n{{}}", "x".repeat(MAX_EVENT_BYTES + 1));
-        let codes: Vec<_> = texts(&body, BodyForm::Any).into_iter().map(|(index, text)| (index, text.err())).collect();
-        assert_eq!(codes, [(0, None), (1, Some("event_too_large")), (2, None)]);
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! [ADR-50]: https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use async_nats::{
     HeaderMap,
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Log, SeenEvents};
+use crate::{Backoff, Log, SeenEvents};
 
 /// Messages in one atomic batch: the server's limit.
 pub const MAX_BATCH: usize = 1_000;
@@ -87,10 +87,34 @@ impl Publisher {
     /// # Errors
     /// When the log did not acknowledge them.
     pub async fn publish(&self, events: Vec<Outgoing>) -> Result<Vec<Outcome>, PublishError> {
-        let (reply, outcome) = oneshot::channel();
+        self.submit(events).await?.outcomes().await
+    }
+
+    /// Hand over at most [`MAX_BATCH`] events, waiting for room in the queue alone.
+    ///
+    /// # Errors
+    /// When nothing is published any more.
+    pub async fn submit(&self, events: Vec<Outgoing>) -> Result<Submitted, PublishError> {
+        let (reply, outcomes) = oneshot::channel();
         let submission = Submission { events, reply };
         self.queue.send(submission).await.map_err(|_| PublishError::ShuttingDown)?;
-        outcome.await.map_err(|_| PublishError::ShuttingDown)?
+        Ok(Submitted { outcomes })
+    }
+}
+
+/// Events on their way. They stay on it when this is dropped.
+#[must_use]
+pub struct Submitted {
+    outcomes: oneshot::Receiver<Result<Vec<Outcome>, PublishError>>,
+}
+
+impl Submitted {
+    /// Wait until they are on disk. Outcomes are in the events' order.
+    ///
+    /// # Errors
+    /// When the log did not acknowledge them.
+    pub async fn outcomes(self) -> Result<Vec<Outcome>, PublishError> {
+        self.outcomes.await.map_err(|_| PublishError::ShuttingDown)?
     }
 }
 
@@ -161,7 +185,13 @@ fn weight(submission: &Submission) -> usize {
 /// Publish what is new in the group and answer every caller.
 async fn publish_group(log: &Log, seen: &SeenEvents, group: Vec<Submission>) {
     let keys: Vec<EventKey> = group.iter().flat_map(|s| &s.events).map(|event| event.key).collect();
-    let known = seen.positions(&keys);
+    let known = match seen.positions(&keys) {
+        Ok(known) => known,
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot look up seen events");
+            return refuse(group, &PublishError::Unacknowledged);
+        }
+    };
     let mut batch_of = HashSet::new();
     let fresh: Vec<&Outgoing> = group
         .iter()
@@ -176,7 +206,10 @@ async fn publish_group(log: &Log, seen: &SeenEvents, group: Vec<Submission>) {
             Outcome::Accepted(position) => Some((event.key, *position)),
             Outcome::Duplicate(_) => None,
         });
-        seen.insert(accepted);
+        // Not knowing them costs a duplicate in the log, which the reader recognises.
+        if let Err(error) = seen.insert(&accepted.collect::<Vec<_>>(), None) {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot record published events");
+        }
         fresh.iter().map(|event| event.key).zip(outcomes).collect::<std::collections::HashMap<_, _>>()
     });
     let mut known = known.into_iter();
@@ -201,11 +234,18 @@ async fn publish_group(log: &Log, seen: &SeenEvents, group: Vec<Submission>) {
     }
 }
 
+fn refuse(group: Vec<Submission>, error: &PublishError) {
+    for submission in group {
+        // A caller who went away no longer wants the answer.
+        let _ = submission.reply.send(Err(error.clone()));
+    }
+}
+
 /// Outcomes in the events' order: one atomic batch, or one by one where the server sees a duplicate in it.
 async fn publish_fresh(log: &Log, events: &[&Outgoing]) -> Result<Vec<Outcome>, PublishError> {
     let mut outcomes = Vec::with_capacity(events.len());
     for chunk in events.chunks(MAX_BATCH) {
-        let mut tries = 0;
+        let (mut tries, mut backoff) = (0, Backoff::default());
         loop {
             tries += 1;
             match publish_batch(log, chunk, tries).await {
@@ -215,7 +255,7 @@ async fn publish_fresh(log: &Log, events: &[&Outgoing]) -> Result<Vec<Outcome>, 
                 }
                 Err(BatchError::Final(error)) => return Err(error),
                 Err(BatchError::Transient) if tries == MAX_TRIES => return Err(PublishError::Unacknowledged),
-                Err(BatchError::Transient) => tokio::time::sleep(Duration::from_millis(100 << tries)).await,
+                Err(BatchError::Transient) => tokio::time::sleep(backoff.next_pause()).await,
             }
         }
     }

@@ -1,21 +1,20 @@
 //! Messages of the log from a position on.
 
-use std::time::Duration;
-
-use async_nats::jetstream::{
-    Message,
-    consumer::{DeliverPolicy, pull::OrderedConfig},
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        Message,
+        consumer::{DeliverPolicy, pull::OrderedConfig},
+    },
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream::ReadyChunks};
-use schemas::Position;
+use schemas::{Position, envelope};
 
-use crate::{Log, topology::EVENTS};
+use crate::{Backoff, Log, topology::EVENTS};
 
 /// Messages handed over at once: enough to amortise a batch, few enough to stay fresh.
 const MAX_CHUNK: usize = 8_192;
-/// The pause before the consumer is opened again after the server went away.
-const REOPEN_AFTER: Duration = Duration::from_millis(250);
 
 /// A message as the log holds it.
 #[derive(Clone, Debug)]
@@ -34,13 +33,14 @@ pub struct LogReader {
     log: Log,
     last: Position,
     messages: Option<Messages>,
+    backoff: Backoff,
 }
 
 impl LogReader {
     /// A reader of everything after `from`.
     #[must_use]
-    pub const fn after(log: Log, from: Position) -> Self {
-        Self { log, last: from, messages: None }
+    pub fn after(log: Log, from: Position) -> Self {
+        Self { log, last: from, messages: None, backoff: Backoff::default() }
     }
 
     /// The next messages, at least one, in order. Waits for them, and for the server if it is away.
@@ -80,10 +80,13 @@ impl LogReader {
 
     async fn open(&mut self) {
         match open_after(&self.log, self.last).await {
-            Ok(messages) => self.messages = Some(messages),
+            Ok(messages) => {
+                self.messages = Some(messages);
+                self.backoff = Backoff::default();
+            }
             Err(error) => {
                 tracing::warn!(error = %error, "the log is not there; trying again");
-                tokio::time::sleep(REOPEN_AFTER).await;
+                tokio::time::sleep(self.backoff.next_pause()).await;
             }
         }
     }
@@ -100,6 +103,19 @@ fn raw(message: Message) -> Result<RawMessage, async_nats::Error> {
     let info = message.info()?;
     let ingested_at = i64::try_from(info.published.unix_timestamp_nanos() / 1_000)?;
     let position = Position::new(info.stream_sequence);
-    let (subject, payload) = (message.message.subject.to_string(), message.message.payload);
-    Ok(RawMessage { position, ingested_at, subject, payload })
+    let headers = message.message.headers.as_ref();
+    let payload = headers.and_then(|headers| cloud_event(headers, &message.message.payload));
+    let subject = message.message.subject.to_string();
+    Ok(RawMessage { position, ingested_at, subject, payload: payload.unwrap_or(message.message.payload) })
+}
+
+/// A CloudEvent whose attributes are in the headers, as one in JSON. One whose payload is no JSON is left as it is.
+fn cloud_event(headers: &HeaderMap, payload: &[u8]) -> Option<Bytes> {
+    let named = headers.iter().filter_map(|(name, values)| {
+        let name = name.to_string().to_ascii_lowercase();
+        Some((name, values.first()?.as_str()))
+    });
+    let named: Vec<(String, &str)> = named.collect();
+    let joined = envelope::structured(named.iter().map(|(name, value)| (name.as_str(), *value)), payload)?;
+    joined.ok().map(Bytes::from)
 }

@@ -1,19 +1,55 @@
-//! The event ids that have taken effect, and where.
+//! The event ids that have taken effect, and where: on disk, for ever.
+//!
+//! A sorted store of 16-byte keys holds them, with a filter that knows most new ids without a read. It is derived from
+//! the lake and the log like any sink: what becomes a file carries the position it reflects, and what a crash takes is
+//! read again from the lake. Nothing here is fsynced or logged twice, and a damaged or missing store is filled anew.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
 };
 
+use lsm_tree::{
+    AbstractTree, AnyTree, Cache, Config, SeqNo, SequenceNumberCounter,
+    compaction::Leveled,
+    config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry},
+};
 use schemas::{EventKey, Position};
 
-/// Each accepted event's first position.
-///
-/// Two tasks share it: the pipeline, which decides, and the publisher, which asks before it publishes and learns
-/// from each acknowledgement. Both hold the lock for one batch, and neither waits while holding it.
-#[derive(Debug, Default)]
-pub struct SeenEvents {
-    first: Mutex<HashMap<EventKey, Position>>,
+/// Blocks of the store kept in memory. Together with [`GATHERED`] it bounds the store's memory, however many ids.
+const CACHE: u64 = 64 << 20;
+/// Bytes of ids gathered in memory before they become a file.
+const GATHERED: u64 = 16 << 20;
+/// Bits of the filter per id: one new id in a hundred is looked up in vain.
+const FILTER_BITS: f32 = 10.0;
+
+/// Entries beside the ids; ids have 16 bytes, these have not.
+const POSITION: &[u8] = b"position";
+const LOG: &[u8] = b"log";
+
+/// The store cannot be used. It is derived: delete its folder and it is filled from the lake.
+#[derive(Debug, thiserror::Error)]
+pub enum SeenError {
+    #[error("cannot open the store of seen events at {path}")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: lsm_tree::Error,
+    },
+    #[error("cannot remove the store of seen events at {path}")]
+    Remove {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the store of seen events failed")]
+    Store(#[from] lsm_tree::Error),
 }
 
 /// What the pipeline makes of an event id at a position.
@@ -25,71 +61,335 @@ pub enum Occurrence {
     Repeated(Position),
 }
 
+/// Each accepted event's first position.
+///
+/// Two tasks share it: the pipeline, which decides, and the publisher, which asks before it publishes and learns
+/// from each acknowledgement. A position is lowered under the lock alone, so the lowest always stays; a file is begun
+/// under it too, so that one never ends within a batch.
+pub struct SeenEvents {
+    tree: AnyTree,
+    next: SequenceNumberCounter,
+    lowering: Mutex<()>,
+    merging: Merging,
+}
+
+impl fmt::Debug for SeenEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeenEvents").field("approximate_len", &self.tree.approximate_len()).finish_non_exhaustive()
+    }
+}
+
 impl SeenEvents {
-    fn lock(&self) -> MutexGuard<'_, HashMap<EventKey, Position>> {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Open the store in `folder` for the log of this identity. A store of another log, or a damaged one, is begun anew.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn open(folder: &Path, log: &str) -> Result<Self, SeenError> {
+        match Self::open_store(folder).and_then(|store| Ok((store.get(LOG)?, store))) {
+            Ok((Some(known), store)) if known == log.as_bytes() => return Ok(store),
+            Ok((None, store)) if store.tree.is_empty(SeqNo::MAX, None)? => {
+                store.put(LOG, log.as_bytes());
+                return Ok(store);
+            }
+            Ok(_) => tracing::info!("the seen events are of another log; reading them from the lake"),
+            Err(error) => tracing::warn!(error = %error, "the seen events cannot be read; reading them from the lake"),
+        }
+        let removed = std::fs::remove_dir_all(folder);
+        removed.map_err(|source| SeenError::Remove { path: folder.to_owned(), source })?;
+        let store = Self::open_store(folder).map_err(|source| SeenError::Open { path: folder.to_owned(), source })?;
+        store.put(LOG, log.as_bytes());
+        Ok(store)
+    }
+
+    fn open_store(folder: &Path) -> Result<Self, lsm_tree::Error> {
+        let (next, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
+        let filter = FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(FILTER_BITS));
+        let tree = Config::new(folder, next.clone(), visible)
+            .use_cache(Arc::new(Cache::with_capacity_bytes(CACHE)))
+            // Keys are as good as random: nothing to compress.
+            .data_block_compression_policy(CompressionPolicy::disabled())
+            .filter_policy(FilterPolicy::all(filter))
+            .open()?;
+        next.fetch_max(tree.get_highest_seqno().map_or(0, |highest| highest + 1));
+        let merging = Merging::start(tree.clone(), next.clone());
+        Ok(Self { tree, next, lowering: Mutex::new(()), merging })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.lowering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, lsm_tree::Error> {
+        Ok(self.tree.get(key, SeqNo::MAX)?.map(|value| value.to_vec()))
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) {
+        self.tree.insert(key, value, self.next.next());
+    }
+
+    fn first(&self, key: EventKey) -> Result<Option<Position>, lsm_tree::Error> {
+        Ok(self.tree.get(key.as_bytes(), SeqNo::MAX)?.map(|value| decoded(&value)))
+    }
+
+    /// Every event up to here is in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn position(&self) -> Result<Position, SeenError> {
+        Ok(self.get(POSITION)?.map_or(Position::START, |value| decoded(&value)))
     }
 
     /// Where each of these ids took effect, if it did.
-    #[must_use]
-    pub fn positions(&self, keys: &[EventKey]) -> Vec<Option<Position>> {
-        let first = self.lock();
-        keys.iter().map(|key| first.get(key).copied()).collect()
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn positions(&self, keys: &[EventKey]) -> Result<Vec<Option<Position>>, SeenError> {
+        keys.iter().map(|key| Ok(self.first(*key)?)).collect()
     }
 
-    /// Record ids at their positions; an id keeps its lowest position.
-    pub fn insert(&self, entries: impl IntoIterator<Item = (EventKey, Position)>) {
-        let mut first = self.lock();
-        for (key, position) in entries {
-            let kept = first.entry(key).or_insert(position);
-            *kept = position.min(*kept);
+    /// Record ids at their positions; an id keeps its lowest position. With `reached`, everything up to there is in.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn insert(&self, entries: &[(EventKey, Position)], reached: Option<Position>) -> Result<(), SeenError> {
+        self.lower(entries, reached).map(drop)
+    }
+
+    /// Record the ids of the positions up to `reached`, and say of each whether it is the first. Reading a position
+    /// again gives the same answer.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn observe(&self, entries: &[(EventKey, Position)], reached: Position) -> Result<Vec<Occurrence>, SeenError> {
+        self.lower(entries, Some(reached))
+    }
+
+    fn lower(&self, entries: &[(EventKey, Position)], reached: Option<Position>) -> Result<Vec<Occurrence>, SeenError> {
+        let _lowering = self.lock();
+        let mut occurrences = Vec::with_capacity(entries.len());
+        let mut lowered: HashMap<EventKey, Position> = HashMap::new();
+        for &(key, position) in entries {
+            let known = match lowered.get(&key) {
+                Some(known) => Some(*known),
+                None => self.first(key)?,
+            };
+            occurrences.push(match known {
+                Some(known) if known < position => Occurrence::Repeated(known),
+                Some(_) | None => Occurrence::First,
+            });
+            if known.is_none_or(|known| position < known) {
+                lowered.insert(key, position);
+            }
+        }
+        let reached = match reached {
+            Some(reached) if reached > self.position()? => Some(reached),
+            Some(_) | None => None,
+        };
+        // Nothing fails from here on: a batch is recorded as a whole, or not at all.
+        for (key, position) in lowered {
+            self.put(key.as_bytes(), &encoded(position));
+        }
+        if let Some(reached) = reached {
+            self.put(POSITION, &encoded(reached));
+        }
+        if self.tree.active_memtable().size() >= GATHERED {
+            self.to_file()?;
+        }
+        Ok(occurrences)
+    }
+
+    /// Make a file of what is gathered in memory, for example before the process ends.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_out(&self) -> Result<(), SeenError> {
+        let _lowering = self.lock();
+        Ok(self.to_file()?)
+    }
+
+    /// With the lock held.
+    fn to_file(&self) -> Result<(), lsm_tree::Error> {
+        self.tree.flush_active_memtable(self.next.get())?;
+        self.merging.wake();
+        Ok(())
+    }
+
+    /// What the store takes on disk, in bytes.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.tree.disk_space()
+    }
+}
+
+/// The thread that merges files, so that a look-up meets few of them.
+struct Merging {
+    wake: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Merging {
+    fn start(tree: AnyTree, next: SequenceNumberCounter) -> Self {
+        // One call waiting is enough: it merges whatever there is by then.
+        let (wake, woken) = sync_channel::<()>(1);
+        let strategy = Arc::new(Leveled::default());
+        let merge = move || {
+            for () in woken {
+                if let Err(error) = tree.compact(strategy.clone(), next.get()) {
+                    tracing::warn!(error = %error, "cannot merge the files of the seen events");
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("seen-merging".to_owned()).spawn(merge);
+        Self { wake: Some(wake), thread: thread.ok() }
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &self.wake {
+            match wake.try_send(()) {
+                Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+            }
         }
     }
+}
 
-    /// Record these ids, and say of each whether it is the first. Reading a position again gives the same answer.
-    pub fn observe(&self, entries: &[(EventKey, Position)]) -> Vec<Occurrence> {
-        let mut first = self.lock();
-        let observed = entries.iter().map(|&(key, position)| match first.entry(key) {
-            Entry::Vacant(entry) => {
-                entry.insert(position);
-                Occurrence::First
-            }
-            Entry::Occupied(entry) if *entry.get() < position => Occurrence::Repeated(*entry.get()),
-            Entry::Occupied(mut entry) => {
-                entry.insert(position);
-                Occurrence::First
-            }
-        });
-        observed.collect()
+impl Drop for Merging {
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take() {
+            // A merge under way ends first: its files are whole.
+            let _ = thread.join();
+        }
     }
+}
 
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.lock().len()
-    }
+/// Big-endian without leading zeros.
+fn encoded(position: Position) -> Vec<u8> {
+    let bytes = position.get().to_be_bytes();
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    bytes[zeros..].to_vec()
+}
 
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
+fn decoded(bytes: &[u8]) -> Position {
+    Position::new(bytes.iter().fold(0, |position, byte| (position << 8) | u64::from(*byte)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
     use schemas::{EventKey, Position};
 
-    use super::{Occurrence, SeenEvents};
+    use super::{Occurrence, SeenError, SeenEvents};
+
+    fn at(position: u64) -> Position {
+        Position::new(position)
+    }
 
     #[test]
-    fn the_lowest_position_of_an_id_takes_effect_however_often_it_is_read() {
-        let seen = SeenEvents::default();
-        let (key, at) = (EventKey::of("e-1"), Position::new);
-        seen.insert([(key, at(12))]);
-        assert_eq!(seen.observe(&[(key, at(10))]), [Occurrence::First]);
+    fn the_lowest_position_of_an_id_takes_effect_however_often_it_is_read() -> Result<(), SeenError> {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        let key = EventKey::of("e-1");
+        seen.insert(&[(key, at(12))], None)?;
+        assert_eq!(seen.observe(&[(key, at(10))], at(10))?, [Occurrence::First]);
         for _ in 0..2 {
-            assert_eq!(seen.observe(&[(key, at(10))]), [Occurrence::First]);
-            assert_eq!(seen.observe(&[(key, at(12))]), [Occurrence::Repeated(at(10))]);
+            assert_eq!(seen.observe(&[(key, at(10))], at(10))?, [Occurrence::First]);
+            assert_eq!(seen.observe(&[(key, at(12))], at(12))?, [Occurrence::Repeated(at(10))]);
         }
-        assert_eq!(seen.positions(&[key, EventKey::of("e-2")]), [Some(at(10)), None]);
+        assert_eq!(seen.positions(&[key, EventKey::of("e-2")])?, [Some(at(10)), None]);
+        assert_eq!(seen.position()?, at(12));
+        Ok(())
+    }
+
+    #[test]
+    fn it_survives_a_restart_and_forgets_another_log() -> Result<(), SeenError> {
+        let folder = tempfile::tempdir().unwrap();
+        let key = EventKey::of("e-1");
+        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        seen.observe(&[(key, at(300))], at(70_000))?;
+        seen.write_out()?;
+        seen.observe(&[(EventKey::of("e-2"), at(70_001))], at(70_001))?;
+        drop(seen);
+        let again = SeenEvents::open(folder.path(), "log-1")?;
+        // What was not in a file is gone, and the position says so.
+        assert_eq!((again.positions(&[key])?, again.position()?), (vec![Some(at(300))], at(70_000)));
+        assert_eq!(again.positions(&[EventKey::of("e-2")])?, [None]);
+        drop(again);
+        let other = SeenEvents::open(folder.path(), "log-2")?;
+        assert_eq!((other.positions(&[key])?, other.position()?), (vec![None], Position::START));
+        Ok(())
+    }
+
+    #[test]
+    fn a_damaged_store_is_begun_anew() -> Result<(), SeenError> {
+        let folder = tempfile::tempdir().unwrap();
+        let key = EventKey::of("e-1");
+        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        seen.observe(&[(key, at(3))], at(3))?;
+        seen.write_out()?;
+        drop(seen);
+        for file in std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.is_file() {
+                std::fs::write(file, b"garbage").unwrap();
+            }
+        }
+        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        assert_eq!((seen.positions(&[key])?, seen.position()?), (vec![None], Position::START));
+        Ok(())
+    }
+
+    #[test]
+    fn an_event_takes_at_most_40_bytes_on_disk() -> Result<(), SeenError> {
+        const EVENTS: u64 = 1_000_000;
+        let folder = tempfile::tempdir().unwrap();
+        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        let events: Vec<u64> = (1..=EVENTS).collect();
+        for chunk in events.chunks(8_000) {
+            let entries: Vec<_> = chunk.iter().map(|i| (EventKey::of(&format!("evt-{i}")), at(*i))).collect();
+            let occurrences = seen.observe(&entries, at(chunk[chunk.len() - 1]))?;
+            assert!(occurrences.iter().all(|occurrence| *occurrence == Occurrence::First));
+        }
+        seen.write_out()?;
+        let bytes = seen.disk_bytes();
+        assert!((20 * EVENTS..=40 * EVENTS).contains(&bytes), "{} bytes an event", bytes / EVENTS);
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn any_history_of_reads_and_restarts_gives_each_id_its_lowest_position(
+            history in prop::collection::vec((0_u8..20, 1_u64..500, any::<bool>(), 0_u8..12), 1..120)
+        ) {
+            let failed = |error: SeenError| TestCaseError::fail(error.to_string());
+            let folder = tempfile::tempdir()?;
+            let mut seen = SeenEvents::open(folder.path(), "log").map_err(failed)?;
+            let mut lowest: HashMap<u8, u64> = HashMap::new();
+            for (id, position, published, restart) in history {
+                if restart == 0 {
+                    seen.write_out().map_err(failed)?;
+                    drop(seen);
+                    seen = SeenEvents::open(folder.path(), "log").map_err(failed)?;
+                }
+                let entry = [(EventKey::of(&id.to_string()), at(position))];
+                let known = lowest.get(&id).copied();
+                if published {
+                    seen.insert(&entry, None).map_err(failed)?;
+                } else {
+                    let expected = match known {
+                        Some(known) if known < position => Occurrence::Repeated(at(known)),
+                        _ => Occurrence::First,
+                    };
+                    prop_assert_eq!(seen.observe(&entry, at(position)).map_err(failed)?, vec![expected]);
+                }
+                lowest.insert(id, known.map_or(position, |known| known.min(position)));
+            }
+            for (id, position) in lowest {
+                let found = seen.positions(&[EventKey::of(&id.to_string())]).map_err(failed)?;
+                prop_assert_eq!(found, vec![Some(at(position))]);
+            }
+        }
     }
 }

@@ -47,15 +47,57 @@ pub enum LogError {
     #[error("nats-server {found} is too old; atomic batches need 2.12 or newer")]
     TooOld { found: String },
     #[error(
-        "the log ends at position {log} but the lake already holds position {lake}: the stream was recreated or \
-         rewound. Point --data at a new folder, or restore the stream"
+        "the log ends at position {log} but the lake already holds position {lake}: the stream was rewound. Restore \
+         stream EVENTS from a backup; or delete it (nats stream rm EVENTS) and start again: forecourt then makes one \
+         that goes on after the lake"
     )]
     Behind { log: Position, lake: Position },
     #[error(
+        "stream EVENTS is another one than the lake's: it was recreated, and its positions ({first} to {last}) mean \
+         other events than the lake's (to {lake}). Restore the stream from a backup; or save what it holds, delete it \
+         (nats stream rm EVENTS) and start again: forecourt then makes one that goes on after the lake"
+    )]
+    Recreated { first: Position, last: Position, lake: Position },
+    #[error(
         "the log begins at position {first} but the lake ends at {lake}: events between them were purged before the \
-         lake had them. Restore the stream from a backup, or accept the loss with a new --data folder"
+         lake had them. Restore stream EVENTS from a backup; or accept the loss and go on from {first}, once, with \
+         --accept-loss"
     )]
     Purged { first: Position, lake: Position },
+}
+
+/// What the log is, as the server tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// When the stream was created, in microseconds since 1970, UTC: a recreated stream is another log.
+    pub identity: i64,
+    /// Before the first position that is kept.
+    pub before_first: Position,
+    pub last: Position,
+    pub bytes: u64,
+}
+
+impl LogState {
+    /// Check that this log goes on where a lake ends that reflects `lake` of the log `identity`.
+    ///
+    /// A stream that was recreated to begin after the lake goes on as well: no position means two events.
+    ///
+    /// # Errors
+    /// [`LogError::Behind`], [`LogError::Recreated`] or [`LogError::Purged`], which say how to repair it.
+    pub fn check_continues(&self, lake: Position, identity: Option<i64>, accept_loss: bool) -> Result<(), LogError> {
+        let Self { before_first, last, .. } = *self;
+        let recreated = identity.is_some_and(|identity| identity != self.identity);
+        if recreated && before_first < lake {
+            return Err(LogError::Recreated { first: before_first.next(), last, lake });
+        }
+        if last < lake {
+            return Err(LogError::Behind { log: last, lake });
+        }
+        if before_first > lake && !accept_loss {
+            return Err(LogError::Purged { first: before_first.next(), lake });
+        }
+        Ok(())
+    }
 }
 
 /// A connection to the log, its streams in place.
@@ -66,10 +108,10 @@ pub struct Log {
 }
 
 impl Log {
-    /// Connect, and create or update the streams.
+    /// Connect. The streams are there once [`Self::prepare`] has been called.
     ///
     /// # Errors
-    /// When the server is not there, too old, or refuses the streams.
+    /// When the server is not there or too old.
     pub async fn connect(url: &str) -> Result<Self, LogError> {
         let client = ConnectOptions::new()
             .name("forecourt")
@@ -82,13 +124,19 @@ impl Log {
             return Err(LogError::TooOld { found: client.server_info().version });
         }
         let context = jetstream::new(client.clone());
-        let log = Self { client, context };
-        log.ensure(EVENTS, "events.>").await?;
-        log.ensure(DEAD_LETTERS, "dead.>").await?;
-        Ok(log)
+        Ok(Self { client, context })
     }
 
-    async fn ensure(&self, name: &'static str, subjects: &str) -> Result<(), LogError> {
+    /// Create or update the streams. A new stream of events begins after `lake`, so that no position means two events.
+    ///
+    /// # Errors
+    /// When the server refuses the streams.
+    pub async fn prepare(&self, lake: Position) -> Result<(), LogError> {
+        self.ensure(EVENTS, "events.>", Some(lake.next().get())).await?;
+        self.ensure(DEAD_LETTERS, "dead.>", None).await
+    }
+
+    async fn ensure(&self, name: &'static str, subjects: &str, first_sequence: Option<u64>) -> Result<(), LogError> {
         let config = Config {
             name: name.to_owned(),
             subjects: vec![subjects.to_owned()],
@@ -97,6 +145,7 @@ impl Log {
             max_age: MAX_AGE,
             duplicate_window: DUPLICATE_WINDOW,
             allow_atomic_publish: true,
+            first_sequence: first_sequence.filter(|first| *first > 1),
             ..Config::default()
         };
         let made = match self.context.get_stream(name).await {
@@ -115,29 +164,21 @@ impl Log {
         made.map_err(|source| LogError::Stream { stream: name, source })
     }
 
-    /// Before the first kept position, and the last position, of the log: the kept events are in `(first, last]`.
+    /// The state of the log: the kept events are in `(before_first, last]`.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn extent(&self) -> Result<(Position, Position), LogError> {
-        let state = self.state(EVENTS).await?;
-        let before_first = state.first_sequence.saturating_sub(1);
-        Ok((Position::new(before_first), Position::new(state.last_sequence)))
-    }
-
-    /// Check that the log can continue a lake that reflects `lake`.
-    ///
-    /// # Errors
-    /// [`LogError::Behind`] or [`LogError::Purged`], which say how to repair it.
-    pub async fn check_continues(&self, lake: Position) -> Result<(), LogError> {
-        let (first, last) = self.extent().await?;
-        if last < lake {
-            return Err(LogError::Behind { log: last, lake });
-        }
-        if first > lake {
-            return Err(LogError::Purged { first: first.next(), lake });
-        }
-        Ok(())
+    pub async fn look(&self) -> Result<LogState, LogError> {
+        let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
+        let info = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
+        let info = info.cached_info();
+        let created = i64::try_from(info.created.unix_timestamp_nanos() / 1_000).map_err(|e| failed(e.into()))?;
+        Ok(LogState {
+            identity: created,
+            before_first: Position::new(info.state.first_sequence.saturating_sub(1)),
+            last: Position::new(info.state.last_sequence),
+            bytes: info.state.bytes,
+        })
     }
 
     pub(crate) async fn state(&self, stream: &'static str) -> Result<jetstream::stream::State, LogError> {
@@ -161,8 +202,41 @@ pub fn event_subject(context: &str, event_type: &str, aggregate_id: &str) -> Str
     format!("events.{context}.{event_type}.{}", subject_token(aggregate_id))
 }
 
-/// The context an event's subject names.
+/// The context an event's subject names; whether the rest of the subject is the event's too, the reader checks.
 #[must_use]
 pub fn subject_context(subject: &str) -> Option<&str> {
     subject.strip_prefix("events.")?.split('.').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::Position;
+
+    use super::{LogError, LogState};
+
+    #[test]
+    fn a_log_continues_a_lake_or_says_what_happened_to_it() {
+        let state = |identity, before_first, last| LogState {
+            identity,
+            before_first: Position::new(before_first),
+            last: Position::new(last),
+            bytes: 0,
+        };
+        let told = |state: LogState, lake, identity| match state.check_continues(Position::new(lake), identity, false) {
+            Ok(()) => "goes on",
+            Err(LogError::Behind { .. }) => "behind",
+            Err(LogError::Recreated { .. }) => "recreated",
+            Err(LogError::Purged { .. }) => "purged",
+            Err(_) => "other",
+        };
+        assert_eq!(told(state(1, 0, 9), 5, Some(1)), "goes on");
+        assert_eq!(told(state(1, 0, 9), 9, None), "goes on");
+        assert_eq!(told(state(1, 0, 4), 5, Some(1)), "behind");
+        assert_eq!(told(state(1, 6, 9), 5, Some(1)), "purged");
+        assert!(state(1, 6, 9).check_continues(Position::new(5), Some(1), true).is_ok());
+        // Recreated, and grown past the lake already.
+        assert_eq!(told(state(2, 0, 9), 5, Some(1)), "recreated");
+        // Recreated to begin after the lake.
+        assert_eq!(told(state(2, 5, 5), 5, Some(1)), "goes on");
+    }
 }

@@ -15,7 +15,7 @@ use datafusion::{
 #[derive(Debug)]
 pub(crate) struct CutTable {
     pub(crate) schema: SchemaRef,
-    /// Has this schema, and one more column that no query sees: the partition.
+    /// Has these columns, in any order, and others that no query sees: the partition, and what is no longer known.
     pub(crate) committed: Arc<dyn TableProvider>,
     pub(crate) tail: Vec<RecordBatch>,
 }
@@ -44,7 +44,10 @@ impl TableProvider for CutTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let every: Vec<usize> = (0..self.schema.fields().len()).collect();
         let projection = projection.unwrap_or(&every);
-        let committed = self.committed.scan(state, Some(projection), filters, limit).await?;
+        let stored = self.committed.schema();
+        let named = projection.iter().map(|column| stored.index_of(self.schema.field(*column).name()));
+        let named = named.collect::<std::result::Result<Vec<_>, _>>()?;
+        let committed = self.committed.scan(state, Some(&named), filters, limit).await?;
         if self.tail.is_empty() {
             return Ok(committed);
         }

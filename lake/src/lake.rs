@@ -4,7 +4,7 @@
 //! a [`Flush`] away to run beside it. The duplicates table is committed last, also when it has no rows: its
 //! position is the one that *every* table has reached, from which a restart reads on.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::{
@@ -15,7 +15,7 @@ use datafusion::{
     },
     catalog::TableProvider,
     error::DataFusionError,
-    prelude::SessionContext,
+    prelude::{SessionContext, col, lit},
 };
 use deltalake::DeltaTableError;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -24,8 +24,9 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
+    ledger::{Closing, closings_batch},
     session,
-    table::{StoredTable, TableSpec},
+    table::{OpenError, StoredTable, TableSpec},
     view::{LakeView, TableView},
 };
 
@@ -57,6 +58,17 @@ const RETRY_LAST: Duration = Duration::from_secs(30);
 pub enum LakeError {
     #[error("cannot open the lake's table {table}")]
     Open {
+        table: String,
+        #[source]
+        source: OpenError,
+    },
+    #[error(
+        "the lake has a table {table} that no catalogue describes; start with the --catalogue folder it came from, or \
+         move the folder away"
+    )]
+    Unknown { table: String },
+    #[error("cannot write to the lake's table {table}")]
+    Write {
         table: String,
         #[source]
         source: DeltaTableError,
@@ -127,6 +139,12 @@ pub struct Lake {
     waiting_rows: usize,
     waiting_since: Option<Instant>,
     flushing: bool,
+    /// The identity of the log the positions are of.
+    log: Option<i64>,
+    closings: StoredTable,
+    closings_provider: Arc<dyn TableProvider>,
+    /// The dead letters that are closed.
+    closed: HashSet<Position>,
 }
 
 impl Lake {
@@ -136,15 +154,10 @@ impl Lake {
     /// When the store cannot be read or written.
     pub async fn open(root: &Url, catalogue: Arc<Catalogue>, config: LakeConfig) -> Result<Self, LakeError> {
         let session = session::base_context().map_err(LakeError::Read)?;
+        refuse_unknown_tables(root, &catalogue)?;
         let mut slots = Vec::new();
         for spec in specs(&catalogue) {
-            let table = spec.name.clone();
-            let opened = async {
-                let stored = StoredTable::open(root, spec).await?;
-                let committed = stored.provider(&session).await?;
-                Ok((stored, committed))
-            };
-            let (stored, committed) = opened.await.map_err(|source| LakeError::Open { table, source })?;
+            let (stored, committed) = open_table(root, spec, &session).await?;
             slots.push(Slot {
                 spec: Arc::clone(&stored.spec),
                 committed_position: stored.position,
@@ -154,6 +167,14 @@ impl Lake {
             });
         }
         let position = slots.last().map_or(Position::START, |closing| closing.committed_position);
+        let log = match slots.last().and_then(|closing| closing.stored.as_ref()) {
+            Some(closing) => closing
+                .recorded_log()
+                .await
+                .map_err(|source| LakeError::Open { table: closing.spec.name.clone(), source: source.into() })?,
+            None => None,
+        };
+        let (closings, closings_provider) = open_table(root, TableSpec::closings(), &session).await?;
         let (waiting_rows, waiting_since) = (0, None);
         let mut lake = Self {
             catalogue,
@@ -165,7 +186,12 @@ impl Lake {
             waiting_rows,
             waiting_since,
             flushing: false,
+            log,
+            closings,
+            closings_provider,
+            closed: HashSet::new(),
         };
+        lake.closed = lake.closed_positions().await?;
         lake.event_time = lake.latest_event_time().await?;
         Ok(lake)
     }
@@ -183,30 +209,81 @@ impl Lake {
         self.slots.iter().all(|slot| slot.committed_position <= self.position)
     }
 
-    /// The id and position of every committed event.
+    /// The identity of the log the positions are of; `None` before the first flush.
+    #[must_use]
+    pub const fn log(&self) -> Option<i64> {
+        self.log
+    }
+
+    /// Say which log the positions are of: what is committed from now on records it.
+    pub const fn set_log(&mut self, log: i64) {
+        self.log = Some(log);
+    }
+
+    async fn closed_positions(&self) -> Result<HashSet<Position>, LakeError> {
+        let frame = self.session.read_table(Arc::clone(&self.closings_provider)).map_err(LakeError::Read)?;
+        let rows = frame.select_columns(&["position"]).map_err(LakeError::Read)?;
+        let batches = rows.collect().await.map_err(LakeError::Read)?;
+        let positions = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values());
+        Ok(positions.map(|position| Position::from_i64(*position)).collect())
+    }
+
+    /// Record what was decided about dead letters, at once. Those that are closed already stay as they are; how many
+    /// were not.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn close(&mut self, closings: &[Closing]) -> Result<usize, LakeError> {
+        let mut own = HashSet::new();
+        let new = closings.iter().filter(|it| !self.closed.contains(&it.position) && own.insert(it.position));
+        let new: Vec<Closing> = new.cloned().collect();
+        if new.is_empty() {
+            return Ok(0);
+        }
+        let spec = Arc::clone(&self.closings.spec);
+        let table = || spec.name.clone();
+        let batch = closings_batch(&new)?;
+        if let Err(source) = self.closings.commit(&[batch], self.position, None).await {
+            let write = LakeError::Write { table: table(), source };
+            // Whether it landed is read when the lake is opened again; closing twice is passed over.
+            self.closings.reload().await.map_err(|source| LakeError::Reload { table: table(), source })?;
+            return Err(write);
+        }
+        let provider = self.closings.provider(&self.session).await;
+        self.closings_provider = provider.map_err(|source| LakeError::Reload { table: table(), source })?;
+        self.closed.extend(new.iter().map(|closing| closing.position));
+        Ok(new.len())
+    }
+
+    /// The id and position of every committed event after a position.
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn for_each_event(&self, mut each: impl FnMut(EventKey, Position)) -> Result<(), LakeError> {
+    pub async fn for_each_event<E: From<LakeError>>(
+        &self,
+        after: Position,
+        mut each: impl FnMut(Vec<(EventKey, Position)>) -> Result<(), E>,
+    ) -> Result<(), E> {
         for slot in self.contexts() {
-            let frame = self.session.read_table(Arc::clone(&slot.committed)).map_err(LakeError::Read)?;
-            let columns = frame.select_columns(&["event_id", "position"]).map_err(LakeError::Read)?;
-            let mut rows = columns.execute_stream().await.map_err(LakeError::Read)?;
+            let rows = async {
+                let frame = self.session.read_table(Arc::clone(&slot.committed))?;
+                let frame = frame.filter(col("position").gt(lit(after.as_i64())))?;
+                frame.select_columns(&["event_id", "position"])?.execute_stream().await
+            };
+            let mut rows = rows.await.map_err(LakeError::Read)?;
             while let Some(batch) = rows.try_next().await.map_err(LakeError::Read)? {
                 let (ids, positions) =
                     (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
-                for (id, position) in ids.iter().zip(positions) {
-                    if let (Some(id), Some(position)) = (id, position) {
-                        each(EventKey::of(id), Position::from_i64(position));
-                    }
-                }
+                let pairs = ids.iter().zip(positions);
+                let pairs = pairs.filter_map(|(id, position)| Some((EventKey::of(id?), Position::from_i64(position?))));
+                each(pairs.collect())?;
             }
         }
         Ok(())
     }
 
     async fn latest_event_time(&self) -> Result<Option<i64>, LakeError> {
-        use datafusion::{functions_aggregate::expr_fn::max, prelude::col};
+        use datafusion::functions_aggregate::expr_fn::max;
         let mut latest = None;
         for slot in self.contexts() {
             let frame = self.session.read_table(Arc::clone(&slot.committed)).map_err(LakeError::Read)?;
@@ -265,6 +342,7 @@ impl Lake {
             position: self.position,
             event_time: self.event_time,
             tables: tables.collect(),
+            closings: Arc::clone(&self.closings_provider),
         }
     }
 
@@ -306,7 +384,7 @@ impl Lake {
         self.flushing = true;
         self.waiting_rows = 0;
         self.waiting_since = None;
-        Some(Flush { tables, position: self.position, session: self.session.clone() })
+        Some(Flush { tables, position: self.position, log: self.log, session: self.session.clone() })
     }
 
     /// Put a finished flush back: its rows are now read from the files.
@@ -348,6 +426,7 @@ struct FlushTable {
 pub struct Flush {
     tables: Vec<FlushTable>,
     position: Position,
+    log: Option<i64>,
     session: SessionContext,
 }
 
@@ -368,11 +447,11 @@ impl Flush {
         let position = self.position;
         let rows = self.tables.iter().flat_map(|table| &table.rows).map(RecordBatch::num_rows).sum();
         let closing = self.tables.pop();
-        let session = &self.session;
-        let commits = stream::iter(self.tables).map(|table| commit(table, position, session));
+        let (session, log) = (&self.session, self.log);
+        let commits = stream::iter(self.tables).map(|table| commit(table, position, None, session));
         let mut tables: Vec<_> = commits.buffer_unordered(COMMITS_AT_ONCE).try_collect().await?;
         if let Some(closing) = closing {
-            tables.push(commit(closing, position, session).await?);
+            tables.push(commit(closing, position, log, session).await?);
         }
         Ok(Flushed { tables, position, rows })
     }
@@ -381,12 +460,13 @@ impl Flush {
 async fn commit(
     table: FlushTable,
     position: Position,
+    log: Option<i64>,
     session: &SessionContext,
 ) -> Result<(usize, StoredTable, Arc<dyn TableProvider>), LakeError> {
     let FlushTable { index, mut stored, rows } = table;
     let name = stored.spec.name.clone();
     let mut pause = RETRY_FIRST;
-    while let Err(error) = stored.commit(&rows, position).await {
+    while let Err(error) = stored.commit(&rows, position, log).await {
         // The commit may have landed although we were not told.
         match stored.reload().await {
             Ok(reached) if reached == position => break,
@@ -395,7 +475,7 @@ async fn commit(
             }
             Ok(_) | Err(_) => {
                 tracing::warn!(error = %error, table = name, "the lake does not take a commit; trying again");
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(jittered(pause)).await;
                 pause = (pause * 2).min(RETRY_LAST);
             }
         }
@@ -403,6 +483,39 @@ async fn commit(
     let provider = stored.provider(session).await;
     let provider = provider.map_err(|source| LakeError::Reload { table: name, source })?;
     Ok((index, stored, provider))
+}
+
+/// Between half and all of a pause, so that those who failed together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+async fn open_table(
+    root: &Url,
+    spec: TableSpec,
+    session: &SessionContext,
+) -> Result<(StoredTable, Arc<dyn TableProvider>), LakeError> {
+    let table = spec.name.clone();
+    let opened = async {
+        let stored = StoredTable::open(root, spec).await?;
+        let provider = stored.provider(session).await?;
+        Ok((stored, provider))
+    };
+    opened.await.map_err(|source| LakeError::Open { table, source })
+}
+
+/// A table without its catalogue would hide its events, and forget that their ids have taken effect.
+fn refuse_unknown_tables(root: &Url, catalogue: &Catalogue) -> Result<(), LakeError> {
+    let Some(folders) = root.to_file_path().ok().and_then(|root| std::fs::read_dir(root).ok()) else { return Ok(()) };
+    let known: HashSet<String> =
+        specs(catalogue).into_iter().chain([TableSpec::closings()]).map(|spec| spec.name).collect();
+    for folder in folders.flatten().filter(|folder| folder.path().join("_delta_log").is_dir()) {
+        let table = folder.file_name().to_string_lossy().into_owned();
+        if !known.contains(&table) {
+            return Err(LakeError::Unknown { table });
+        }
+    }
+    Ok(())
 }
 
 fn is_conflict(error: &DeltaTableError) -> bool {

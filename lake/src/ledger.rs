@@ -1,6 +1,6 @@
-//! The two tables beside the events: what was a duplicate, and what was no event.
+//! The tables beside the events: what was a duplicate, what was no event, and what became of that.
 //!
-//! With the events' tables they account for every position of the log exactly once.
+//! With the events' tables the first two account for every position of the log exactly once.
 
 use std::sync::{Arc, LazyLock};
 
@@ -32,6 +32,74 @@ pub struct DeadLetterRow<'a> {
     pub rejection: &'a Rejection,
     pub subject: &'a str,
     pub payload: &'a [u8],
+}
+
+/// What somebody decided about a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// The dead letter's.
+    pub position: Position,
+    pub decision: Decision,
+    /// Microseconds since 1970, UTC.
+    pub closed_at: i64,
+    pub closed_by: String,
+}
+
+/// How a dead letter ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Its event is in the log at this position.
+    Retried(Position),
+    Dropped,
+}
+
+impl Decision {
+    /// The status of a dead letter that ended so; one that has not is `open`.
+    #[must_use]
+    pub const fn status(self) -> &'static str {
+        match self {
+            Self::Retried(_) => "retried",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+pub(crate) static CLOSINGS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("position", DataType::Int64, false),
+        Field::new("status", DataType::Utf8, false),
+        Field::new("closed_at", timestamp_type(), false),
+        Field::new("closed_by", DataType::Utf8, false),
+        Field::new("retried_as", DataType::Int64, true),
+    ]))
+});
+
+/// Closings as rows of their table.
+///
+/// # Errors
+/// Never: the columns are built to the schema.
+pub fn closings_batch(rows: &[Closing]) -> Result<RecordBatch, ArrowError> {
+    let mut closed_at = TimestampMicrosecondBuilder::new().with_timezone(UTC);
+    let (mut position, mut retried_as) = (Int64Builder::new(), Int64Builder::new());
+    let (mut status, mut closed_by) = (StringBuilder::new(), StringBuilder::new());
+    for row in rows {
+        position.append_value(row.position.as_i64());
+        status.append_value(row.decision.status());
+        closed_at.append_value(row.closed_at);
+        closed_by.append_value(&row.closed_by);
+        retried_as.append_option(match row.decision {
+            Decision::Retried(position) => Some(position.as_i64()),
+            Decision::Dropped => None,
+        });
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(position.finish()),
+        Arc::new(status.finish()),
+        Arc::new(closed_at.finish()),
+        Arc::new(closed_by.finish()),
+        Arc::new(retried_as.finish()),
+    ];
+    RecordBatch::try_new(CLOSINGS.clone(), columns)
 }
 
 pub(crate) static DUPLICATES: LazyLock<SchemaRef> = LazyLock::new(|| {

@@ -11,6 +11,7 @@ mod cut_table;
 pub mod event_json;
 pub mod lake;
 pub mod ledger;
+pub mod letters;
 pub mod result_json;
 pub mod session;
 pub mod table;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError},
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
-    common::{DataFusionError, ParamValues, Result, TableReference, config::Dialect},
+    common::{Column, DataFusionError, JoinType, ParamValues, Result, TableReference, config::Dialect},
     datasource::{ViewTable, provider_as_source},
     execution::{
         SendableRecordBatchStream, SessionStateBuilder,
@@ -14,7 +14,8 @@ use datafusion::{
         memory_pool::{FairSpillPool, TrackConsumersPool},
         runtime_env::RuntimeEnvBuilder,
     },
-    logical_expr::{LogicalPlan, LogicalPlanBuilder, ScalarUDF, lit},
+    functions::expr_fn::coalesce,
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, lit},
     prelude::{SessionConfig, SessionContext, col, ident},
     sql::{parser::Statement, sqlparser},
 };
@@ -200,7 +201,7 @@ impl SqlSession {
         self.run(rows, Duration::MAX).await
     }
 
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
         within: Duration,
@@ -419,9 +420,8 @@ impl SchemaProvider for ViewSchema {
                 }
             }
             Source::Lake if name == "events" => every_event(&self.view).map(Some),
-            Source::System if matches!(name, "dead_letters" | "duplicates") => {
-                Ok(self.view.table(name).map(TableView::provider))
-            }
+            Source::System if name == "dead_letters" => dead_letters(&self.view).map(Some),
+            Source::System if name == "duplicates" => Ok(self.view.table(name).map(TableView::provider)),
             Source::Lake | Source::System | Source::Extra => Ok(None),
         }
     }
@@ -443,6 +443,30 @@ fn event_view(view: &LakeView, index: ContextIndex, event: &EventDefinition) -> 
     let carried = event.fields.iter().map(|field| context.columns[field.column].name.as_str());
     let columns = ENVELOPE.into_iter().chain(carried).chain([EXTRA]).map(ident);
     let plan = scan(view, index)?.filter(col("event_type").eq(lit(event.name.clone())))?.project(columns)?.build()?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
+}
+
+/// `system.dead_letters`: every dead letter, and what became of it.
+fn dead_letters(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
+    let letters = view.table("dead_letters").map(TableView::provider);
+    let letters = letters.ok_or_else(|| DataFusionError::Plan("the lake has no dead letters".to_owned()))?;
+    let letter = |name: &str| Column::new(Some("letter"), name);
+    let schema = letters.schema();
+    let own = schema.fields().iter().map(|field| Expr::Column(letter(field.name())).alias(field.name()));
+    let closings =
+        LogicalPlanBuilder::scan("closing", provider_as_source(Arc::clone(&view.closings)), None)?.build()?;
+    let closing = |name: &str| Expr::Column(Column::new(Some("closing"), name));
+    let status = coalesce(vec![closing("status"), lit("open")]).alias("status");
+    let ends = ["closed_at", "closed_by", "retried_as"].map(|name| closing(name).alias(name));
+    let plan = LogicalPlanBuilder::scan("letter", provider_as_source(letters), None)?
+        .join(
+            closings,
+            JoinType::Left,
+            (vec![letter("position")], vec![Column::new(Some("closing"), "position")]),
+            None,
+        )?
+        .project(own.chain([status]).chain(ends))?
+        .build()?;
     Ok(Arc::new(ViewTable::new(plan, None)))
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Datelike, NaiveDate};
 use datafusion::{
     arrow::{
-        array::{ArrayRef, AsArray, Date32Array, RecordBatch},
+        array::{ArrayRef, AsArray, Date32Array, RecordBatch, new_null_array},
         compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch},
         datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType},
         error::ArrowError,
@@ -18,7 +18,11 @@ use datafusion::{
 };
 use deltalake::{
     DeltaTable, DeltaTableError, TableProperty,
-    kernel::{StructType, Transaction, engine::arrow_conversion::TryIntoKernel, transaction::CommitProperties},
+    kernel::{
+        StructType, Transaction,
+        engine::arrow_conversion::{TryIntoArrow, TryIntoKernel},
+        transaction::CommitProperties,
+    },
     writer::{DeltaWriter, RecordBatchWriter},
 };
 use parquet::{
@@ -32,6 +36,8 @@ use crate::ledger;
 
 /// The application whose transactions record a table's position.
 const APP: &str = "forecourt";
+/// The application whose transactions record which log the positions are of.
+const LOG_APP: &str = "forecourt.log";
 /// The partition column: the first day of the month, or the day, of a row's time.
 const PARTITION: &str = "partition_date";
 
@@ -78,6 +84,16 @@ impl TableSpec {
         Self::ledger("duplicates", ledger::DUPLICATES.clone())
     }
 
+    /// What became of dead letters. It is written when somebody decides, not with the log.
+    #[must_use]
+    pub fn closings() -> Self {
+        Self {
+            time_column: "closed_at",
+            statistics: "position",
+            ..Self::ledger("dead_letter_closings", ledger::CLOSINGS.clone())
+        }
+    }
+
     /// The positions whose message is no event.
     #[must_use]
     pub fn dead_letters() -> Self {
@@ -102,17 +118,22 @@ impl TableSpec {
         Schema::new(fields.chain([partition]).collect::<Vec<_>>())
     }
 
-    /// The rows in file order, with their partition.
-    fn arrange(&self, batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
+    /// The rows in file order, with their partition, as the table's own columns: one that we no longer know is null.
+    fn arrange(&self, batches: &[RecordBatch], stored: &SchemaRef) -> Result<RecordBatch, ArrowError> {
         let rows = concat_batches(&self.schema, batches)?;
         let keys = self.sort.iter().filter_map(|name| rows.column_by_name(name));
         let keys: Vec<_> = keys.map(|values| SortColumn { values: values.clone(), options: None }).collect();
         let rows = take_record_batch(&rows, &lexsort_to_indices(&keys, None)?)?;
         let times = rows.column_by_name(self.time_column).map(|times| times.as_primitive::<TimestampMicrosecondType>());
         let days = times.into_iter().flat_map(|times| times.values().iter()).map(|&micros| self.partition_of(micros));
-        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-        columns.push(Arc::new(days.collect::<Date32Array>()));
-        RecordBatch::try_new(Arc::new(self.stored_schema()), columns)
+        let days: ArrayRef = Arc::new(days.collect::<Date32Array>());
+        let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
+            Some(column) => Arc::clone(column),
+            None if field.name() == PARTITION => Arc::clone(&days),
+            None => new_null_array(field.data_type(), rows.num_rows()),
+        };
+        let columns = stored.fields().iter().map(column).collect();
+        RecordBatch::try_new(Arc::clone(stored), columns)
     }
 
     /// Days since 1970 of the partition that a time belongs to.
@@ -129,21 +150,23 @@ impl TableSpec {
 /// A table and the version we know.
 pub(crate) struct StoredTable {
     pub(crate) spec: Arc<TableSpec>,
+    /// The table's own columns, in their order.
+    columns: SchemaRef,
     table: DeltaTable,
     /// Every row up to here is in the table.
     pub(crate) position: Position,
 }
 
 impl StoredTable {
-    /// Open the table under `root`, creating it when it is not there.
-    pub(crate) async fn open(root: &Url, spec: TableSpec) -> Result<Self, DeltaTableError> {
-        let location = root.join(&format!("{}/", spec.name)).map_err(|e| DeltaTableError::generic(e.to_string()))?;
+    /// Open the table under `root`, creating it when it is not there, and adding columns it does not have yet.
+    pub(crate) async fn open(root: &Url, spec: TableSpec) -> Result<Self, OpenError> {
+        let location = root.join(&format!("{}/", spec.name)).map_err(OpenError::Location)?;
         if let Ok(folder) = location.to_file_path() {
             std::fs::create_dir_all(folder).map_err(DeltaTableError::from)?;
         }
         let mut table = DeltaTable::try_from_url(location).await?;
         if table.version().is_none() {
-            let columns: StructType = (&spec.stored_schema()).try_into_kernel()?;
+            let columns: StructType = (&spec.stored_schema()).try_into_kernel().map_err(DeltaTableError::from)?;
             table = table
                 .create()
                 .with_table_name(&spec.name)
@@ -153,9 +176,23 @@ impl StoredTable {
                 .with_configuration_property(TableProperty::AppendOnly, Some("true"))
                 .await?;
         }
-        let mut stored = Self { spec: Arc::new(spec), table, position: Position::START };
+        let missing = missing_columns(&spec, &stored_columns(&table)?)?;
+        if !missing.is_empty() {
+            tracing::info!(table = spec.name, columns = missing.len(), "the catalogue has columns the table has not");
+            let added: StructType = (&Schema::new(missing)).try_into_kernel().map_err(DeltaTableError::from)?;
+            let fields: Vec<_> = added.fields().cloned().collect();
+            table = table.add_columns().with_fields(fields).await?;
+        }
+        let columns = stored_columns(&table)?;
+        let mut stored = Self { spec: Arc::new(spec), columns, table, position: Position::START };
         stored.position = stored.recorded_position().await?;
         Ok(stored)
+    }
+
+    /// Which log the positions are of; `None` when the table was written before that was recorded.
+    pub(crate) async fn recorded_log(&self) -> Result<Option<i64>, DeltaTableError> {
+        let log_store = self.table.log_store();
+        self.table.snapshot()?.transaction_version(log_store.as_ref(), LOG_APP).await
     }
 
     async fn recorded_position(&self) -> Result<Position, DeltaTableError> {
@@ -172,16 +209,26 @@ impl StoredTable {
     }
 
     /// Commit these rows and the position they bring the table to. Nothing is visible unless everything is.
-    pub(crate) async fn commit(&mut self, batches: &[RecordBatch], position: Position) -> Result<(), DeltaTableError> {
-        let progress = CommitProperties::default()
+    ///
+    /// `log` is the identity of the log the position is of.
+    pub(crate) async fn commit(
+        &mut self,
+        batches: &[RecordBatch],
+        position: Position,
+        log: Option<i64>,
+    ) -> Result<(), DeltaTableError> {
+        let mut progress = CommitProperties::default()
             // One process owns a lake. A version that is not ours means there are two: fail, do not merge.
             .with_max_retries(0)
             .with_application_transaction(Transaction::new(APP, position.as_i64()));
+        if let Some(log) = log {
+            progress = progress.with_application_transaction(Transaction::new(LOG_APP, log));
+        }
         let mut writer = RecordBatchWriter::for_table(&self.table)?
             .with_writer_properties(writer_properties())
             .with_commit_properties(progress);
         if !batches.is_empty() {
-            writer.write(self.spec.arrange(batches)?).await?;
+            writer.write(self.spec.arrange(batches, &self.columns)?).await?;
         }
         writer.flush_and_commit(&mut self.table).await?;
         self.position = position;
@@ -195,6 +242,49 @@ impl StoredTable {
         let snapshot = self.table.snapshot()?.snapshot().clone();
         let scan = self.table.table_provider().with_eager_snapshot(snapshot).with_session(Arc::new(state));
         Ok(Arc::new(scan.build().await?))
+    }
+}
+
+/// What keeps a table from being opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("its location is no address")]
+    Location(#[source] url::ParseError),
+    #[error("column {column} holds {stored} and the catalogue says {wanted}; give the field another name")]
+    Retyped { column: String, stored: DataType, wanted: DataType },
+    #[error(transparent)]
+    Delta(#[from] DeltaTableError),
+}
+
+fn stored_columns(table: &DeltaTable) -> Result<SchemaRef, DeltaTableError> {
+    let schema: Schema = table.snapshot()?.schema().as_ref().try_into_arrow()?;
+    Ok(Arc::new(schema))
+}
+
+/// The columns of a spec that the table has not yet.
+fn missing_columns(spec: &TableSpec, stored: &SchemaRef) -> Result<Vec<Arc<Field>>, OpenError> {
+    let mut missing = Vec::new();
+    for field in spec.schema.fields() {
+        match stored.field_with_name(field.name()) {
+            Err(_) => missing.push(Arc::new(field.as_ref().clone().with_nullable(true))),
+            Ok(known) if same_type(known.data_type(), field.data_type()) => {}
+            Ok(known) => {
+                return Err(OpenError::Retyped {
+                    column: field.name().clone(),
+                    stored: known.data_type().clone(),
+                    wanted: field.data_type().clone(),
+                });
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// Whether two types hold the same, whatever the items of a list are called.
+fn same_type(a: &DataType, b: &DataType) -> bool {
+    match (a, b) {
+        (DataType::List(a), DataType::List(b)) => same_type(a.data_type(), b.data_type()),
+        _ => a == b,
     }
 }
 

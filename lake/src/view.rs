@@ -38,6 +38,8 @@ pub struct LakeView {
     pub event_time: Option<i64>,
     /// One per context in the catalogue's order, then dead letters, then duplicates.
     pub tables: Vec<TableView>,
+    /// What became of dead letters, by somebody's decision: as of now rather than of the position.
+    pub(crate) closings: Arc<dyn TableProvider>,
 }
 
 impl LakeView {

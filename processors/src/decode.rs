@@ -3,9 +3,15 @@
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, error::ArrowError};
-use ingest::{DeadLetter, RawMessage, SeenEvents, seen::Occurrence, topology::subject_context};
+use ingest::{
+    DeadLetter, RawMessage, SeenError, SeenEvents,
+    seen::Occurrence,
+    topology::{event_subject, subject_context},
+};
 use lake::ledger::{DeadLetterRow, DuplicateRow, dead_letters_batch, duplicates_batch};
-use schemas::{Catalogue, ContextBatchBuilder, Event, EventKey, Position, Stamp, validation::parse_event};
+use schemas::{
+    Catalogue, ContextBatchBuilder, Event, EventKey, Position, Rejection, RejectionCode, Stamp, validation::parse_event,
+};
 
 /// Consecutive messages of the log, decoded.
 #[derive(Debug, Default)]
@@ -30,16 +36,29 @@ impl Decoded {
     }
 }
 
+/// What keeps messages from being decoded. It is no fault of theirs.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error(transparent)]
+    Seen(#[from] SeenError),
+    #[error("rows do not fit their columns")]
+    Rows(#[from] ArrowError),
+}
+
 /// Decode messages, which are in the log's order. Decoding the same positions again gives the same.
 ///
 /// # Errors
-/// Never for valid events: rows are built to their columns.
-pub fn decode(catalogue: &Arc<Catalogue>, seen: &SeenEvents, messages: Vec<RawMessage>) -> Result<Decoded, ArrowError> {
+/// When the seen events cannot be read or written. Valid events always fit their columns.
+pub fn decode(
+    catalogue: &Arc<Catalogue>,
+    seen: &SeenEvents,
+    messages: Vec<RawMessage>,
+) -> Result<Decoded, DecodeError> {
     let mut decoded =
         Decoded { to: messages.last().map_or(Position::START, |last| last.position), ..Decoded::default() };
     let mut valid: Vec<(Event, Stamp)> = Vec::with_capacity(messages.len());
     for message in messages {
-        match parse_event(catalogue, &message.payload, subject_context(&message.subject)) {
+        match read(catalogue, &message) {
             Ok(event) => valid.push((event, Stamp { position: message.position, ingested_at: message.ingested_at })),
             Err(rejection) => decoded.dead_letters.push(DeadLetter::new(message, rejection)),
         }
@@ -48,7 +67,7 @@ pub fn decode(catalogue: &Arc<Catalogue>, seen: &SeenEvents, messages: Vec<RawMe
     let mut builders: Vec<ContextBatchBuilder> =
         catalogue.indexed().map(|(index, _)| ContextBatchBuilder::new(catalogue, index)).collect();
     let mut duplicates: Vec<DuplicateRow> = Vec::new();
-    for ((event, stamp), occurrence) in valid.into_iter().zip(seen.observe(&keys)) {
+    for ((event, stamp), occurrence) in valid.into_iter().zip(seen.observe(&keys, decoded.to)?) {
         match occurrence {
             Occurrence::First => {
                 decoded.event_time = decoded.event_time.max(Some(event.time));
@@ -83,4 +102,62 @@ pub fn decode(catalogue: &Arc<Catalogue>, seen: &SeenEvents, messages: Vec<RawMe
         decoded.tables.push((contexts + 1, duplicates_batch(&duplicates)?));
     }
     Ok(decoded)
+}
+
+/// The event of a message, if its subject says the same as its body.
+fn read(catalogue: &Catalogue, message: &RawMessage) -> Result<Event, Rejection> {
+    let event = parse_event(catalogue, &message.payload, subject_context(&message.subject))?;
+    let context = &catalogue.context_at(event.kind.context).name;
+    let subject = event_subject(context, &catalogue.event_at(event.kind).name, &event.aggregate_id);
+    if subject == message.subject {
+        return Ok(event);
+    }
+    let text = format!("the subject is {} and the body says {subject}", message.subject);
+    let event_id = Some(event.id.as_str().to_owned());
+    Err(Rejection { event_id, ..Rejection::new(RejectionCode::SubjectMismatch, text) })
+}
+
+/// A message as its producer would publish it.
+#[cfg(test)]
+pub(crate) fn message(catalogue: &Catalogue, position: u64, event: &serde_json::Value) -> RawMessage {
+    let payload = event.to_string().into_bytes();
+    let parsed = parse_event(catalogue, &payload, None).unwrap();
+    let context = &catalogue.context_at(parsed.kind.context).name;
+    let subject = event_subject(context, &catalogue.event_at(parsed.kind).name, &parsed.aggregate_id);
+    RawMessage { position: Position::new(position), ingested_at: 0, subject, payload: payload.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use ingest::SeenEvents;
+    use schemas::Catalogue;
+    use serde_json::json;
+
+    use super::{decode, message};
+
+    #[test]
+    fn a_subject_that_says_otherwise_than_the_body_makes_a_dead_letter() {
+        let catalogue = Catalogue::embedded().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let seen = SeenEvents::open(folder.path(), "log").unwrap();
+        let event = json!({
+            "eventId": "e-1", "eventType": "PriceSet", "timestamp": "2026-11-02T08:30:00Z", "aggregateId": "lst.1",
+            "data": {"listingId": "lst.1", "price": 9}
+        });
+        for (subject, good) in [
+            ("events.inventory.PriceSet.lst_1", true),
+            ("events.inventory.PriceSet.lst_2", false),
+            ("events.inventory.PriceSet", false),
+            ("events.inventory.ListingPublished.lst_1", false),
+            ("events.support.PriceSet.lst_1", false),
+            ("events.nowhere.PriceSet.lst_1", false),
+        ] {
+            let mut message = message(&catalogue, 1, &event);
+            message.subject = subject.to_owned();
+            let decoded = decode(&catalogue, &seen, vec![message]).unwrap();
+            let reasons: Vec<_> = decoded.dead_letters.iter().map(|letter| letter.rejection.code.as_str()).collect();
+            let expected: &[&str] = if good { &[] } else { &["subject_mismatch"] };
+            assert_eq!((decoded.events == 1, reasons.as_slice()), (good, expected), "{subject}");
+        }
+    }
 }

@@ -13,20 +13,20 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use datafusion::error::DataFusionError;
 use futures::TryStreamExt;
-use ingest::{DeadLetters, Log, LogError, LogReader, SeenEvents};
-use lake::{Lake, LakeConfig, LakeError, LakeView, SqlError, SqlSession};
+use ingest::{Backoff, DeadLetters, Log, LogError, LogReader, SeenError, SeenEvents};
+use lake::{Lake, LakeConfig, LakeError, LakeView, SqlError, SqlSession, ledger::Closing};
 use schemas::{Catalogue, Position};
 use search_index::ListingSnapshot;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    decode::{Decoded, decode},
+    decode::{DecodeError, Decoded, decode},
     kpi_definition::{KpiDefinition, KpiFileError},
     kpis::{BoardUpdate, KpiService, Kpis},
     listing_fold::CONTEXTS,
@@ -39,8 +39,8 @@ const STAGE_QUEUE: usize = 2;
 const MAX_PENDING_ENTITIES: usize = 20_000;
 /// How long the index may hold back a commit while more rows are waiting.
 const MAX_COMMIT_DELAY: Duration = Duration::from_millis(500);
-/// The pause before a dead letter's copy is tried again.
-const COPY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How often the log is looked at for what must not happen to it.
+const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(2);
 
 /// Where the pipeline keeps its things.
 #[derive(Clone, Debug)]
@@ -49,7 +49,11 @@ pub struct PipelineConfig {
     pub lake: PathBuf,
     /// The index's folder.
     pub index: PathBuf,
+    /// The seen events' folder.
+    pub seen: PathBuf,
     pub flush: LakeConfig,
+    /// Go on although the log has forgotten events that the lake never had.
+    pub accept_loss: bool,
 }
 
 /// What stops the pipeline. Nothing is lost: what is acknowledged is in the log.
@@ -67,8 +71,10 @@ pub enum PipelineError {
     Engine(#[from] DataFusionError),
     #[error("the lake cannot be read to rebuild the index")]
     Rebuild(#[source] SqlError),
-    #[error("rows do not fit their columns")]
-    Rows(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Seen(#[from] SeenError),
     #[error("the folder {path} cannot be used")]
     Folder {
         path: PathBuf,
@@ -87,6 +93,9 @@ pub struct Pipeline {
     pub listings: watch::Receiver<Option<Arc<ListingSnapshot>>>,
     pub kpis: KpiService,
     pub sql: SqlSession,
+    /// The event ids that have taken effect.
+    pub seen: Arc<SeenEvents>,
+    closings: mpsc::Sender<CloseRequest>,
     /// The end of the log when the pipeline started: having reached it, it knows every event there was.
     pub log_end_at_start: Position,
 }
@@ -101,21 +110,22 @@ impl Pipeline {
         config: PipelineConfig,
         catalogue: Arc<Catalogue>,
         log: Log,
-        seen: Arc<SeenEvents>,
         queries: Handle,
         tasks: &mut JoinSet<Result<(), PipelineError>>,
         stop: CancellationToken,
     ) -> Result<Self, PipelineError> {
         let root = folder_url(&config.lake)?;
-        let lake = Lake::open(&root, Arc::clone(&catalogue), config.flush).await?;
-        log.check_continues(lake.position()).await?;
-        let mut committed = Vec::new();
-        lake.for_each_event(|key, position| committed.push((key, position))).await?;
-        tracing::info!(position = lake.position().get(), events = committed.len(), "opened the lake");
-        seen.insert(committed);
+        let mut lake = Lake::open(&root, Arc::clone(&catalogue), config.flush).await?;
+        log.prepare(lake.position()).await?;
+        let state = log.look().await?;
+        state.check_continues(lake.position(), lake.log(), config.accept_loss)?;
+        lake.set_log(state.identity);
+        tracing::info!(position = lake.position().get(), "opened the lake");
+        let seen = Arc::new(SeenEvents::open(&config.seen, &state.identity.to_string())?);
+        fill_seen(&seen, &lake).await?;
 
         let sql = SqlSession::new(queries)?;
-        let (_, log_end) = log.extent().await?;
+        let log_end = state.last;
         let view = Arc::new(lake.view());
         let listings = open_listings(&config.index, &catalogue, &sql, &view, log_end).await?;
 
@@ -127,22 +137,113 @@ impl Pipeline {
         let (to_lake, decoded) = mpsc::channel(STAGE_QUEUE);
         let (to_listings, listing_rows) = mpsc::channel(STAGE_QUEUE);
         let (to_kpis, board_updates) = mpsc::channel(STAGE_QUEUE);
+        let (closings, close_requests) = mpsc::channel(STAGE_QUEUE);
         let reader = LogReader::after(log.clone(), lake.position());
-        let dead_letters = DeadLetters::open(log).await?;
+        let dead_letters = DeadLetters::open(log.clone()).await?;
         let from_lake = lake.position();
-        tasks.spawn(read(reader, Arc::clone(&catalogue), seen, dead_letters, to_lake, stop.clone()));
+        tasks.spawn(read(reader, Arc::clone(&catalogue), Arc::clone(&seen), dead_letters, to_lake, stop.clone()));
+        tasks.spawn(watch_log(log, state.identity, lake_views.clone(), stop.clone()));
         let board = BoardFeed {
             catalogue: Arc::clone(&catalogue),
             definitions: Arc::clone(&service.definitions),
             queue: to_kpis,
         };
-        tasks.spawn(keep_lake(lake, decoded, view_sender, to_listings, board));
+        tasks.spawn(keep_lake(lake, decoded, close_requests, view_sender, to_listings, board));
         tasks.spawn(keep_listings(listings, from_lake, listing_rows, listing_sender));
         tasks.spawn(async move {
             kpis.run(board_updates, requests, stop).await;
             Ok(())
         });
-        Ok(Self { lake: lake_views, listings: listing_snapshots, kpis: service, sql, log_end_at_start: log_end })
+        Ok(Self {
+            lake: lake_views,
+            listings: listing_snapshots,
+            kpis: service,
+            sql,
+            seen,
+            closings,
+            log_end_at_start: log_end,
+        })
+    }
+
+    /// Record what was decided about dead letters. Those that are closed already stay as they are; how many were not.
+    ///
+    /// # Errors
+    /// When the lake does not take it, or is going down.
+    pub async fn close_dead_letters(&self, closings: Vec<Closing>) -> Result<usize, CloseError> {
+        let (reply, closed) = oneshot::channel();
+        self.closings.send(CloseRequest { closings, reply }).await.map_err(|_| CloseError::ShuttingDown)?;
+        Ok(closed.await.map_err(|_| CloseError::ShuttingDown)??)
+    }
+}
+
+/// A decision about dead letters that was not recorded. Deciding again is safe.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    #[error("forecourt is shutting down")]
+    ShuttingDown,
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+}
+
+struct CloseRequest {
+    closings: Vec<Closing>,
+    reply: oneshot::Sender<Result<usize, LakeError>>,
+}
+
+/// Bring the seen events to the lake's position, from the lake.
+async fn fill_seen(seen: &SeenEvents, lake: &Lake) -> Result<(), PipelineError> {
+    let from = seen.position()?;
+    if from >= lake.position() {
+        return Ok(());
+    }
+    let started = Instant::now();
+    let insert = |batch: Vec<_>| Ok::<_, PipelineError>(seen.insert(&batch, None)?);
+    lake.for_each_event(from, insert).await?;
+    seen.insert(&[], Some(lake.position()))?;
+    seen.write_out()?;
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::info!(
+        from = from.get(),
+        to = lake.position().get(),
+        seconds,
+        "brought the seen events to the lake's position"
+    );
+    Ok(())
+}
+
+/// Look at the log now and then: an operator may recreate, purge or rewind it under us.
+async fn watch_log(
+    log: Log,
+    identity: i64,
+    lake: watch::Receiver<Option<Arc<LakeView>>>,
+    stop: CancellationToken,
+) -> Result<(), PipelineError> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(LOOK_AT_LOG_EVERY) => {}
+        }
+        // What has been decoded before the log is looked at cannot be missing from it for any other reason.
+        let reached = lake.borrow().as_ref().map(|view| view.position);
+        match log.look().await {
+            Ok(state) => {
+                metrics::gauge!("log_position").set(position_gauge(state.last));
+                metrics::gauge!("log_bytes").set(position_gauge(Position::new(state.bytes)));
+                if let Some(reached) = reached {
+                    state.check_continues(reached, Some(identity), false)?;
+                    if state.identity != identity {
+                        return Err(LogError::Recreated {
+                            first: state.before_first.next(),
+                            last: state.last,
+                            lake: reached,
+                        }
+                        .into());
+                    }
+                }
+            }
+            // It may be away for a while; the reader and the publisher say so.
+            Err(error) => tracing::debug!(error = %error, "cannot look at the log"),
+        }
     }
 }
 
@@ -217,11 +318,12 @@ async fn read(
         metrics::counter!("pipeline_events_total").increment(decoded.events as u64);
         metrics::counter!("pipeline_duplicates_total").increment(decoded.duplicates as u64);
         metrics::counter!("pipeline_dead_letters_total").increment(decoded.dead_letters.len() as u64);
+        let mut backoff = Backoff::default();
         while let Err(error) = dead_letters.copy(&decoded.dead_letters).await {
             tracing::warn!(error = %error, "cannot copy dead letters; trying again");
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(COPY_AGAIN_AFTER) => {}
+                () = tokio::time::sleep(backoff.next_pause()) => {}
             }
         }
         if to_lake.send(decoded).await.is_err() {
@@ -241,6 +343,7 @@ struct BoardFeed {
 async fn keep_lake(
     mut lake: Lake,
     mut decoded: mpsc::Receiver<Decoded>,
+    mut close_requests: mpsc::Receiver<CloseRequest>,
     views: watch::Sender<Option<Arc<LakeView>>>,
     to_listings: mpsc::Sender<Arc<Decoded>>,
     board: BoardFeed,
@@ -262,6 +365,12 @@ async fn keep_lake(
                 if let Some(update) = pending.take() {
                     permit.send(update);
                 }
+            }
+            Some(CloseRequest { closings, reply }) = close_requests.recv() => {
+                let closed = lake.close(&closings).await;
+                show(&lake, &views);
+                // Whoever asked and went away may ask again.
+                let _ = reply.send(closed);
             }
             batch = decoded.recv(), if !lake.is_full() => {
                 let Some(batch) = batch else { break };

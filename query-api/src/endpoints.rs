@@ -13,7 +13,11 @@ use axum::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{Api, events, kpis, openapi, operations, problem::Problem, search, sql};
+use crate::{
+    Api, catalogue, dead_letters, events, kpis, openapi, operations,
+    problem::{MAX_BODY, Problem},
+    search, sql,
+};
 
 /// A query parameter.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +84,7 @@ pub fn router(api: Api) -> Router {
             let detail = "This address takes another method. GET /openapi.json says which.";
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", detail)
         })
-        .layer(DefaultBodyLimit::max(events::MAX_BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(api)
 }
@@ -104,10 +108,87 @@ fn endpoints() -> Vec<Endpoint> {
             path: "/v1/events",
             summary: "Take events: one, a JSON array, or one per line",
             parameters: vec![],
-            body: Some(("Events in the canonical envelope", &["application/json", "application/x-ndjson"])),
-            answer: "What became of the events: accepted, duplicates, rejected with reasons; and the highest position. \
-                     422 when all were rejected.",
+            body: Some((
+                "Events in any of the envelopes, of any number; also compressed (Content-Encoding gzip or zstd), and a \
+                 CloudEvent in binary mode (ce- headers). The body is read as fast as the log takes it.",
+                &[
+                    "application/json",
+                    "application/x-ndjson",
+                    "application/cloudevents+json",
+                    "application/cloudevents-batch+json",
+                ],
+            )),
+            answer: "What became of the events: accepted, duplicates, rejected with reasons (the first 100,000, and \
+                     rejected_total), warnings; and the highest position. 422 when all were rejected, 429 when too \
+                     much is being sent, 503 when the log is away, both with Retry-After.",
             handler: || post(events::post),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/catalogue",
+            summary: "The events there are",
+            parameters: vec![],
+            body: None,
+            answer: "Each context with its events",
+            handler: || get(catalogue::list),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/catalogue/{name}",
+            summary: "One event in full",
+            parameters: vec![],
+            body: None,
+            answer: "Its fields, its JSON Schema by version, and an example in every envelope",
+            handler: || get(catalogue::get),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/dead-letters",
+            summary: "Messages of the log that are no events, the latest first",
+            parameters: vec![
+                text("status", "open, retried, dropped or all; open unless given."),
+                text("reason", "Only those with this reason, such as missing_field."),
+                number("limit", "How many; 100 unless given, at most 10000."),
+                number("before", "Only those before this position: next_before of the page before."),
+                MIN_POSITION,
+                WAIT_MS,
+            ],
+            body: None,
+            answer: "Each with its reason, and counts of all by reason and status",
+            handler: || get(dead_letters::list),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/dead-letters/{position}",
+            summary: "One dead letter with its bytes",
+            parameters: vec![MIN_POSITION, WAIT_MS],
+            body: None,
+            answer: "The dead letter; payload is its text, payload_base64 its bytes when they are no text",
+            handler: || get(dead_letters::get),
+        },
+        Endpoint {
+            method: Method::POST,
+            path: "/v1/dead-letters/retry",
+            summary: "Send open dead letters through the door again, for example after the catalogue was mended",
+            parameters: vec![],
+            body: Some((
+                "{\"all\": true}, {\"reason\": \"…\"} or {\"positions\": [1, 2]}; and \"by\", who decides",
+                &["application/json"],
+            )),
+            answer: "How many went through and were closed, and those that are still refused with the reasons",
+            handler: || post(dead_letters::retry),
+        },
+        Endpoint {
+            method: Method::POST,
+            path: "/v1/dead-letters/drop",
+            summary: "Close open dead letters without their events; who did it and when stays on record",
+            parameters: vec![],
+            body: Some((
+                "{\"all\": true}, {\"reason\": \"…\"} or {\"positions\": [1, 2]}; and \"by\", who decides",
+                &["application/json"],
+            )),
+            answer: "How many were closed",
+            handler: || post(dead_letters::drop),
         },
         Endpoint {
             method: Method::GET,

@@ -2,33 +2,30 @@
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::{State, rejection::BytesRejection},
+    body::{Body, to_bytes},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use ingest::{intake::BodyForm, publisher::PublishError};
-
-use crate::{
-    Api,
-    consistency::POSITION,
-    operations,
-    parameters::Parameters,
-    problem::{self, Problem},
+use futures::TryStreamExt;
+use ingest::{
+    IntakeError, IntakeReport, Interrupted,
+    encoding::{Encoding, Reader},
+    intake::BodyForm,
+    publisher::PublishError,
 };
+use schemas::{MAX_EVENT_BYTES, envelope};
+use serde_json::json;
+use tokio_util::io::StreamReader;
 
-/// Largest body taken in one request.
-pub(crate) const MAX_BODY: usize = 64 << 20;
-/// Most lines in one request, so that answering for each of them stays small.
-const MAX_LINES: usize = 200_000;
+use crate::{Api, consistency::POSITION, operations, parameters::Parameters, problem::Problem};
 
 pub(crate) async fn post(
     State(api): State<Api>,
     _: Parameters,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|error| problem::unreadable(&error))?;
     if !operations::knows_the_log(&api) {
         // Until then a repeated event would not be recognised.
         return Err(Problem::unavailable(
@@ -36,33 +33,28 @@ pub(crate) async fn post(
             "Forecourt is reading the log. Send the events again in a moment.",
         ));
     }
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let form = if content_type.contains("ndjson") { BodyForm::Ndjson } else { BodyForm::Any };
-    if body.trim_ascii().is_empty() {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let encoding = Encoding::of_header(text(header::CONTENT_ENCODING)).ok_or_else(|| {
+        let detail = format!("Content-Encoding is one of {}.", Encoding::NAMES);
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unknown_encoding", "The encoding is not known", detail)
+    })?;
+    let form = if text(header::CONTENT_TYPE).contains("ndjson") { BodyForm::Ndjson } else { BodyForm::Any };
+    let body = encoding.decode(StreamReader::new(body.into_data_stream().map_err(std::io::Error::other)));
+    let body = binary_mode(&headers, body).await?;
+    let report = api.intake.take(body, form).await.map_err(interrupted)?;
+    if report == IntakeReport::default() {
         let detail = "The body holds no event. Send one event, a JSON array of events, or one event per line.";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "empty_body", "Nothing to take", detail));
     }
-    if body.iter().filter(|byte| **byte == b'\n').count() > MAX_LINES {
-        let detail = format!("A request has at most {MAX_LINES} lines. Send the rest in further requests.");
-        let title = "The body has too many lines";
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_lines", title, detail));
-    }
-    let report = api.intake.take(body, form).await.map_err(|error| match error {
-        PublishError::Unacknowledged | PublishError::Refused { .. } => {
-            tracing::error!(error = &error as &dyn std::error::Error, "events were not published");
-            let detail = "The log did not acknowledge the events. Send all of them again: none takes effect twice.";
-            Problem::unavailable("log_unavailable", detail)
-        }
-        PublishError::ShuttingDown => {
-            Problem::unavailable("shutting_down", "Forecourt is shutting down. Send the events again later.")
-        }
-    })?;
     tracing::debug!(
         accepted = report.accepted,
         duplicates = report.duplicates,
-        rejected = report.rejected.len(),
+        rejected = report.rejected_total,
         "took events"
     );
+    metrics::counter!("intake_events_accepted_total").increment(report.accepted);
+    metrics::counter!("intake_events_duplicate_total").increment(report.duplicates);
+    metrics::counter!("intake_events_rejected_total").increment(report.rejected_total);
     let taken = report.accepted + report.duplicates > 0;
     let status = if taken { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let position = report.position;
@@ -71,4 +63,55 @@ pub(crate) async fn post(
         response.headers_mut().insert(POSITION, HeaderValue::from(position));
     }
     Ok(response)
+}
+
+/// A CloudEvent whose attributes are in the headers is read as one whose attributes are in the body.
+async fn binary_mode(headers: &HeaderMap, body: Reader) -> Result<Reader, Problem> {
+    let names = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let named: Vec<(&str, &str)> = names.collect();
+    if !named.iter().any(|(name, _)| name.strip_prefix(envelope::BINARY_PREFIX) == Some("specversion")) {
+        return Ok(body);
+    }
+    let whole = to_bytes(Body::from_stream(tokio_util::io::ReaderStream::new(body)), MAX_EVENT_BYTES).await;
+    let whole = whole.map_err(|_| {
+        let detail = format!("A CloudEvent in binary mode has at most {MAX_EVENT_BYTES} bytes, and arrives whole.");
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
+    })?;
+    // A body that is no JSON stays as it is, and is refused for that.
+    let event = envelope::structured(named, &whole).and_then(Result::ok).unwrap_or_else(|| whole.to_vec());
+    Ok(Box::pin(std::io::Cursor::new(event)))
+}
+
+/// What stopped a body, and what of it was taken before: sending all of it again is safe.
+fn interrupted(Interrupted { error, before }: Interrupted) -> Problem {
+    let again = "Send all of it again: nothing takes effect twice.";
+    let problem = match &error {
+        IntakeError::Publish(PublishError::Unacknowledged | PublishError::Refused { .. }) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "events were not published");
+            Problem::unavailable("log_unavailable", format!("The log did not acknowledge the events. {again}"))
+        }
+        IntakeError::Publish(PublishError::ShuttingDown) => {
+            Problem::unavailable("shutting_down", "Forecourt is shutting down. Send the events again later.")
+        }
+        IntakeError::Busy => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "busy",
+            "Too many events at once",
+            format!("More is being sent than the log takes. Come back a little later. {again}"),
+        )
+        .retry_after(1),
+        IntakeError::Paused => Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body_paused",
+            "The body stood still",
+            format!("Nothing of the body came for too long. {again}"),
+        ),
+        IntakeError::Body(_) => Problem::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_body",
+            "The body cannot be read",
+            format!("The body did not arrive whole, or is not compressed as Content-Encoding says. {again}"),
+        ),
+    };
+    problem.at("taken_before", json!({"accepted": before.accepted, "duplicates": before.duplicates}))
 }

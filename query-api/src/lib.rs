@@ -4,9 +4,12 @@
 //! - [`problem`]: the errors people see;
 //! - [`parameters`]: query parameters, checked;
 //! - [`consistency`]: the position an answer reflects, and waiting for one;
-//! - one module per room behind it: [`events`], [`search`], [`kpis`], [`sql`], [`operations`].
+//! - one module per room behind it: [`events`], [`search`], [`kpis`], [`sql`], [`catalogue`],
+//!   [`dead_letters`], [`operations`].
 
+pub mod catalogue;
 pub mod consistency;
+pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
 pub mod kpis;

@@ -11,7 +11,8 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::events::MAX_BODY;
+/// Largest body of a request that is no stream of events.
+pub(crate) const MAX_BODY: usize = 2 << 20;
 
 /// The header that names a request in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -61,6 +62,13 @@ impl Problem {
         problem
     }
 
+    /// Say when asking again makes sense.
+    #[must_use]
+    pub const fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+
     /// Our own fault. `error` goes to the log, not to the client.
     #[must_use]
     pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
@@ -81,7 +89,7 @@ impl Problem {
 pub fn unreadable(rejection: &BytesRejection) -> Problem {
     let status = rejection.status();
     if status == StatusCode::PAYLOAD_TOO_LARGE {
-        let detail = format!("A request has at most {MAX_BODY} bytes. Send the rest in further requests.");
+        let detail = format!("A request has at most {MAX_BODY} bytes. Shorten it.");
         return Problem::new(status, "body_too_large", "The body is too large", detail);
     }
     Problem::new(status, "invalid_body", "The body cannot be read", "The body did not arrive whole.")

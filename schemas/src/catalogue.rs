@@ -266,6 +266,12 @@ impl Catalogue {
         &self.contexts[index.context.0].events[index.event]
     }
 
+    /// `context.Name` of the event at an index this catalogue gave out.
+    #[must_use]
+    pub fn qualified_name(&self, index: EventIndex) -> String {
+        format!("{}.{}", self.context_at(index.context).name, self.event_at(index).name)
+    }
+
     /// Every event that a bare name, a `context.Name` or an alias may mean.
     #[must_use]
     pub fn candidates(&self, name: &str) -> &[EventIndex] {

@@ -87,6 +87,11 @@ impl EventKey {
         let uuid = hyphenated.then(|| Uuid::try_parse(id).ok()).flatten();
         Self(uuid.unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes())).into_bytes())
     }
+
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ fn every_command_and_route_is_in_the_readme_and_the_readme_names_no_other() {
     let section = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
     let commands: BTreeSet<&str> = section.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let commands: BTreeSet<&str> = commands.into_iter().filter(|name| *name != "help").collect();
-    assert_eq!(commands, BTreeSet::from(["up", "ingest", "simulate", "sql"]));
+    assert_eq!(commands, BTreeSet::from(["up", "ingest", "simulate", "sql", "catalogue", "dead-letters"]));
     for command in &commands {
         assert!(README.contains(&format!("`forecourt {command}")), "README lacks forecourt {command}");
     }
@@ -75,7 +75,7 @@ async fn every_route_of_openapi_is_served() {
     let server = Forecourt::start(&nats, folder.path()).await;
     let document = server.get("/openapi.json").await;
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let path = path.replace("{name}", "sales_volume").replace("{id}", "none");
+        let path = path.replace("{name}", "sales_volume").replace("{id}", "none").replace("{position}", "1");
         for method in methods.as_object().unwrap().keys() {
             let method = method.to_uppercase().parse().unwrap();
             let answer = server.client.request(method, format!("{}{path}", server.url)).send().await.unwrap();

@@ -194,9 +194,11 @@ async fn sending_a_file_again_changes_nothing_and_says_so() {
     // A repetition that slips past the door, straight to the stream, is a duplicate there.
     let history = std::fs::read_to_string(&file).unwrap();
     let line = history.lines().find(|line| line.contains("\"OfferRequested\"")).unwrap();
-    Wire::connect(&nats.url()).await.publish("events.acquisition.OfferRequested.x", line.as_bytes()).await;
+    let sent: Value = serde_json::from_str(line).unwrap();
+    let subject = format!("events.acquisition.OfferRequested.{}", sent["aggregateId"].as_str().unwrap());
+    Wire::connect(&nats.url()).await.publish(&subject, line.as_bytes()).await;
     let position = counted(&third, "position") + 1;
-    let id = serde_json::from_str::<Value>(line).unwrap()["eventId"].as_str().unwrap().to_owned();
+    let id = sent["eventId"].as_str().unwrap().to_owned();
     let first = forecourt.sql(&format!("SELECT position FROM lake.events WHERE event_id = '{id}'"), position).await;
     let rows = forecourt.sql("SELECT event_id, position, first_position FROM system.duplicates", position).await;
     assert_eq!(rows, [json!([id, position, first[0][0]])]);
@@ -250,6 +252,21 @@ impl Wire {
     pub(crate) async fn stream_messages(&mut self, stream: &str) -> u64 {
         let answer = self.request(&format!("$JS.API.STREAM.INFO.{stream}"), b"").await;
         answer["state"]["messages"].as_u64().unwrap()
+    }
+
+    pub(crate) async fn stream_config(&mut self, stream: &str) -> Value {
+        self.request(&format!("$JS.API.STREAM.INFO.{stream}"), b"").await["config"].take()
+    }
+
+    pub(crate) async fn delete_stream(&mut self, stream: &str) {
+        let answer = self.request(&format!("$JS.API.STREAM.DELETE.{stream}"), b"").await;
+        assert_eq!(answer["success"], true, "{answer}");
+    }
+
+    pub(crate) async fn create_stream(&mut self, config: &Value) {
+        let name = config["name"].as_str().unwrap();
+        let answer = self.request(&format!("$JS.API.STREAM.CREATE.{name}"), config.to_string().as_bytes()).await;
+        assert!(answer["error"].is_null(), "{answer}");
     }
 
     async fn request(&mut self, subject: &str, payload: &[u8]) -> Value {

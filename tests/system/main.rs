@@ -7,5 +7,6 @@ mod commands;
 mod crash;
 mod door;
 mod house;
+mod language;
 mod oracle;
 mod support;

@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -104,11 +105,19 @@ pub(crate) struct Forecourt {
     port: u16,
     nats: String,
     data: PathBuf,
+    more: Vec<String>,
+    /// What it has said on standard error.
+    said: Arc<Mutex<String>>,
     child: Option<Child>,
 }
 
 impl Forecourt {
     pub(crate) async fn start(nats: &Nats, data: &Path) -> Self {
+        Self::start_with(nats, data, &[]).await
+    }
+
+    /// With more arguments than every test's.
+    pub(crate) async fn start_with(nats: &Nats, data: &Path, more: &[&str]) -> Self {
         let port = free_port();
         let mut forecourt = Self {
             url: format!("http://127.0.0.1:{port}"),
@@ -116,6 +125,8 @@ impl Forecourt {
             port,
             nats: nats.url(),
             data: data.to_owned(),
+            more: more.iter().map(|argument| (*argument).to_owned()).collect(),
+            said: Arc::default(),
             child: None,
         };
         forecourt.launch();
@@ -129,12 +140,21 @@ impl Forecourt {
             .args(["up", "--nats", &self.nats, "--http", &format!("127.0.0.1:{}", self.port), "--flush-rows", "20000"])
             .arg("--data")
             .arg(&self.data)
+            .args(&self.more)
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn();
         let mut child = child.unwrap();
-        let output = child.stdout.take().unwrap();
+        let (output, errors) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         // Nobody reads more than the tests ask for, and a full pipe would stop the process.
         thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).for_each(drop));
+        let said = Arc::clone(&self.said);
+        thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                said.lock().unwrap().push_str(&line);
+            }
+        });
         self.child = Some(child);
     }
 
@@ -158,6 +178,22 @@ impl Forecourt {
         let sent = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
         assert!(sent.success());
         assert!(child.wait().unwrap().success(), "forecourt did not end cleanly");
+    }
+
+    /// Wait until it ends by itself; what it said.
+    pub(crate) fn wait_for_end(&mut self) -> String {
+        let mut child = self.child.take().unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "forecourt did not end");
+            thread::sleep(LOOK_EVERY);
+        }
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// The lake's position, while it runs.

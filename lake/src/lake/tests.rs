@@ -1,13 +1,20 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use datafusion::arrow::array::RecordBatch;
-use schemas::{Catalogue, ContextBatchBuilder, EventKey, Position, Stamp, validation::parse_event};
+use schemas::{
+    Catalogue, ContextBatchBuilder, EventKey, Position, Rejection, RejectionCode, Stamp, validation::parse_event,
+};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use url::Url;
 
 use super::{Lake, LakeConfig, LakeError, commit};
-use crate::{LakeView, QueryLimits, SqlSession, result_json};
+use crate::{
+    LakeView, QueryLimits, SqlSession,
+    ledger::{Closing, DeadLetterRow, Decision, dead_letters_batch},
+    result_json,
+    table::OpenError,
+};
 
 const LIMITS: QueryLimits = QueryLimits { rows: 1_000, time: Duration::from_secs(60) };
 
@@ -97,7 +104,7 @@ async fn a_reopened_lake_continues_where_it_was_flushed_and_takes_no_row_twice()
     // A crash after one table's commit and before the closing one's.
     let mut cut_off = lake.begin_flush().unwrap();
     let (session, first) = (cut_off.session.clone(), cut_off.tables.remove(0));
-    commit(first, Position::new(20), &session).await.unwrap();
+    commit(first, Position::new(20), None, &session).await.unwrap();
     drop((lake, cut_off));
 
     let mut lake = open(folder.path()).await.unwrap();
@@ -111,8 +118,19 @@ async fn a_reopened_lake_continues_where_it_was_flushed_and_takes_no_row_twice()
     drop(lake);
     let lake = open(folder.path()).await.unwrap();
     let mut events = Vec::new();
-    lake.for_each_event(|key, position| events.push((position, key))).await.unwrap();
+    let collected = lake.for_each_event(Position::START, |batch| {
+        events.extend(batch.into_iter().map(|(key, position)| (position, key)));
+        Ok::<_, LakeError>(())
+    });
+    collected.await.unwrap();
     events.sort();
+    let mut later = 0;
+    let counted = lake.for_each_event(Position::new(20), |batch| {
+        later += batch.len();
+        Ok::<_, LakeError>(())
+    });
+    counted.await.unwrap();
+    assert_eq!(later, 2);
     let expected = (1..=22_u64).map(|position| (Position::new(position), EventKey::of(&format!("e-{position}"))));
     assert_eq!(events, expected.collect::<Vec<_>>());
 }
@@ -127,4 +145,101 @@ async fn a_second_writer_is_refused() {
     second.append(rows(1..=2), Position::new(2), None).unwrap();
     let refused = second.begin_flush().unwrap().run().await;
     assert!(matches!(refused.err(), Some(LakeError::SecondWriter { .. })));
+}
+
+/// A context of a user's own, with or without one field more.
+fn telemetry(more: &str, carried: &str) -> Arc<Catalogue> {
+    let text = format!(
+        "context = 'telemetry'\ntitle = 'Telemetry'\nmeaning = 'What cars report.'\nretention = 'short'\n\
+         delivery = 'batch'\n[fields]\ncarId = {{ type = 'id', meaning = 'The car.' }}\n{more}\n\
+         [events.SpeedMeasured]\nmeaning = 'A car told its speed.'\naggregate = 'Car'\nkey = 'carId'\n\
+         required = ['carId'{carried}]\n"
+    );
+    Arc::new(Catalogue::parse([("telemetry.toml", text.as_str())]).unwrap())
+}
+
+fn speed(catalogue: &Arc<Catalogue>, position: u64, data: Value) -> Vec<(usize, RecordBatch)> {
+    let (index, _) = catalogue.context("telemetry").unwrap();
+    let event = json!({
+        "eventId": format!("e-{position}"), "eventType": "SpeedMeasured", "timestamp": "2026-11-02T00:00:00Z",
+        "data": data
+    });
+    let event = parse_event(catalogue, event.to_string().as_bytes(), None).unwrap();
+    let mut builder = ContextBatchBuilder::new(catalogue, index);
+    builder.push(catalogue, event, Stamp { position: Position::new(position), ingested_at: 0 });
+    vec![(index.get(), builder.finish().unwrap())]
+}
+
+#[tokio::test]
+async fn a_field_the_catalogue_gains_is_null_in_older_rows_and_one_it_loses_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let with_note = telemetry("note = { type = 'string', meaning = 'A note.' }", ",'note'");
+    let with_speed = telemetry("speed = { type = 'integer', meaning = 'Speed.' }", ",'speed'");
+    let first = json!({"carId": "c", "note": "slow"});
+    let second = json!({"carId": "c", "speed": 80});
+    for (catalogue, position, data) in [(&with_note, 1, first), (&with_speed, 2, second)] {
+        let opened = Lake::open(&url(folder.path()), Arc::clone(catalogue), LakeConfig::default()).await;
+        let mut lake = opened.unwrap();
+        lake.append(speed(catalogue, position, data), Position::new(position), None).unwrap();
+        flush(&mut lake).await;
+    }
+    let lake = Lake::open(&url(folder.path()), Arc::clone(&with_speed), LakeConfig::default()).await.unwrap();
+    let sql = SqlSession::new(Handle::current()).unwrap();
+    let view = Arc::new(lake.view());
+    let query = "SELECT position, car_id, speed FROM telemetry.speed_measured ORDER BY position";
+    let rows = sql.query(&view, Vec::new(), query, LIMITS).await.unwrap();
+    assert_eq!(result_json::rows(&rows.batches).collect::<Vec<_>>(), [json!([1, "c", null]), json!([2, "c", 80])]);
+    drop((lake, view));
+    let lake = Lake::open(&url(folder.path()), with_note, LakeConfig::default()).await.unwrap();
+    let query = "SELECT note FROM telemetry.speed_measured ORDER BY position";
+    let rows = sql.query(&Arc::new(lake.view()), Vec::new(), query, LIMITS).await.unwrap();
+    assert_eq!(result_json::rows(&rows.batches).collect::<Vec<_>>(), [json!(["slow"]), json!([null])]);
+    drop(lake);
+
+    let retyped = telemetry("speed = { type = 'string', meaning = 'Speed.' }", ",'speed'");
+    let refused = Lake::open(&url(folder.path()), retyped, LakeConfig::default()).await;
+    assert!(matches!(refused.err(), Some(LakeError::Open { source: OpenError::Retyped { .. }, .. })));
+    let without = Lake::open(&url(folder.path()), Catalogue::embedded().unwrap(), LakeConfig::default()).await;
+    assert!(matches!(without.err(), Some(LakeError::Unknown { table }) if table == "telemetry"));
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_closed_once_and_stays_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lake = open(folder.path()).await.unwrap();
+    let rejection = Rejection::new(RejectionCode::InvalidJson, "not JSON");
+    let letters: Vec<DeadLetterRow<'_>> = (1..=3)
+        .map(|position| DeadLetterRow {
+            position: Position::new(position),
+            ingested_at: 0,
+            stage: "decode",
+            rejection: &rejection,
+            subject: "events.x",
+            payload: b"?",
+        })
+        .collect();
+    let table = lake.view().tables.len() - 2;
+    lake.append([(table, dead_letters_batch(&letters).unwrap())], Position::new(3), None).unwrap();
+    let closing = |position, decision| Closing {
+        position: Position::new(position),
+        decision,
+        closed_at: 7,
+        closed_by: "ada".to_owned(),
+    };
+    let decided = [closing(1, Decision::Retried(Position::new(9))), closing(2, Decision::Dropped)];
+    assert_eq!(lake.close(&decided).await.unwrap(), 2);
+    assert_eq!(lake.close(&[closing(2, Decision::Retried(Position::new(9)))]).await.unwrap(), 0);
+    flush(&mut lake).await;
+    drop(lake);
+    let mut lake = open(folder.path()).await.unwrap();
+    assert_eq!(lake.close(&[closing(1, Decision::Dropped)]).await.unwrap(), 0);
+    let sql = SqlSession::new(Handle::current()).unwrap();
+    let query = "SELECT position, reason, status, closed_by, retried_as FROM system.dead_letters ORDER BY position";
+    let rows = sql.query(&Arc::new(lake.view()), Vec::new(), query, LIMITS).await.unwrap();
+    let expected = [
+        json!([1, "invalid_json", "retried", "ada", 9]),
+        json!([2, "invalid_json", "dropped", "ada", null]),
+        json!([3, "invalid_json", "open", null, null]),
+    ];
+    assert_eq!(result_json::rows(&rows.batches).collect::<Vec<_>>(), expected);
 }

@@ -1,11 +1,11 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono_tz::Tz;
-use ingest::{RawMessage, SeenEvents};
+use ingest::SeenEvents;
 use lake::{Lake, LakeConfig, SqlSession};
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use schemas::{Catalogue, Position};
+use schemas::Catalogue;
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Board, BoardUpdate, EARLIEST, Kpis, LATEST, SeriesKey, Touched, compute};
 use crate::{
     calendar::{Calendar, Grain},
-    decode::decode,
+    decode::{decode, message},
     kpi_definition::KpiDefinition,
 };
 
@@ -67,13 +67,13 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
     let mut rng = ChaCha8Rng::seed_from_u64(17);
     let mut events: Vec<Value> = (0..120).map(|number| event(&mut rng, number)).collect();
     events.shuffle(&mut rng);
-    let seen = SeenEvents::default();
+    let seen_folder = tempfile::tempdir().unwrap();
+    let seen = SeenEvents::open(seen_folder.path(), "log").unwrap();
     let (mut end, mut found) = (0, 0);
     for batch in events.chunks(30) {
         let messages = batch.iter().map(|event| {
             end += 1;
-            let payload = event.to_string().into_bytes().into();
-            RawMessage { position: Position::new(end), ingested_at: 0, subject: String::new(), payload }
+            message(&catalogue, end, event)
         });
         let decoded = decode(&catalogue, &seen, messages.collect()).unwrap();
         assert!(decoded.dead_letters.is_empty());

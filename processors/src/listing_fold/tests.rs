@@ -3,14 +3,14 @@ use std::{
     sync::Arc,
 };
 
-use ingest::{RawMessage, SeenEvents};
+use ingest::SeenEvents;
 use proptest::{prelude::*, sample::Index};
 use schemas::{Catalogue, Position};
 use search_index::{Listing, ListingStatus};
 use serde_json::{Value, json};
 
 use super::{Entity, EntityKey, EntityKind, changes, listing};
-use crate::decode::decode;
+use crate::decode::{decode, message};
 
 /// Few ids and few instants, so that events meet and conflict.
 fn event() -> impl Strategy<Value = Value> {
@@ -42,13 +42,10 @@ fn event() -> impl Strategy<Value = Value> {
 
 /// Decode in this order, and fold: all listings there are.
 fn folded(catalogue: &Arc<Catalogue>, events: &[&Value]) -> BTreeMap<String, Listing> {
-    let messages = events.iter().zip(1..).map(|(event, position)| RawMessage {
-        position: Position::new(position),
-        ingested_at: 0,
-        subject: String::new(),
-        payload: event.to_string().into_bytes().into(),
-    });
-    let decoded = decode(catalogue, &SeenEvents::default(), messages.collect()).unwrap();
+    let messages = events.iter().zip(1..).map(|(event, position)| message(catalogue, position, event));
+    let folder = tempfile::tempdir().unwrap();
+    let seen = SeenEvents::open(folder.path(), "log").unwrap();
+    let decoded = decode(catalogue, &seen, messages.collect()).unwrap();
     assert!(decoded.dead_letters.is_empty(), "{:?}", decoded.dead_letters);
     let mut entities: HashMap<EntityKey, Entity> = HashMap::new();
     for (table, batch) in &decoded.tables {

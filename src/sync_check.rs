@@ -1,0 +1,37 @@
+//! Whether a NATS server of somebody else syncs every write, as an acknowledgement promises.
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+/// Ask the server's monitoring address.
+pub(crate) async fn check(monitor: &str) -> anyhow::Result<()> {
+    let url = format!("{}/jsz?config=true", monitor.trim_end_matches('/'));
+    let failed = || format!("cannot ask {url}; is the server started with http_port, and is this its address?");
+    let answer = reqwest::get(&url).await.with_context(failed)?.error_for_status().with_context(failed)?;
+    let answer: Value = answer.json().await.with_context(failed)?;
+    match syncs_always(&answer) {
+        true => Ok(()),
+        false => bail!(
+            "the NATS server does not sync every write, so an acknowledged event could be lost with the power: set \
+             `sync_interval: always` in its jetstream block and restart it"
+        ),
+    }
+}
+
+fn syncs_always(answer: &Value) -> bool {
+    answer["config"]["sync_always"] == true
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::syncs_always;
+
+    #[test]
+    fn only_a_server_that_says_so_syncs_always() {
+        assert!(syncs_always(&json!({"config": {"sync_interval": 120, "sync_always": true}})));
+        assert!(!syncs_always(&json!({"config": {"sync_interval": 120_000_000_000_i64}})));
+        assert!(!syncs_always(&json!({})));
+    }
+}
