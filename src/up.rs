@@ -104,6 +104,7 @@ async fn serve_log(
         flush: LakeConfig {
             flush_rows: arguments.flush_rows as usize,
             flush_after: Duration::from_secs(arguments.flush_seconds),
+            ..LakeConfig::default()
         },
     };
     let pipeline =

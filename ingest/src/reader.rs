@@ -8,13 +8,15 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures::{StreamExt, stream::ReadyChunks};
+use futures::{FutureExt, StreamExt};
 use schemas::{Position, envelope};
 
 use crate::{Backoff, Log, topology::EVENTS};
 
 /// Messages handed over at once: enough to amortise a batch, few enough to stay fresh.
 const MAX_CHUNK: usize = 8_192;
+/// Bytes handed over at once: messages may be large.
+const MAX_CHUNK_BYTES: usize = 16 << 20;
 
 /// A message as the log holds it.
 #[derive(Clone, Debug)]
@@ -26,7 +28,7 @@ pub struct RawMessage {
     pub payload: Bytes,
 }
 
-type Messages = ReadyChunks<async_nats::jetstream::consumer::pull::Ordered>;
+type Messages = async_nats::jetstream::consumer::pull::Ordered;
 
 /// Reads the log in order, each position once, across restarts of the server.
 pub struct LogReader {
@@ -52,25 +54,36 @@ impl LogReader {
                 self.open().await;
                 continue;
             };
-            let Some(chunk) = messages.next().await else {
-                self.messages = None;
-                continue;
-            };
-            let mut batch = Vec::with_capacity(chunk.len());
-            for message in chunk {
-                match message.map_err(async_nats::Error::from).and_then(raw) {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            // Wait for the first; then take what is there already.
+            let mut next = Some(messages.next().await);
+            loop {
+                match next.flatten().map(|message| message.map_err(async_nats::Error::from).and_then(raw)) {
                     // An ordered consumer that starts over may repeat what we have.
-                    Ok(message) if message.position <= self.last => {}
-                    Ok(message) => {
+                    Some(Ok(message)) if message.position <= self.last => {}
+                    Some(Ok(message)) => {
                         self.last = message.position;
+                        bytes += message.payload.len();
                         batch.push(message);
                     }
-                    Err(error) => {
+                    Some(Err(error)) => {
                         tracing::warn!(error = %error, position = self.last.get(), "the log went away; reading on from here");
                         self.messages = None;
                         break;
                     }
+                    None => {
+                        self.messages = None;
+                        break;
+                    }
                 }
+                if batch.len() == MAX_CHUNK || bytes >= MAX_CHUNK_BYTES {
+                    break;
+                }
+                next = match messages.next().now_or_never() {
+                    Some(next) => Some(next),
+                    None => break,
+                };
             }
             if !batch.is_empty() {
                 return batch;
@@ -96,7 +109,7 @@ async fn open_after(log: &Log, last: Position) -> Result<Messages, async_nats::E
     let stream = log.context().get_stream(EVENTS).await?;
     let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: last.next().get() };
     let consumer = stream.create_consumer(OrderedConfig { deliver_policy, ..OrderedConfig::default() }).await?;
-    Ok(consumer.messages().await?.ready_chunks(MAX_CHUNK))
+    Ok(consumer.messages().await?)
 }
 
 fn raw(message: Message) -> Result<RawMessage, async_nats::Error> {

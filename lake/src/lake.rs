@@ -35,13 +35,15 @@ use crate::{
 pub struct LakeConfig {
     /// Flush when the tail has this many rows.
     pub flush_rows: usize,
+    /// Flush when the tail has this many bytes: rows may be large.
+    pub flush_bytes: usize,
     /// Flush when the tail's oldest row is this old.
     pub flush_after: Duration,
 }
 
 impl Default for LakeConfig {
     fn default() -> Self {
-        Self { flush_rows: 100_000, flush_after: Duration::from_secs(30) }
+        Self { flush_rows: 100_000, flush_bytes: 128 << 20, flush_after: Duration::from_secs(30) }
     }
 }
 
@@ -137,6 +139,7 @@ pub struct Lake {
     event_time: Option<i64>,
     /// Rows appended since the last flush began, and when the first of them came.
     waiting_rows: usize,
+    waiting_bytes: usize,
     waiting_since: Option<Instant>,
     flushing: bool,
     /// The identity of the log the positions are of.
@@ -184,6 +187,7 @@ impl Lake {
             position,
             event_time: None,
             waiting_rows,
+            waiting_bytes: 0,
             waiting_since,
             flushing: false,
             log,
@@ -317,6 +321,7 @@ impl Lake {
             let batch = rows_after(&batch, slot.committed_position)?;
             if batch.num_rows() > 0 {
                 self.waiting_rows += batch.num_rows();
+                self.waiting_bytes += batch.get_array_memory_size();
                 slot.tail.push(batch)?;
             }
         }
@@ -349,7 +354,8 @@ impl Lake {
     /// Whether appending must wait for the running flush: memory is bounded.
     #[must_use]
     pub const fn is_full(&self) -> bool {
-        self.flushing && self.waiting_rows >= MAX_TAIL_FLUSHES * self.config.flush_rows
+        let (rows, bytes) = (self.config.flush_rows, self.config.flush_bytes);
+        self.flushing && (self.waiting_rows >= MAX_TAIL_FLUSHES * rows || self.waiting_bytes >= 2 * bytes)
     }
 
     /// When the tail has to be flushed for its age.
@@ -362,7 +368,8 @@ impl Lake {
     #[must_use]
     pub fn wants_flush(&self) -> bool {
         let old = self.flush_due().is_some_and(|due| due <= Instant::now());
-        !self.flushing && (old || self.waiting_rows >= self.config.flush_rows)
+        let large = self.waiting_rows >= self.config.flush_rows || self.waiting_bytes >= self.config.flush_bytes;
+        !self.flushing && (old || large)
     }
 
     /// Take away what has to be written, to be run beside the lake. `None` when nothing new is known, or while
@@ -383,6 +390,7 @@ impl Lake {
         }
         self.flushing = true;
         self.waiting_rows = 0;
+        self.waiting_bytes = 0;
         self.waiting_since = None;
         Some(Flush { tables, position: self.position, log: self.log, session: self.session.clone() })
     }

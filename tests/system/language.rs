@@ -121,7 +121,10 @@ async fn bodies_come_compressed_in_pieces_and_as_cloud_events_in_headers() {
     let (_, report) = status_and_body(answer.unwrap()).await;
     assert_eq!(report["accepted"], 1, "{report}");
     let rows = server
-        .sql("SELECT source, price FROM inventory.price_set WHERE event_id = 'ce-1'", report["position"].as_u64().unwrap())
+        .sql(
+            "SELECT source, price FROM inventory.price_set WHERE event_id = 'ce-1'",
+            report["position"].as_u64().unwrap(),
+        )
         .await;
     assert_eq!(rows, [json!(["/dealers/7", 7.0])]);
     let (status, report) = status_and_body(binary("ce-2", "no json").send().await.unwrap()).await;
@@ -209,11 +212,11 @@ async fn a_users_own_catalogue_mends_dead_letters_and_a_bad_one_is_refused_with_
     assert!(!forecourt(&["dead-letters", "drop", "4", "--to", &server.url]).status.success());
     let dropped = stdout(&forecourt(&["dead-letters", "drop", "4", "--yes", "--to", &server.url]));
     assert_eq!(dropped, "dropped 1\n");
-    let statuses = |server: &Forecourt| {
-        let rows = server.sql("SELECT position, status, retried_as FROM system.dead_letters ORDER BY position", 6);
-        async move { rows.await }
+    let statuses = async |server: &Forecourt| {
+        server.sql("SELECT position, status, retried_as FROM system.dead_letters ORDER BY position", 6).await
     };
-    let expected = [json!([1, "retried", 5]), json!([2, "retried", 6]), json!([3, "open", null]), json!([4, "dropped", null])];
+    let expected =
+        [json!([1, "retried", 5]), json!([2, "retried", 6]), json!([3, "open", null]), json!([4, "dropped", null])];
     assert_eq!(statuses(&server).await, expected);
     // Retrying what is closed does nothing; the events are known however they come again.
     assert!(forecourt(&["dead-letters", "retry", "1", "--to", &server.url]).status.success());
@@ -332,7 +335,8 @@ fn the_catalogue_is_listed_shown_checked_and_exported() {
     let catalogue = Catalogue::embedded().unwrap();
     assert!(list.contains(&format!("{} events", catalogue.events().count())));
     let shown: Value =
-        serde_json::from_str(&stdout(&forecourt(&["catalogue", "show", "PointsEarned", "--envelope", "business"]))).unwrap();
+        serde_json::from_str(&stdout(&forecourt(&["catalogue", "show", "PointsEarned", "--envelope", "business"])))
+            .unwrap();
     assert_eq!(shown["eventType"], "loyalty.points.earned");
     let ambiguous = forecourt(&["catalogue", "show", "OrderPlaced"]);
     let said = String::from_utf8_lossy(&ambiguous.stderr).into_owned();
@@ -342,7 +346,8 @@ fn the_catalogue_is_listed_shown_checked_and_exported() {
     stdout(&forecourt(&["catalogue", "export", "--as", "json-schema", "-o", schemas.to_str().unwrap()]));
     let versions: usize = catalogue.events().map(|(_, event)| 1 + event.older.len()).sum();
     assert_eq!(std::fs::read_dir(&schemas).unwrap().count(), versions);
-    let asyncapi: Value = serde_json::from_str(&stdout(&forecourt(&["catalogue", "export", "--as", "asyncapi"]))).unwrap();
+    let asyncapi: Value =
+        serde_json::from_str(&stdout(&forecourt(&["catalogue", "export", "--as", "asyncapi"]))).unwrap();
     assert_eq!(asyncapi["components"]["messages"].as_object().unwrap().len(), catalogue.events().count());
     let dictionary = stdout(&forecourt(&["catalogue", "export", "--as", "markdown"]));
     assert!(dictionary.contains("### loyalty.PointsEarned"));
