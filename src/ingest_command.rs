@@ -4,7 +4,7 @@ mod progress_file;
 mod rejected_file;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     io::{self, IsTerminal},
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use futures::{StreamExt, stream::FuturesOrdered};
 use indicatif::{ProgressBar, ProgressStyle};
 use ingest::{
     Backoff,
@@ -32,7 +33,6 @@ use tokio::{
     fs::File,
     io::{AsyncRead, BufReader, ReadBuf},
     signal::unix,
-    task::JoinSet,
 };
 
 use self::{
@@ -146,13 +146,6 @@ pub(crate) fn send(backfill: &Backfill) -> anyhow::Result<Summary> {
     })
 }
 
-/// A chunk's answer: which chunk of its file it was.
-struct Answered {
-    number: u64,
-    chunk: Chunk,
-    report: Report,
-}
-
 struct Sender {
     interrupt: unix::Signal,
     client: Client,
@@ -181,8 +174,8 @@ impl Sender {
         let source = Source::of(path);
         let done = self.progress.as_ref().map_or(0, |progress| progress.done(&source));
         let mut chunks = Chunks::new(self.open(path).await.with_context(failed)?);
-        let mut window = Window::new(done);
-        let mut in_flight: JoinSet<anyhow::Result<Answered>> = JoinSet::new();
+        let mut begun = 0;
+        let mut in_flight = FuturesOrdered::new();
         let mut left = true;
         while left || !in_flight.is_empty() {
             while left && in_flight.len() < IN_FLIGHT {
@@ -198,32 +191,31 @@ impl Sender {
                     left = false;
                     break;
                 };
-                match window.begin(chunk.events() as u64) {
-                    Some(number) => {
-                        let (client, url) = (self.client.clone(), self.url.clone());
-                        in_flight.spawn(async move {
-                            let report = post(&client, &url, &chunk).await?;
-                            Ok(Answered { number, chunk, report })
-                        });
-                    }
-                    None => self.summary.skipped += chunk.events() as u64,
+                begun += chunk.events() as u64;
+                // Chunks are cut alike in every run.
+                if begun <= done {
+                    self.summary.skipped += chunk.events() as u64;
+                    continue;
                 }
+                let (client, url, end) = (self.client.clone(), self.url.clone(), begun);
+                in_flight.push_back(tokio::spawn(async move {
+                    let report = post(&client, &url, &chunk).await?;
+                    anyhow::Ok((chunk, end, report))
+                }));
             }
             tokio::select! {
-                answered = in_flight.join_next() => {
-                    let Some(answered) = answered else { continue };
-                    let Answered { number, chunk, report } = answered??;
+                Some(answered) = in_flight.next() => {
+                    let (chunk, end, report) = answered??;
                     self.count(path, &chunk, report)?;
-                    if let Some(done) = window.end(number)
-                        && let Some(progress) = &mut self.progress
-                    {
-                        progress.reached(&source, done)?;
+                    if let Some(progress) = &mut self.progress {
+                        progress.reached(&source, end)?;
                     }
                 }
                 _ = self.interrupt.recv(), if left => {
                     self.summary.interrupted = true;
                     left = false;
                 }
+                else => {}
             }
         }
         Ok(())
@@ -274,47 +266,6 @@ impl Sender {
         }
         *self.summary.rejected.entry(rejected.code.clone()).or_default() += 1;
         Ok(())
-    }
-}
-
-/// The chunks of a file in order, those on their way, and how many events are done from its beginning on.
-struct Window {
-    /// Events of the beginning that an earlier run had acknowledged.
-    skip: u64,
-    begun: u64,
-    next: u64,
-    /// Number, events up to its end, whether it is done.
-    open: VecDeque<(u64, u64, bool)>,
-}
-
-impl Window {
-    const fn new(skip: u64) -> Self {
-        Self { skip, begun: 0, next: 0, open: VecDeque::new() }
-    }
-
-    /// The number of the next chunk, or `None` when it is done already. Chunks are cut alike in every run.
-    fn begin(&mut self, events: u64) -> Option<u64> {
-        self.begun += events;
-        if self.begun <= self.skip {
-            return None;
-        }
-        let number = self.next;
-        self.next += 1;
-        self.open.push_back((number, self.begun, false));
-        Some(number)
-    }
-
-    /// A chunk is done; how many events are from the beginning on, when that has grown.
-    fn end(&mut self, number: u64) -> Option<u64> {
-        for (open, _, done) in &mut self.open {
-            *done |= *open == number;
-        }
-        let mut reached = None;
-        while let Some((_, events, true)) = self.open.front() {
-            reached = Some(*events);
-            self.open.pop_front();
-        }
-        reached
     }
 }
 
@@ -403,21 +354,4 @@ fn table(summary: &Summary, elapsed: Duration) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Window;
-
-    #[test]
-    fn only_what_is_done_from_the_beginning_on_need_not_be_sent_again() {
-        let mut window = Window::new(0);
-        assert_eq!([window.begin(10), window.begin(10), window.begin(5)], [Some(0), Some(1), Some(2)]);
-        assert_eq!(window.end(1), None);
-        assert_eq!(window.end(0), Some(20));
-        assert_eq!(window.end(2), Some(25));
-        let mut again = Window::new(20);
-        assert_eq!([again.begin(10), again.begin(10), again.begin(5)], [None, None, Some(0)]);
-        assert_eq!(again.end(0), Some(25));
-    }
 }
