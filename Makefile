@@ -1,5 +1,5 @@
 # What people run, and what CI runs.
-.PHONY: run test check format lint docs bench tools clean
+.PHONY: run test fuzz check format lint docs bench tools clean
 
 CARGO ?= cargo
 
@@ -12,6 +12,10 @@ run: tools
 ## All tests: real nats-server, real files.
 test: tools
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+## Every entry fed with spoiled events, longer than `make test` does: make fuzz SECONDS=600.
+fuzz:
+	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test --workspace --locked --test fuzz -- --nocapture
 
 ## Everything CI checks.
 check: format lint test docs

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use schemas::{
     Catalogue, Context as EventContext, EventDefinition, compatibility,
     envelope::{Envelope, STYLES, dress},
@@ -19,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     arguments::{CatalogueAction, CatalogueCommand, ExportForm},
-    catalogue_files,
+    catalogue_files, tables,
 };
 
 pub(crate) fn run(arguments: &CatalogueCommand) -> anyhow::Result<ExitCode> {
@@ -60,8 +59,7 @@ fn list(catalogue: &Catalogue, context: Option<&str>, as_json: bool) -> anyhow::
         }
         return print(&pretty(&listed)?);
     }
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(["event", "version", "kept", "delivery", "what happened"]);
+    let mut table = tables::table(["event", "version", "kept", "delivery", "what happened"]);
     let events = catalogue.events().filter(|(context, _)| chosen(&context.name));
     let mut count = 0;
     for (context, event) in events {
@@ -115,8 +113,7 @@ fn show(catalogue: &Catalogue, name: &str, envelope: Option<&str>, as_json: bool
     if as_json {
         return print(&pretty(&summary::event(catalogue, context, definition))?);
     }
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(["field", "column", "type", "", "meaning"]);
+    let mut table = tables::table(["field", "column", "type", "", "meaning"]);
     for field in &definition.fields {
         let column = &context.columns[field.column];
         let limits = column.limits.to_string();
@@ -134,7 +131,7 @@ fn show(catalogue: &Catalogue, name: &str, envelope: Option<&str>, as_json: bool
     let older = if older.is_empty() { String::new() } else { format!(" (older: {})", older.join(", ")) };
     let person = definition.person.as_ref().map(|person| format!(", personal data of {person}")).unwrap_or_default();
     print(&format!(
-        "{}.{} version {}{older}\n{}\nview {}.{}, about a {}, kept {} days{person}\n{table}\n\nexample:\n{}",
+        "{}.{} version {}{older}\n{}\nview {}.{}, about: {}, kept {} days{person}\n{table}\n\nexample:\n{}",
         context.name,
         definition.name,
         definition.version,

@@ -6,11 +6,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::Table;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::arguments::{Chosen, DeadLettersAction, DeadLettersCommand};
+use crate::{
+    arguments::{Chosen, DeadLettersAction, DeadLettersCommand},
+    tables,
+};
 
 pub(crate) fn run(arguments: &DeadLettersCommand) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -93,16 +96,13 @@ fn text(value: &Value) -> String {
 }
 
 fn rows(answer: &Value, member: &str, header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
+    let mut table = tables::table(header);
     for row in answer[member].as_array().into_iter().flatten() {
         table.add_row(header.iter().map(|name| text(&row[*name])));
     }
     for (index, name) in header.iter().enumerate() {
-        if matches!(*name, "position" | "count")
-            && let Some(column) = table.column_mut(index)
-        {
-            column.set_cell_alignment(CellAlignment::Right);
+        if matches!(*name, "position" | "count") {
+            tables::align_right(&mut table, index);
         }
     }
     table

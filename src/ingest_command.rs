@@ -19,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::Table;
 use futures::{StreamExt, stream::FuturesOrdered};
 use indicatif::{ProgressBar, ProgressStyle};
 use ingest::{
@@ -39,7 +39,7 @@ use self::{
     progress_file::{ProgressFile, Source},
     rejected_file::RejectedFile,
 };
-use crate::arguments::Ingest;
+use crate::{arguments::Ingest, tables};
 
 /// Requests on their way at once: the server groups them into batches.
 const IN_FLIGHT: usize = 4;
@@ -334,8 +334,7 @@ fn progress(files: &[PathBuf]) -> ProgressBar {
 }
 
 fn table(summary: &Summary, elapsed: Duration) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(["events", "count"]);
+    let mut table = tables::table(["events", "count"]);
     table.add_row(["accepted".to_owned(), summary.accepted.to_string()]);
     table.add_row(["duplicates".to_owned(), summary.duplicates.to_string()]);
     for (code, count) in &summary.rejected {
@@ -350,8 +349,6 @@ fn table(summary: &Summary, elapsed: Duration) -> Table {
     if let Some(position) = summary.position {
         table.add_row(["position".to_owned(), position.to_string()]);
     }
-    if let Some(column) = table.column_mut(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    tables::align_right(&mut table, 1);
     table
 }

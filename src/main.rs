@@ -8,6 +8,7 @@ mod ingest_command;
 mod simulate_command;
 mod sql_command;
 mod sync_check;
+mod tables;
 mod up;
 
 use std::process::ExitCode;

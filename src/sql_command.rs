@@ -6,11 +6,14 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::Table;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::arguments::{Format, Sql};
+use crate::{
+    arguments::{Format, Sql},
+    tables,
+};
 
 #[derive(Deserialize)]
 struct Answer {
@@ -75,14 +78,13 @@ fn pointed(query: &str, line: u64, column: u64) -> String {
 }
 
 fn table(answer: &Answer) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(answer.columns.iter().map(|column| &column.name));
+    let mut table = tables::table(answer.columns.iter().map(|column| &column.name));
     for row in &answer.rows {
         table.add_row(row.iter().map(shown));
     }
-    for (index, column) in table.column_iter_mut().enumerate() {
+    for index in 0..answer.columns.len() {
         if answer.rows.iter().any(|row| row.get(index).is_some_and(Value::is_number)) {
-            column.set_cell_alignment(CellAlignment::Right);
+            tables::align_right(&mut table, index);
         }
     }
     table

@@ -2,12 +2,13 @@
 //!
 //! `make bench` runs all of them; `make bench WORKLOADS=pipeline` runs those named.
 
+mod door;
 mod pipeline;
 
 use anyhow::bail;
 
 /// Every workload by name.
-const WORKLOADS: [&str; 1] = ["pipeline"];
+const WORKLOADS: [&str; 4] = ["intake", "backfill", "single", "pipeline"];
 
 fn main() -> anyhow::Result<()> {
     let named: Vec<String> = std::env::args().skip(1).collect();
@@ -16,6 +17,9 @@ fn main() -> anyhow::Result<()> {
     }
     for workload in WORKLOADS.iter().filter(|name| named.is_empty() || named.iter().any(|wanted| wanted == *name)) {
         match *workload {
+            "intake" => door::run(door::Workload::Intake)?,
+            "backfill" => door::run(door::Workload::Backfill)?,
+            "single" => door::run(door::Workload::Single)?,
             "pipeline" => pipeline::run()?,
             other => bail!("the workload {other} has no code"),
         }

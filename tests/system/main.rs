@@ -10,3 +10,4 @@ mod house;
 mod language;
 mod oracle;
 mod support;
+mod volume;

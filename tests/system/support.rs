@@ -191,6 +191,11 @@ impl Forecourt {
         self.said.lock().unwrap().clone()
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// The lake's position, while it runs.
     pub(crate) async fn position(&self) -> Option<u64> {
         let answer = self.client.get(format!("{}/ready", self.url)).send().await.ok()?;

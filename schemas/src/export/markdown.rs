@@ -33,7 +33,7 @@ pub fn dictionary(catalogue: &Catalogue) -> Result<String, fmt::Error> {
 fn event(text: &mut String, context: &Context, definition: &EventDefinition) -> fmt::Result {
     let EventDefinition { name, view, version, meaning, aggregate, .. } = definition;
     writeln!(text, "\n### {}.{name}\n\n{meaning}\n", context.name)?;
-    write!(text, "View `{}.{view}` · version {version} · about a {aggregate}", context.name)?;
+    write!(text, "View `{}.{view}` · version {version} · about: {aggregate}", context.name)?;
     if let Some(key) = &definition.key {
         write!(text, ", by `{key}`")?;
     }

@@ -1,0 +1,21 @@
+//! How tables look on a terminal.
+
+use comfy_table::{CellAlignment, Table, TableComponent, presets::UTF8_HORIZONTAL_ONLY};
+
+/// An empty table: a line under the header, none between rows.
+pub(crate) fn table<T: ToString>(header: impl IntoIterator<Item = T>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    for component in [TableComponent::HorizontalLines, TableComponent::TopBorder, TableComponent::BottomBorder] {
+        table.remove_style(component);
+    }
+    table.set_header(header.into_iter().map(|name| name.to_string()));
+    table
+}
+
+/// Align a column of numbers.
+pub(crate) fn align_right(table: &mut Table, column: usize) {
+    if let Some(column) = table.column_mut(column) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
