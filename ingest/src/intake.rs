@@ -26,7 +26,7 @@ use crate::{
 /// Requests taken at once. Each holds a connection and a few batches.
 const MAX_REQUESTS: usize = 512;
 /// Bytes of events that all requests together may have read and not yet published.
-const MAX_WAITING_BYTES: usize = 128 << 20;
+const MAX_WAITING_BYTES: usize = 64 << 20;
 /// How long a request waits for a share of those bytes before it is told to come back later.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(30);
 /// How long a body may stand still.

@@ -43,7 +43,7 @@ pub struct LakeConfig {
 
 impl Default for LakeConfig {
     fn default() -> Self {
-        Self { flush_rows: 100_000, flush_bytes: 128 << 20, flush_after: Duration::from_secs(30) }
+        Self { flush_rows: 100_000, flush_bytes: 64 << 20, flush_after: Duration::from_secs(30) }
     }
 }
 

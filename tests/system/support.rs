@@ -191,6 +191,18 @@ impl Forecourt {
         self.said.lock().unwrap().clone()
     }
 
+    /// Wait until the lake reflects a position. It has long to come, but must come nearer all the time.
+    pub(crate) async fn reflects(&self, position: u64) {
+        let mut reached = self.position().await.unwrap_or_default();
+        while reached < position {
+            let before = reached;
+            reached = eventually("the lake coming nearer", || async {
+                self.position().await.filter(|reached| *reached > before)
+            })
+            .await;
+        }
+    }
+
     /// Its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.as_ref().unwrap().id()
