@@ -108,6 +108,9 @@ pub(crate) fn run(arguments: &Ingest) -> anyhow::Result<ExitCode> {
         rejected: arguments.rejected.clone(),
         resume: arguments.resume.clone(),
     };
+    if backfill.resume.is_some() && backfill.files.iter().any(|file| file == Path::new("-")) {
+        bail!("standard input cannot be read again from where it was interrupted; give --resume files");
+    }
     let summary = send(&backfill)?;
     println!("{}", table(&summary, started.elapsed()));
     if summary.interrupted {
@@ -122,20 +125,23 @@ pub(crate) fn send(backfill: &Backfill) -> anyhow::Result<Summary> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let interrupt = unix::signal(unix::SignalKind::interrupt())?;
+        let progress_file = backfill.resume.as_deref().map(ProgressFile::open).transpose()?;
+        let goes_on = progress_file.as_ref().is_some_and(ProgressFile::goes_on);
+        let refused_before = progress_file.as_ref().map(|file| file.rejected().clone()).unwrap_or_default();
         let mut sender = Sender {
             interrupt,
-            client: Client::builder().build().context("cannot make HTTP requests")?,
+            client: Client::builder().read_timeout(PATIENCE).build().context("cannot make HTTP requests")?,
             url: format!("{}/v1/events", backfill.to.trim_end_matches('/')),
             bar: progress(&backfill.files),
             read: Arc::new(AtomicU64::new(0)),
-            summary: Summary::default(),
-            rejected: backfill.rejected.as_deref().map(RejectedFile::create).transpose()?,
-            progress: backfill.resume.as_deref().map(ProgressFile::open).transpose()?,
+            summary: Summary { rejected: refused_before, ..Summary::default() },
+            rejected: backfill.rejected.as_deref().map(|path| RejectedFile::open(path, goes_on)).transpose()?,
+            progress: progress_file,
         };
         let sent = sender.send_files(&backfill.files).await;
         sender.bar.finish_and_clear();
         if let Some(rejected) = &mut sender.rejected {
-            rejected.finish()?;
+            rejected.flush()?;
         }
         match &mut sender.progress {
             Some(progress) if sent.is_err() || sender.summary.interrupted => progress.save()?,
@@ -207,8 +213,14 @@ impl Sender {
                 Some(answered) = in_flight.next() => {
                     let (chunk, end, report) = answered??;
                     self.count(path, &chunk, report)?;
-                    if let Some(progress) = &mut self.progress {
-                        progress.reached(&source, end)?;
+                    if let Some(progress) = &mut self.progress
+                        && progress.reached(&source, end, &self.summary.rejected)
+                    {
+                        // What is refused is on disk before it counts as done.
+                        if let Some(rejected) = &mut self.rejected {
+                            rejected.flush()?;
+                        }
+                        progress.save()?;
                     }
                 }
                 _ = self.interrupt.recv(), if left => {

@@ -141,7 +141,7 @@ async fn serve_log(
     tracing::info!("stopping");
     // Requests end first, so that what they publish is acknowledged; then the log's readers; then nothing is written.
     let _ = tokio::time::timeout(DRAIN_WITHIN, server).await;
-    while publishing.join_next().await.is_some() {}
+    let _ = tokio::time::timeout(DRAIN_WITHIN, async { while publishing.join_next().await.is_some() {} }).await;
     while let Some(stage) = stages.join_next().await {
         if let Ok(Err(error)) = stage {
             tracing::error!(error = &error as &dyn std::error::Error, "a stage ended badly");

@@ -83,7 +83,7 @@ async fn fill(catalogue: &Arc<Catalogue>, log: &Log, seen: &std::path::Path) -> 
     let mut text = Vec::new();
     let events = MARKET.write(&mut text)?;
     let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
-    let seen = Arc::new(SeenEvents::open(seen, "bench")?);
+    let seen = Arc::new(SeenEvents::open(seen, "bench", Position::new(u64::MAX))?);
     let publisher = Publisher::start(log.clone(), seen, &mut tasks, stop.clone());
     let intake = Intake::new(Arc::clone(catalogue), publisher, || 0);
     let started = Instant::now();

@@ -7,8 +7,10 @@ use schemas::{Position, Rejection};
 
 use crate::{Log, LogError, RawMessage, topology};
 
-/// What a dead letter's headers take at most, beside the message itself.
-const HEADER_ROOM: usize = 4_096;
+/// Copies on their way at once: acknowledgements are awaited in slices, as the client bounds how many may wait.
+const SLICE: usize = 500;
+/// Longest subject told in a header; the lake's table has it whole.
+const MAX_SUBJECT: usize = 1_024;
 const POSITION_HEADER: &str = "Forecourt-Position";
 
 /// A message of the log that is no event.
@@ -67,22 +69,36 @@ impl DeadLetters {
     /// # Errors
     /// When the server does not acknowledge; copying the same letters again is safe.
     pub async fn copy(&mut self, letters: &[DeadLetter]) -> Result<(), async_nats::Error> {
-        let room = self.log.client().max_payload().saturating_sub(HEADER_ROOM);
-        let new = letters.iter().filter(|letter| letter.position > self.last);
-        let mut acks = Vec::new();
-        for letter in new.clone() {
-            if letter.payload.len() > room {
-                // A message as large as messages get has no room for the reason. The lake's table has it whole.
-                tracing::warn!(position = letter.position.get(), "a dead letter is too large to copy");
-                continue;
+        let room = self.log.client().max_payload();
+        let new: Vec<&DeadLetter> = letters.iter().filter(|letter| letter.position > self.last).collect();
+        for slice in new.chunks(SLICE) {
+            let mut acks = Vec::new();
+            for letter in slice {
+                let headers = headers(letter);
+                if wire_length(&headers) + letter.payload.len() > room {
+                    // A message as large as messages get has no room for the reason. The lake's table has it whole.
+                    tracing::warn!(position = letter.position.get(), "a dead letter is too large to copy");
+                    continue;
+                }
+                let subject = format!("dead.{}.{}", DeadLetter::STAGE, letter.rejection.code.as_str());
+                acks.push(self.log.context().publish_with_headers(subject, headers, letter.payload.clone()).await?);
             }
-            let subject = format!("dead.{}.{}", DeadLetter::STAGE, letter.rejection.code.as_str());
-            acks.push(self.log.context().publish_with_headers(subject, headers(letter), letter.payload.clone()).await?);
+            try_join_all(acks.into_iter().map(std::future::IntoFuture::into_future)).await?;
+            self.last = slice.iter().map(|letter| letter.position).max().unwrap_or(self.last).max(self.last);
         }
-        try_join_all(acks.into_iter().map(std::future::IntoFuture::into_future)).await?;
-        self.last = new.map(|letter| letter.position).max().unwrap_or(self.last).max(self.last);
         Ok(())
     }
+}
+
+/// What headers take in a message.
+fn wire_length(headers: &HeaderMap) -> usize {
+    /// `NATS/1.0` with its line breaks, and the empty line at the end.
+    const FRAME: usize = 14;
+    let lines = headers.iter().flat_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        values.iter().map(move |value| name.len() + value.as_str().len() + 4)
+    });
+    FRAME + lines.sum::<usize>()
 }
 
 fn headers(letter: &DeadLetter) -> HeaderMap {
@@ -94,7 +110,7 @@ fn headers(letter: &DeadLetter) -> HeaderMap {
         headers.insert(name, value.replace(['\r', '\n'], " ").as_str());
     };
     set(POSITION_HEADER, &position);
-    set("Forecourt-Subject", &letter.subject);
+    set("Forecourt-Subject", &letter.subject.chars().take(MAX_SUBJECT).collect::<String>());
     set("Forecourt-Reason", letter.rejection.code.as_str());
     set("Forecourt-Message", &letter.rejection.message);
     if let Some(field) = &letter.rejection.field {

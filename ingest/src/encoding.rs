@@ -2,7 +2,10 @@
 
 use std::{path::Path, pin::Pin};
 
-use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
+use async_compression::{
+    tokio::bufread::{GzipDecoder, ZstdDecoder},
+    zstd::DParameter,
+};
 use tokio::io::{AsyncBufRead, AsyncRead};
 
 /// How bytes are compressed.
@@ -41,9 +44,12 @@ impl Encoding {
         }
     }
 
-    /// A reader of what `input` holds. Files that were appended to one another are read to the end.
+    /// A reader of what `input` holds. What was appended to one another is read to the end. Memory is bounded: of zstd,
+    /// only windows of 8 MB are read, which all of its usual levels keep to (RFC 8878 § 3.1.1.1.2).
     #[must_use]
     pub fn decode(self, input: impl AsyncBufRead + Send + 'static) -> Reader {
+        /// 2^23 bytes.
+        const WINDOW_LOG: u32 = 23;
         match self {
             Self::Identity => Box::pin(input),
             Self::Gzip => {
@@ -52,7 +58,7 @@ impl Encoding {
                 Box::pin(decoder)
             }
             Self::Zstd => {
-                let mut decoder = ZstdDecoder::new(input);
+                let mut decoder = ZstdDecoder::with_params(input, &[DParameter::window_log_max(WINDOW_LOG)]);
                 decoder.multiple_members(true);
                 Box::pin(decoder)
             }

@@ -12,7 +12,7 @@ use schemas::{
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
 };
 
 pub use crate::splitter::BodyForm;
@@ -23,18 +23,20 @@ use crate::{
     topology::event_subject,
 };
 
-/// Requests taken at once. Each holds a connection and a few batches.
-const MAX_REQUESTS: usize = 512;
-/// Bytes of events that all requests together may have read and not yet published.
+/// Requests taken at once. Each gathers up to [`BATCH_BYTES`] and an event before it asks for room.
+const MAX_REQUESTS: usize = 256;
+/// Bytes of events that all requests together may have on their way to the disk.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 /// How long a request waits for a share of those bytes before it is told to come back later.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(30);
+/// How long events wait for others of their body when nothing more comes.
+const GATHER_FOR: Duration = Duration::from_millis(100);
 /// How long a body may stand still.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+pub const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Bytes read at once.
 const READ: usize = 64 << 10;
 /// Bytes of events in one batch: with [`MAX_BATCH`] it keeps a batch within one atomic publish.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 /// Batches of one request on their way: one being synced, one behind it, while the next is read.
 const BATCHES_ON_THEIR_WAY: usize = 4;
 /// Below this a batch is checked where it is; above, on a thread for such work.
@@ -153,8 +155,16 @@ impl Intake {
         let mut open = true;
         while open {
             buffer.clear();
-            let read = tokio::time::timeout(MAX_PAUSE, body.read_buf(&mut buffer)).await;
-            open = read.map_err(|_| IntakeError::Paused)?.map_err(IntakeError::Body)? > 0;
+            let read = match tokio::time::timeout(GATHER_FOR, body.read_buf(&mut buffer)).await {
+                Ok(read) => read,
+                Err(_) => {
+                    // A slow producer's events are not kept waiting for those to come.
+                    self.send(std::mem::take(&mut batch), report, &mut on_their_way).await?;
+                    let read = tokio::time::timeout(MAX_PAUSE, body.read_buf(&mut buffer)).await;
+                    read.map_err(|_| IntakeError::Paused)?
+                }
+            };
+            open = read.map_err(IntakeError::Body)? > 0;
             let items = if open { splitter.push(&buffer) } else { splitter.finish() };
             for item in items {
                 batch.push(item);
@@ -198,8 +208,8 @@ impl Intake {
         let mut checked = checked;
         checked.tell(report);
         if !checked.good.is_empty() {
-            let submitted = self.publisher.submit(checked.good).await?;
-            on_their_way.push_back(OnItsWay { submitted, _room: room });
+            let submitted = self.publisher.submit(checked.good, Some(room)).await?;
+            on_their_way.push_back(OnItsWay { submitted });
         }
         Ok(())
     }
@@ -208,7 +218,7 @@ impl Intake {
         let now = (self.now)();
         let mut checked = Checked::default();
         for Item { index, text } in batch.items {
-            match text.and_then(|text| self.check(text, now)) {
+            match text.and_then(|text| self.check(text, None, now)) {
                 Ok((outgoing, warnings)) => {
                     checked.warnings.extend(warnings.into_iter().map(|warning| {
                         let Warning { code, field, message } = warning;
@@ -222,12 +232,12 @@ impl Intake {
         checked
     }
 
-    /// Check one event's text. What comes back can be published.
+    /// Check one event's text. What comes back can be published. `context` is the one a message's subject names.
     ///
     /// # Errors
     /// The first thing found wrong with it.
-    pub fn check(&self, text: Bytes, now: i64) -> Result<(Outgoing, Vec<Warning>), Rejection> {
-        let event = parse_event(&self.catalogue, &text, None)?;
+    pub fn check(&self, text: Bytes, context: Option<&str>, now: i64) -> Result<(Outgoing, Vec<Warning>), Rejection> {
+        let event = parse_event(&self.catalogue, &text, context)?;
         let warnings = validation::warnings(&self.catalogue, &event, now);
         let context = &self.catalogue.context_at(event.kind.context).name;
         let name = &self.catalogue.event_at(event.kind).name;
@@ -286,8 +296,6 @@ impl Checked {
 /// A batch that the publisher has.
 struct OnItsWay {
     submitted: Submitted,
-    /// Given back when the batch is on disk.
-    _room: OwnedSemaphorePermit,
 }
 
 impl OnItsWay {

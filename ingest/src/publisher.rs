@@ -5,22 +5,27 @@
 //!
 //! [ADR-50]: https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_nats::{
     HeaderMap,
     header::{NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE, NATS_MESSAGE_ID},
-    jetstream::{ErrorCode, publish::PublishAck, response::Response},
+    jetstream::{
+        ErrorCode,
+        context::{PublishAckFuture, PublishError as PublishFailure},
+        publish::PublishAck,
+        response::Response,
+    },
 };
 use bytes::Bytes;
 use schemas::{EventKey, Position};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backoff, Log, SeenEvents};
+use crate::{Backoff, Log, SeenEvents, topology::EVENTS};
 
 /// Messages in one atomic batch: the server's limit.
 pub const MAX_BATCH: usize = 1_000;
@@ -30,6 +35,8 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 const MAX_IN_FLIGHT: usize = 4;
 /// Submissions that may wait. Each is one caller, who waits for the answer anyway.
 const QUEUE: usize = 1_024;
+/// How long one try may take, its acknowledgement included.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(12);
 /// Tries of one batch before its callers are told that the log is not there.
 const MAX_TRIES: u32 = 5;
 
@@ -64,6 +71,8 @@ pub enum PublishError {
 
 struct Submission {
     events: Vec<Outgoing>,
+    /// Room that is free again when the events are on disk, or nobody wants them there.
+    room: Option<OwnedSemaphorePermit>,
     reply: oneshot::Sender<Result<Vec<Outcome>, PublishError>>,
 }
 
@@ -87,16 +96,21 @@ impl Publisher {
     /// # Errors
     /// When the log did not acknowledge them.
     pub async fn publish(&self, events: Vec<Outgoing>) -> Result<Vec<Outcome>, PublishError> {
-        self.submit(events).await?.outcomes().await
+        self.submit(events, None).await?.outcomes().await
     }
 
-    /// Hand over at most [`MAX_BATCH`] events, waiting for room in the queue alone.
+    /// Hand over at most [`MAX_BATCH`] events, waiting for room in the queue alone. `room` is given back when they are
+    /// on disk.
     ///
     /// # Errors
     /// When nothing is published any more.
-    pub async fn submit(&self, events: Vec<Outgoing>) -> Result<Submitted, PublishError> {
+    pub async fn submit(
+        &self,
+        events: Vec<Outgoing>,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<Submitted, PublishError> {
         let (reply, outcomes) = oneshot::channel();
-        let submission = Submission { events, reply };
+        let submission = Submission { events, room, reply };
         self.queue.send(submission).await.map_err(|_| PublishError::ShuttingDown)?;
         Ok(Submitted { outcomes })
     }
@@ -229,6 +243,7 @@ async fn publish_group(log: &Log, seen: &SeenEvents, group: Vec<Submission>) {
             });
             outcomes.collect()
         });
+        drop(submission.room);
         // A caller who went away no longer wants the answer.
         let _ = submission.reply.send(reply);
     }
@@ -248,7 +263,9 @@ async fn publish_fresh(log: &Log, events: &[&Outgoing]) -> Result<Vec<Outcome>, 
         let (mut tries, mut backoff) = (0, Backoff::default());
         loop {
             tries += 1;
-            match publish_batch(log, chunk, tries).await {
+            // Away, the server takes nothing for as long as the connection is tried again.
+            let published = tokio::time::timeout(PUBLISH_TIMEOUT, publish_batch(log, chunk)).await;
+            match published.unwrap_or(Err(BatchError::Transient)) {
                 Ok(batch) => {
                     outcomes.extend(batch);
                     break;
@@ -268,12 +285,12 @@ enum BatchError {
     Final(PublishError),
 }
 
-async fn publish_batch(log: &Log, events: &[&Outgoing], tries: u32) -> Result<Vec<Outcome>, BatchError> {
+async fn publish_batch(log: &Log, events: &[&Outgoing]) -> Result<Vec<Outcome>, BatchError> {
     let [.., last] = events else {
         return Ok(Vec::new());
     };
     if let [only] = events {
-        return Ok(vec![publish_one(log, only, tries).await?]);
+        return Ok(vec![publish_one(log, only).await?]);
     }
     let client = log.client();
     let batch_id = uuid::Uuid::new_v4().simple().to_string();
@@ -301,7 +318,7 @@ async fn publish_batch(log: &Log, events: &[&Outgoing], tries: u32) -> Result<Ve
             // The server knows an id that we have not read back yet: let it judge each message alone.
             let mut outcomes = Vec::with_capacity(events.len());
             for event in events {
-                outcomes.push(publish_one(log, event, tries).await?);
+                outcomes.push(publish_one(log, event).await?);
             }
             Ok(outcomes)
         }
@@ -320,31 +337,37 @@ async fn publish_batch(log: &Log, events: &[&Outgoing], tries: u32) -> Result<Ve
     }
 }
 
-/// One message with its own fsync. What the server calls a duplicate on a later try is our own earlier one.
+/// One message with its own fsync.
 ///
-/// On the first try it is a message that came straight to the stream under this id, and that nobody has read yet, or
-/// that was no event. The event is published without the id then: the reader decides which of them takes effect.
-async fn publish_one(log: &Log, event: &Outgoing, tries: u32) -> Result<Outcome, BatchError> {
+/// What the server calls a duplicate may be our own earlier try; or a message that came straight to the stream under
+/// this id, and that nobody has read yet or that was no event. The event is published without the id then: the reader
+/// decides which of them takes effect.
+async fn publish_one(log: &Log, event: &Outgoing) -> Result<Outcome, BatchError> {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, event.event_id.as_str());
     let sent = log.context().publish_with_headers(event.subject.clone(), headers, event.payload.clone()).await;
+    let ack = acknowledged(sent).await?;
+    if !ack.duplicate || is_ours(log, event, ack.sequence).await? {
+        return Ok(Outcome::Accepted(Position::new(ack.sequence)));
+    }
+    let sent = log.context().publish(event.subject.clone(), event.payload.clone()).await;
+    Ok(Outcome::Accepted(Position::new(acknowledged(sent).await?.sequence)))
+}
+
+async fn acknowledged(sent: Result<PublishAckFuture, PublishFailure>) -> Result<PublishAck, BatchError> {
     let ack = match sent {
         Ok(ack) => ack.await,
         Err(error) => Err(error),
     };
-    match ack {
-        Ok(ack) if ack.duplicate && tries == 1 => {
-            let sent = log.context().publish(event.subject.clone(), event.payload.clone()).await;
-            let ack = match sent {
-                Ok(ack) => ack.await,
-                Err(error) => Err(error),
-            };
-            ack.map(|ack| Outcome::Accepted(Position::new(ack.sequence))).map_err(|_| BatchError::Transient)
-        }
-        Ok(ack) => Ok(Outcome::Accepted(Position::new(ack.sequence))),
-        Err(error) => {
-            tracing::warn!(error = %error, "a publish was not acknowledged; trying again");
-            Err(BatchError::Transient)
-        }
-    }
+    ack.map_err(|error| {
+        tracing::warn!(error = %error, "a publish was not acknowledged; trying again");
+        BatchError::Transient
+    })
+}
+
+/// Whether the message at a position is this event, as we send it.
+async fn is_ours(log: &Log, event: &Outgoing, sequence: u64) -> Result<bool, BatchError> {
+    let stream = log.context().get_stream(EVENTS).await.map_err(|_| BatchError::Transient)?;
+    let message = stream.get_raw_message(sequence).await.map_err(|_| BatchError::Transient)?;
+    Ok(message.payload == event.payload && message.subject.as_str() == event.subject)
 }

@@ -10,6 +10,7 @@ use async_nats::{
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use schemas::{Position, envelope};
+use tokio::task::unconstrained;
 
 use crate::{Backoff, Log, topology::EVENTS};
 
@@ -80,7 +81,8 @@ impl LogReader {
                 if batch.len() == MAX_CHUNK || bytes >= MAX_CHUNK_BYTES {
                     break;
                 }
-                next = match messages.next().now_or_never() {
+                // Without tokio's budget, which would end every batch after some hundred messages.
+                next = match unconstrained(messages.next()).now_or_never() {
                     Some(next) => Some(next),
                     None => break,
                 };

@@ -32,6 +32,8 @@ const FILTER_BITS: f32 = 10.0;
 /// Entries beside the ids; ids have 16 bytes, these have not.
 const POSITION: &[u8] = b"position";
 const LOG: &[u8] = b"log";
+/// The highest position any id was recorded at.
+const HIGHEST: &[u8] = b"highest";
 
 /// The store cannot be used. It is derived: delete its folder and it is filled from the lake.
 #[derive(Debug, thiserror::Error)]
@@ -80,18 +82,19 @@ impl fmt::Debug for SeenEvents {
 }
 
 impl SeenEvents {
-    /// Open the store in `folder` for the log of this identity. A store of another log, or a damaged one, is begun anew.
+    /// Open the store in `folder` for the log of this identity, which ends at `end`. A store of another log, one that
+    /// knows more than the log holds, and a damaged one are begun anew.
     ///
     /// # Errors
     /// When the folder cannot be used.
-    pub fn open(folder: &Path, log: &str) -> Result<Self, SeenError> {
+    pub fn open(folder: &Path, log: &str, end: Position) -> Result<Self, SeenError> {
         match Self::open_store(folder).and_then(|store| Ok((store.get(LOG)?, store))) {
-            Ok((Some(known), store)) if known == log.as_bytes() => return Ok(store),
+            Ok((Some(known), store)) if known == log.as_bytes() && store.highest()? <= end => return Ok(store),
             Ok((None, store)) if store.tree.is_empty(SeqNo::MAX, None)? => {
                 store.put(LOG, log.as_bytes());
                 return Ok(store);
             }
-            Ok(_) => tracing::info!("the seen events are of another log; reading them from the lake"),
+            Ok(_) => tracing::info!("the seen events are not this log's; reading them from the lake"),
             Err(error) => tracing::warn!(error = %error, "the seen events cannot be read; reading them from the lake"),
         }
         let removed = std::fs::remove_dir_all(folder);
@@ -137,6 +140,34 @@ impl SeenEvents {
     /// When the store cannot be read.
     pub fn position(&self) -> Result<Position, SeenError> {
         Ok(self.get(POSITION)?.map_or(Position::START, |value| decoded(&value)))
+    }
+
+    fn highest(&self) -> Result<Position, lsm_tree::Error> {
+        let recorded = self.get(HIGHEST)?.map_or(Position::START, |value| decoded(&value));
+        Ok(recorded.max(self.get(POSITION)?.map_or(Position::START, |value| decoded(&value))))
+    }
+
+    /// Forget ids at these positions: their messages are no events, whatever they were taken for before.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn forget(&self, entries: &[(EventKey, Position)]) -> Result<(), SeenError> {
+        let _lowering = self.lock();
+        for (key, position) in entries {
+            if self.first(*key)? == Some(*position) {
+                self.tree.remove(key.as_bytes().as_slice(), self.next.next());
+            }
+        }
+        Ok(())
+    }
+
+    /// Delete the store's files: the next start fills it from the lake.
+    ///
+    /// # Errors
+    /// When they cannot be deleted.
+    pub fn discard(&self) -> Result<(), SeenError> {
+        let path = self.tree.tree_config().path.clone();
+        std::fs::remove_dir_all(&path).map_err(|source| SeenError::Remove { path, source })
     }
 
     /// Where each of these ids took effect, if it did.
@@ -185,15 +216,23 @@ impl SeenEvents {
             Some(reached) if reached > self.position()? => Some(reached),
             Some(_) | None => None,
         };
+        let highest =
+            lowered.values().max().copied().filter(|highest| self.highest().is_ok_and(|known| *highest > known));
         // Nothing fails from here on: a batch is recorded as a whole, or not at all.
         for (key, position) in lowered {
             self.put(key.as_bytes(), &encoded(position));
         }
+        if let Some(highest) = highest {
+            self.put(HIGHEST, &encoded(highest));
+        }
         if let Some(reached) = reached {
             self.put(POSITION, &encoded(reached));
         }
-        if self.tree.active_memtable().size() >= GATHERED {
-            self.to_file()?;
+        if self.tree.active_memtable().size() >= GATHERED
+            && let Err(error) = self.to_file()
+        {
+            // A full disk, for example. What is gathered stays in memory, and goes into the next file.
+            tracing::warn!(error = %error, "cannot write a file of seen events; trying again later");
         }
         Ok(occurrences)
     }
@@ -282,6 +321,8 @@ mod tests {
 
     use super::{Occurrence, SeenError, SeenEvents};
 
+    const END: Position = Position::new(u64::MAX);
+
     fn at(position: u64) -> Position {
         Position::new(position)
     }
@@ -289,7 +330,7 @@ mod tests {
     #[test]
     fn the_lowest_position_of_an_id_takes_effect_however_often_it_is_read() -> Result<(), SeenError> {
         let folder = tempfile::tempdir().unwrap();
-        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        let seen = SeenEvents::open(folder.path(), "log-1", END)?;
         let key = EventKey::of("e-1");
         seen.insert(&[(key, at(12))], None)?;
         assert_eq!(seen.observe(&[(key, at(10))], at(10))?, [Occurrence::First]);
@@ -306,18 +347,35 @@ mod tests {
     fn it_survives_a_restart_and_forgets_another_log() -> Result<(), SeenError> {
         let folder = tempfile::tempdir().unwrap();
         let key = EventKey::of("e-1");
-        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        let seen = SeenEvents::open(folder.path(), "log-1", END)?;
         seen.observe(&[(key, at(300))], at(70_000))?;
         seen.write_out()?;
         seen.observe(&[(EventKey::of("e-2"), at(70_001))], at(70_001))?;
         drop(seen);
-        let again = SeenEvents::open(folder.path(), "log-1")?;
+        let again = SeenEvents::open(folder.path(), "log-1", END)?;
         // What was not in a file is gone, and the position says so.
         assert_eq!((again.positions(&[key])?, again.position()?), (vec![Some(at(300))], at(70_000)));
         assert_eq!(again.positions(&[EventKey::of("e-2")])?, [None]);
         drop(again);
-        let other = SeenEvents::open(folder.path(), "log-2")?;
+        let other = SeenEvents::open(folder.path(), "log-2", END)?;
         assert_eq!((other.positions(&[key])?, other.position()?), (vec![None], Position::START));
+        Ok(())
+    }
+
+    #[test]
+    fn it_forgets_what_the_log_does_not_hold_and_what_is_no_event() -> Result<(), SeenError> {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (EventKey::of("e-1"), EventKey::of("e-2"));
+        let seen = SeenEvents::open(folder.path(), "log-1", END)?;
+        seen.observe(&[(first, at(3)), (second, at(4))], at(5))?;
+        seen.forget(&[(first, at(3)), (second, at(9))])?;
+        assert_eq!(seen.positions(&[first, second])?, [None, Some(at(4))]);
+        // As the publisher records it, ahead of the reader.
+        seen.insert(&[(first, at(8))], None)?;
+        seen.write_out()?;
+        drop(seen);
+        assert_eq!(SeenEvents::open(folder.path(), "log-1", at(8))?.positions(&[first])?, [Some(at(8))]);
+        assert_eq!(SeenEvents::open(folder.path(), "log-1", at(7))?.positions(&[first, second])?, [None, None]);
         Ok(())
     }
 
@@ -325,7 +383,7 @@ mod tests {
     fn a_damaged_store_is_begun_anew() -> Result<(), SeenError> {
         let folder = tempfile::tempdir().unwrap();
         let key = EventKey::of("e-1");
-        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        let seen = SeenEvents::open(folder.path(), "log-1", END)?;
         seen.observe(&[(key, at(3))], at(3))?;
         seen.write_out()?;
         drop(seen);
@@ -334,7 +392,7 @@ mod tests {
                 std::fs::write(file, b"garbage").unwrap();
             }
         }
-        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        let seen = SeenEvents::open(folder.path(), "log-1", END)?;
         assert_eq!((seen.positions(&[key])?, seen.position()?), (vec![None], Position::START));
         Ok(())
     }
@@ -343,7 +401,7 @@ mod tests {
     fn an_event_takes_at_most_40_bytes_on_disk() -> Result<(), SeenError> {
         const EVENTS: u64 = 1_000_000;
         let folder = tempfile::tempdir().unwrap();
-        let seen = SeenEvents::open(folder.path(), "log-1")?;
+        let seen = SeenEvents::open(folder.path(), "log-1", END)?;
         let events: Vec<u64> = (1..=EVENTS).collect();
         for chunk in events.chunks(8_000) {
             let entries: Vec<_> = chunk.iter().map(|i| (EventKey::of(&format!("evt-{i}")), at(*i))).collect();
@@ -365,13 +423,13 @@ mod tests {
         ) {
             let failed = |error: SeenError| TestCaseError::fail(error.to_string());
             let folder = tempfile::tempdir()?;
-            let mut seen = SeenEvents::open(folder.path(), "log").map_err(failed)?;
+            let mut seen = SeenEvents::open(folder.path(), "log", END).map_err(failed)?;
             let mut lowest: HashMap<u8, u64> = HashMap::new();
             for (id, position, published, restart) in history {
                 if restart == 0 {
                     seen.write_out().map_err(failed)?;
                     drop(seen);
-                    seen = SeenEvents::open(folder.path(), "log").map_err(failed)?;
+                    seen = SeenEvents::open(folder.path(), "log", END).map_err(failed)?;
                 }
                 let entry = [(EventKey::of(&id.to_string()), at(position))];
                 let known = lowest.get(&id).copied();

@@ -6,7 +6,7 @@ use async_nats::{
     Client, ConnectOptions,
     jetstream::{
         self,
-        stream::{Config, DiscardPolicy, StorageType},
+        stream::{Config, DiscardPolicy, LastRawMessageErrorKind, StorageType},
     },
 };
 use schemas::{Position, names::subject_token};
@@ -179,6 +179,20 @@ impl Log {
             last: Position::new(info.state.last_sequence),
             bytes: info.state.bytes,
         })
+    }
+
+    /// The last message there is, which lies before the end when the last ones were deleted.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn last_message(&self) -> Result<Position, LogError> {
+        let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
+        let stream = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
+        match stream.get_last_raw_message_by_subject("events.>").await {
+            Ok(message) => Ok(Position::new(message.sequence)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(Position::START),
+            Err(error) => Err(failed(error.into())),
+        }
     }
 
     pub(crate) async fn state(&self, stream: &'static str) -> Result<jetstream::stream::State, LogError> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{Array, AsArray, RecordBatch},
-        datatypes::{Int64Type, TimestampMicrosecondType},
+        datatypes::{Int32Type, Int64Type, TimestampMicrosecondType},
     },
     common::{Result, TableReference},
+    functions::expr_fn::octet_length,
     functions_aggregate::expr_fn::count,
     logical_expr::Expr,
     prelude::{DataFrame, col, lit},
@@ -46,7 +47,9 @@ pub struct Letter {
     pub field: Option<String>,
     pub event_id: Option<String>,
     pub subject: String,
+    /// Its bytes, when they were asked for.
     pub payload: Vec<u8>,
+    pub payload_bytes: u64,
     /// `open`, `retried` or `dropped`.
     pub status: String,
     /// Microseconds since 1970, UTC.
@@ -64,7 +67,7 @@ pub struct LetterCount {
 }
 
 impl SqlSession {
-    /// A page of dead letters, in the page's order.
+    /// A page of dead letters, in the page's order; their bytes only when they are needed.
     ///
     /// # Errors
     /// When the lake cannot be read.
@@ -73,6 +76,7 @@ impl SqlSession {
         view: &Arc<LakeView>,
         filter: &LetterFilter,
         page: Page,
+        with_bytes: bool,
     ) -> std::result::Result<Vec<Letter>, SqlError> {
         let (bound, rows, ascending) = match page {
             Page::Before(before, rows) => (col("position").lt(lit(before.as_i64())), rows, false),
@@ -81,7 +85,11 @@ impl SqlSession {
         let (session, filter) = (self.clone(), filter.clone());
         let view = Arc::clone(view);
         let work = async move {
-            let frame = session.letter_frame(&view, &filter).await?.filter(bound)?;
+            let mut frame = session.letter_frame(&view, &filter).await?.filter(bound)?;
+            frame = frame.with_column("payload_bytes", octet_length(col("payload")))?;
+            if !with_bytes {
+                frame = frame.drop_columns(&["payload"])?;
+            }
             frame.sort(vec![col("position").sort(ascending, false)])?.limit(0, Some(rows))?.collect().await
         };
         let batches = self.run(work, std::time::Duration::MAX).await?;
@@ -126,7 +134,11 @@ fn text(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
 }
 
 fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<i64> {
-    let array = batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?;
+    let array = batch.column_by_name(name)?;
+    if let Some(array) = array.as_primitive_opt::<Int32Type>() {
+        return array.is_valid(row).then(|| i64::from(array.value(row)));
+    }
+    let array = array.as_primitive_opt::<Int64Type>()?;
     array.is_valid(row).then(|| array.value(row))
 }
 
@@ -147,6 +159,7 @@ fn letters(batch: &RecordBatch) -> impl Iterator<Item = Letter> {
             field: text(batch, "field", row),
             event_id: text(batch, "event_id", row),
             subject: required("subject"),
+            payload_bytes: number(batch, "payload_bytes", row).unwrap_or_default().unsigned_abs(),
             payload: payloads.map(|payloads| payloads.value(row).to_vec()).unwrap_or_default(),
             status: required("status"),
             closed_at: time(batch, "closed_at", row),

@@ -63,6 +63,13 @@ pub fn decode(
             Err(rejection) => decoded.dead_letters.push(DeadLetter::new(message, rejection)),
         }
     }
+    // An id that the door took under another catalogue has no effect where its message is no event.
+    let refused: Vec<(EventKey, Position)> = decoded
+        .dead_letters
+        .iter()
+        .filter_map(|letter| Some((EventKey::of(letter.rejection.event_id.as_ref()?), letter.position)))
+        .collect();
+    seen.forget(&refused)?;
     let keys: Vec<(EventKey, Position)> = valid.iter().map(|(event, stamp)| (event.id.key(), stamp.position)).collect();
     let mut builders: Vec<ContextBatchBuilder> =
         catalogue.indexed().map(|(index, _)| ContextBatchBuilder::new(catalogue, index)).collect();
@@ -130,7 +137,7 @@ pub(crate) fn message(catalogue: &Catalogue, position: u64, event: &serde_json::
 #[cfg(test)]
 mod tests {
     use ingest::SeenEvents;
-    use schemas::Catalogue;
+    use schemas::{Catalogue, Position};
     use serde_json::json;
 
     use super::{decode, message};
@@ -139,7 +146,7 @@ mod tests {
     fn a_subject_that_says_otherwise_than_the_body_makes_a_dead_letter() {
         let catalogue = Catalogue::embedded().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let seen = SeenEvents::open(folder.path(), "log").unwrap();
+        let seen = SeenEvents::open(folder.path(), "log", Position::new(u64::MAX)).unwrap();
         let event = json!({
             "eventId": "e-1", "eventType": "PriceSet", "timestamp": "2026-11-02T08:30:00Z", "aggregateId": "lst.1",
             "data": {"listingId": "lst.1", "price": 9}

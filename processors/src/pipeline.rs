@@ -13,7 +13,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use datafusion::error::DataFusionError;
 use futures::TryStreamExt;
-use ingest::{Backoff, DeadLetters, Log, LogError, LogReader, SeenError, SeenEvents};
+use ingest::{Backoff, DeadLetters, Log, LogError, LogReader, RawMessage, SeenError, SeenEvents};
 use lake::{Lake, LakeConfig, LakeError, LakeView, SqlError, SqlSession, ledger::Closing};
 use schemas::{Catalogue, Position};
 use search_index::ListingSnapshot;
@@ -39,6 +39,8 @@ const STAGE_QUEUE: usize = 2;
 const MAX_PENDING_ENTITIES: usize = 20_000;
 /// How long the index may hold back a commit while more rows are waiting.
 const MAX_COMMIT_DELAY: Duration = Duration::from_millis(500);
+/// Tries of decoding before the process ends. Its messages are in the log.
+const MAX_DECODE_TRIES: u32 = 5;
 /// How often the log is looked at for what must not happen to it.
 const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(2);
 
@@ -116,16 +118,27 @@ impl Pipeline {
     ) -> Result<Self, PipelineError> {
         let root = folder_url(&config.lake)?;
         let mut lake = Lake::open(&root, Arc::clone(&catalogue), config.flush).await?;
-        log.prepare(lake.position()).await?;
+        log.prepare(lake.highest_position()).await?;
         let state = log.look().await?;
         state.check_continues(lake.position(), lake.log(), config.accept_loss)?;
+        if state.last < lake.highest_position() {
+            return Err(LogError::Behind { log: state.last, lake: lake.highest_position() }.into());
+        }
         lake.set_log(state.identity);
+        if state.before_first > lake.position() {
+            tracing::warn!(
+                from = lake.position().get(),
+                to = state.before_first.get(),
+                "going on after the loss of events"
+            );
+            lake.append([], state.before_first, None)?;
+        }
         tracing::info!(position = lake.position().get(), "opened the lake");
-        let seen = Arc::new(SeenEvents::open(&config.seen, &state.identity.to_string())?);
+        let seen = Arc::new(SeenEvents::open(&config.seen, &state.identity.to_string(), state.last)?);
         fill_seen(&seen, &lake).await?;
 
         let sql = SqlSession::new(queries)?;
-        let log_end = state.last;
+        let log_end = log.last_message().await?;
         let view = Arc::new(lake.view());
         let listings = open_listings(&config.index, &catalogue, &sql, &view, log_end).await?;
 
@@ -313,8 +326,7 @@ async fn read(
             () = stop.cancelled() => return Ok(()),
             messages = reader.next() => messages,
         };
-        let (catalogue, seen) = (Arc::clone(&catalogue), Arc::clone(&seen));
-        let decoded = tokio::task::spawn_blocking(move || decode(&catalogue, &seen, messages)).await??;
+        let decoded = decode_patiently(&catalogue, &seen, messages).await?;
         metrics::counter!("pipeline_events_total").increment(decoded.events as u64);
         metrics::counter!("pipeline_duplicates_total").increment(decoded.duplicates as u64);
         metrics::counter!("pipeline_dead_letters_total").increment(decoded.dead_letters.len() as u64);
@@ -330,6 +342,29 @@ async fn read(
             return Ok(());
         }
     }
+}
+
+/// Decode on a thread for such work. What fails for a while is tried again; a store of seen events that stays unreadable
+/// is deleted, to be filled from the lake by the next start.
+async fn decode_patiently(
+    catalogue: &Arc<Catalogue>,
+    seen: &Arc<SeenEvents>,
+    messages: Vec<RawMessage>,
+) -> Result<Decoded, PipelineError> {
+    let mut backoff = Backoff::default();
+    for _ in 1..MAX_DECODE_TRIES {
+        let (catalogue, seen, messages) = (Arc::clone(catalogue), Arc::clone(seen), messages.clone());
+        match tokio::task::spawn_blocking(move || decode(&catalogue, &seen, messages)).await? {
+            Ok(decoded) => return Ok(decoded),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot decode; trying again"),
+        }
+        tokio::time::sleep(backoff.next_pause()).await;
+    }
+    let last = decode(catalogue, seen, messages);
+    if let Err(DecodeError::Seen(_)) = &last {
+        seen.discard()?;
+    }
+    Ok(last?)
 }
 
 /// The way to the board.

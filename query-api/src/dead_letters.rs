@@ -13,13 +13,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use ingest::publisher::{MAX_BATCH, Outcome, Outgoing};
+use ingest::{
+    publisher::{Outcome, Outgoing},
+    topology::subject_context,
+};
 use lake::{
     LakeView, SqlError,
     ledger::{Closing, Decision},
     letters::{Letter, LetterFilter, Page},
 };
-use schemas::{Position, field_type::format_timestamp};
+use schemas::{Position, Rejection, RejectionCode, field_type::format_timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -32,6 +35,8 @@ use crate::{
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
+/// Letters retried at once: each may have a megabyte.
+const RETRIED_AT_ONCE: usize = 100;
 /// Still refused letters told one by one; all are counted.
 const MAX_TOLD: usize = 1_000;
 const STATUSES: [&str; 3] = ["open", "retried", "dropped"];
@@ -56,7 +61,7 @@ pub(crate) async fn list(
     let before = parameters.parsed("before", "a position")?.map_or(Position::from_i64(i64::MAX), Position::new);
     let filter = LetterFilter { status, reason: parameters.text("reason")?.map(str::to_owned), positions: Vec::new() };
     let view = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.lake).await?;
-    let letters = api.pipeline.sql.letters(&view, &filter, Page::Before(before, limit)).await.map_err(failed)?;
+    let letters = api.pipeline.sql.letters(&view, &filter, Page::Before(before, limit), false).await.map_err(failed)?;
     let counts = api.pipeline.sql.letter_counts(&view).await.map_err(failed)?;
     let counts = counts.iter().map(|it| json!({"reason": it.reason, "status": it.status, "count": it.count}));
     let counts: Vec<Value> = counts.collect();
@@ -75,7 +80,8 @@ pub(crate) async fn get(
         position.map_err(|_| Problem::not_found("A dead letter is named by its position, a number."))?;
     let view = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.lake).await?;
     let filter = LetterFilter { positions: vec![Position::new(position)], ..LetterFilter::default() };
-    let found = api.pipeline.sql.letters(&view, &filter, Page::After(Position::START, 1)).await.map_err(failed)?;
+    let found =
+        api.pipeline.sql.letters(&view, &filter, Page::After(Position::START, 1), true).await.map_err(failed)?;
     let Some(letter) = found.first() else {
         return Err(Problem::not_found(format!(
             "Position {position} is no dead letter. GET /v1/dead-letters lists them."
@@ -98,7 +104,7 @@ fn summary(letter: &Letter) -> Value {
         "field": letter.field,
         "event_id": letter.event_id,
         "subject": letter.subject,
-        "payload_bytes": letter.payload.len(),
+        "payload_bytes": letter.payload_bytes,
         "status": letter.status,
         "closed_at": letter.closed_at.map(format_timestamp),
         "closed_by": letter.closed_by,
@@ -153,13 +159,14 @@ pub(crate) async fn retry(
 ) -> Result<Response, Problem> {
     let choice = Choice::read(body)?;
     let mut tally = Tally::default();
-    let mut pages = OpenLetters::begin(&api, choice.filter()).await?;
+    let mut pages = OpenLetters::begin(&api, choice.filter(), true).await?;
     while let Some(letters) = pages.next(&api).await? {
         let mut good: Vec<(Position, Outgoing)> = Vec::new();
         for letter in letters {
-            match api.intake.check(Bytes::from(letter.payload), (api.now)()) {
-                Ok((outgoing, _)) => good.push((letter.position, outgoing)),
-                Err(rejection) => tally.refuse(letter.position, &rejection),
+            let position = letter.position;
+            match check(&api, letter, !choice.positions.is_empty()) {
+                Ok(outgoing) => good.push((position, outgoing)),
+                Err(rejection) => tally.refuse(position, &rejection),
             }
         }
         let (positions, outgoing): (Vec<_>, Vec<_>) = good.into_iter().unzip();
@@ -171,11 +178,13 @@ pub(crate) async fn retry(
             Problem::unavailable("log_unavailable", "The log did not acknowledge the events. Retry them again.")
         })?;
         let closed_at = (api.now)();
-        let closings = positions.iter().zip(&outcomes).map(|(position, outcome)| {
+        let closings = positions.iter().zip(&outcomes).filter_map(|(position, outcome)| {
             let (Outcome::Accepted(retried_as) | Outcome::Duplicate(retried_as)) = *outcome;
             tally.position = tally.position.max(Some(retried_as.get()));
             let decision = Decision::Retried(retried_as);
-            Closing { position: *position, decision, closed_at, closed_by: choice.by() }
+            // A letter is never its own retry.
+            let closing = Closing { position: *position, decision, closed_at, closed_by: choice.by() };
+            (retried_as != *position).then_some(closing)
         });
         close(&api, closings.collect()).await?;
         tally.count(&outcomes);
@@ -195,7 +204,7 @@ pub(crate) async fn drop(
 ) -> Result<Response, Problem> {
     let choice = Choice::read(body)?;
     let mut dropped = 0;
-    let mut pages = OpenLetters::begin(&api, choice.filter()).await?;
+    let mut pages = OpenLetters::begin(&api, choice.filter(), false).await?;
     while let Some(letters) = pages.next(&api).await? {
         let closed_at = (api.now)();
         let closings = letters.iter().map(|letter| Closing {
@@ -210,6 +219,20 @@ pub(crate) async fn drop(
     Ok(Json(json!({"dropped": dropped})).into_response())
 }
 
+/// What a letter is published as. One that somebody named by its position may say otherwise than its subject.
+fn check(api: &Api, letter: Letter, named: bool) -> Result<Outgoing, Rejection> {
+    let context = if named { None } else { subject_context(&letter.subject) };
+    let (outgoing, _) = api.intake.check(Bytes::from(letter.payload), context, (api.now)())?;
+    if named || outgoing.subject == letter.subject {
+        return Ok(outgoing);
+    }
+    let text = format!(
+        "the subject was {} and the body says {}; retry it by its position if the body is right",
+        letter.subject, outgoing.subject
+    );
+    Err(Rejection::new(RejectionCode::SubjectMismatch, text))
+}
+
 async fn close(api: &Api, closings: Vec<Closing>) -> Result<usize, Problem> {
     api.pipeline.close_dead_letters(closings).await.map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "dead letters were not closed");
@@ -221,18 +244,21 @@ async fn close(api: &Api, closings: Vec<Closing>) -> Result<usize, Problem> {
 struct OpenLetters {
     view: Arc<LakeView>,
     filter: LetterFilter,
+    /// Whether their bytes are needed.
+    with_bytes: bool,
     last: Position,
 }
 
 impl OpenLetters {
-    async fn begin(api: &Api, filter: LetterFilter) -> Result<Self, Problem> {
+    async fn begin(api: &Api, filter: LetterFilter, with_bytes: bool) -> Result<Self, Problem> {
         let view = Freshness::of(&Parameters::default(), &HeaderMap::new())?.wait(&api.pipeline.lake).await?;
-        Ok(Self { view, filter, last: Position::START })
+        Ok(Self { view, filter, with_bytes, last: Position::START })
     }
 
     async fn next(&mut self, api: &Api) -> Result<Option<Vec<Letter>>, Problem> {
-        let page = Page::After(self.last, MAX_BATCH);
-        let letters = api.pipeline.sql.letters(&self.view, &self.filter, page).await.map_err(failed)?;
+        let page = Page::After(self.last, if self.with_bytes { RETRIED_AT_ONCE } else { MAX_LIMIT });
+        let letters =
+            api.pipeline.sql.letters(&self.view, &self.filter, page, self.with_bytes).await.map_err(failed)?;
         let Some(last) = letters.last() else { return Ok(None) };
         self.last = last.position;
         Ok(Some(letters))
@@ -250,7 +276,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn refuse(&mut self, position: Position, rejection: &schemas::Rejection) {
+    fn refuse(&mut self, position: Position, rejection: &Rejection) {
         self.still_refused += 1;
         if self.told.len() < MAX_TOLD {
             let mut told = Map::new();

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use ingest::{
     IntakeError, IntakeReport, Interrupted,
     encoding::{Encoding, Reader},
-    intake::BodyForm,
+    intake::{BodyForm, MAX_PAUSE},
     publisher::PublishError,
 };
 use schemas::{MAX_EVENT_BYTES, envelope};
@@ -72,8 +72,8 @@ async fn binary_mode(headers: &HeaderMap, body: Reader) -> Result<Reader, Proble
     if !named.iter().any(|(name, _)| name.strip_prefix(envelope::BINARY_PREFIX) == Some("specversion")) {
         return Ok(body);
     }
-    let whole = to_bytes(Body::from_stream(tokio_util::io::ReaderStream::new(body)), MAX_EVENT_BYTES).await;
-    let whole = whole.map_err(|_| {
+    let whole = to_bytes(Body::from_stream(tokio_util::io::ReaderStream::new(body)), MAX_EVENT_BYTES);
+    let whole = tokio::time::timeout(MAX_PAUSE, whole).await.ok().and_then(Result::ok).ok_or_else(|| {
         let detail = format!("A CloudEvent in binary mode has at most {MAX_EVENT_BYTES} bytes, and arrives whole.");
         Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
     })?;

@@ -230,8 +230,23 @@ impl Catalogue {
                 }
             }
             catalogue.contexts.push(context);
+            catalogue.check_aliases(file, index)?;
         }
         Ok(catalogue)
+    }
+
+    /// An alias names one event, whatever else is in the catalogue.
+    fn check_aliases(&self, file: &str, context: ContextIndex) -> Result<(), CatalogueError> {
+        let last = self.context_at(context);
+        let mut names = self.events().flat_map(|(_, event)| event.aliases.iter());
+        match names.find(|alias| self.candidates(alias).len() > 1) {
+            None => Ok(()),
+            Some(alias) => {
+                let owner = last.events.iter().find(|event| event.aliases.contains(alias));
+                let event = owner.map_or_else(|| last.name.clone(), |event| event.name.clone());
+                Err(CatalogueError::Alias { file: file.to_owned(), event, alias: alias.clone() })
+            }
+        }
     }
 
     #[must_use]

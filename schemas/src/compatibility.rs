@@ -6,6 +6,7 @@ use crate::{
     Catalogue, Context, EventDefinition,
     catalogue::Column,
     field_type::FieldType,
+    limits::Limits,
     versions::{Step, steps_from},
 };
 
@@ -25,6 +26,7 @@ pub enum Change {
     FieldRetyped { field: String, from: FieldType, to: FieldType },
     FieldRequired { field: String },
     ValueRemoved { field: String, value: String },
+    LimitTightened { field: String, limits: String },
     VersionLowered { from: String, to: String },
 }
 
@@ -46,6 +48,12 @@ impl fmt::Display for Breaking {
             }
             Change::ValueRemoved { field, value } => {
                 write!(f, "{event}: field {field} no longer allows {value:?} without a step; add a convert")
+            }
+            Change::LimitTightened { field, limits } => {
+                write!(
+                    f,
+                    "{event}: field {field} is {limits} now, which not all values were; loosen it, or add a convert"
+                )
             }
             Change::VersionLowered { from, to } => write!(f, "{event}: the version went back from {from} to {to}"),
         }
@@ -96,7 +104,12 @@ fn event_changes(
                 let (from, to) = (column.kind, now.kind);
                 changes.push(Change::FieldRetyped { field: name.clone(), from, to });
             }
-            Some((now, _)) => changes.extend(removed_values(column, now)),
+            Some((now, _)) => {
+                changes.extend(removed_values(column, now));
+                if is_tighter(&column.limits, &now.limits) {
+                    changes.push(Change::LimitTightened { field: name.clone(), limits: now.limits.to_string() });
+                }
+            }
         }
     }
     for field in later.fields.iter().filter(|field| field.required) {
@@ -113,6 +126,19 @@ fn event_changes(
 fn find<'a>(context: &'a Context, definition: &EventDefinition, field: &str) -> Option<(&'a Column, bool)> {
     let mut fields = definition.fields.iter().map(|it| (&context.columns[it.column], it.required));
     fields.find(|(column, _)| column.field == field)
+}
+
+/// Whether limits exclude what the earlier ones allowed, single values aside.
+fn is_tighter(from: &Limits, to: &Limits) -> bool {
+    let raised = |from: Option<f64>, to: Option<f64>| to.is_some_and(|to| from.is_none_or(|from| to > from));
+    let lowered = |from: Option<f64>, to: Option<f64>| to.is_some_and(|to| from.is_none_or(|from| to < from));
+    // `above` a bound excludes the bound itself, which `min` does not.
+    let least = |limits: &Limits| limits.min.or(limits.above);
+    raised(least(from), to.min)
+        || raised(least(from), to.above)
+        || (to.above.is_some() && from.above.is_none() && from.min == to.above)
+        || lowered(from.max, to.max)
+        || (from.values.is_empty() && !to.values.is_empty())
 }
 
 fn removed_values(from: &Column, to: &Column) -> Vec<Change> {
@@ -168,6 +194,18 @@ optional = ['gear', 'note']
                 "telemetry.SpeedMeasured: field gear no longer allows \"D\" without a step; add a convert",
                 "telemetry.SpeedMeasured: field note is gone without a step; add one of rename, split or drop",
                 "telemetry.SpeedMeasured: field road is required now without a step; add a default, or make it optional",
+            ]
+        );
+        let tightened = BEFORE
+            .replace("meaning = 'Speed.'", "meaning = 'Speed.', min = 0, max = 300")
+            .replace("meaning = 'A note.'", "meaning = 'A note.', values = ['slow']");
+        assert_eq!(
+            changes(&tightened)?,
+            [
+                "telemetry.SpeedMeasured: field speed is at least 0 and at most 300 now, which not all values were; \
+                 loosen it, or add a convert",
+                "telemetry.SpeedMeasured: field note is one of slow now, which not all values were; loosen it, or add \
+                 a convert",
             ]
         );
         let stepped = format!(

@@ -14,7 +14,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::{Catalogue, Rejection, RejectionCode, catalogue::EventDefinition};
+use crate::{Catalogue, Rejection, RejectionCode, catalogue::EventDefinition, validation::quoted};
 
 /// What an envelope says of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,8 +235,11 @@ impl Envelope {
             return;
         }
         for (field, snake) in fields.filter(|(field, snake)| field != snake) {
-            if let Some(value) = data.remove(snake) {
-                data.entry(field.to_owned()).or_insert(value);
+            // Where both are there, the other stays, as something unknown.
+            if data.get(field).is_none_or(Value::is_null)
+                && let Some(value) = data.remove(snake)
+            {
+                data.insert(field.to_owned(), value);
             }
         }
     }
@@ -257,12 +260,12 @@ fn check_cloud_event(message: &mut Map<String, Value>) -> Result<(), Rejection> 
     let invalid = |field: &str, text: String| Rejection::at(RejectionCode::InvalidValue, field, text);
     let version = message.get("specversion").and_then(Value::as_str).unwrap_or_default();
     if version != "1.0" {
-        return Err(invalid("specversion", format!("specversion is \"1.0\", not {version:?}")));
+        return Err(invalid("specversion", format!("specversion is \"1.0\", not {}", quoted(version))));
     }
     if let Some(kind) = message.get("datacontenttype").and_then(Value::as_str)
         && !is_json(kind)
     {
-        return Err(invalid("datacontenttype", format!("data is application/json, not {kind}")));
+        return Err(invalid("datacontenttype", format!("data is application/json, not {}", quoted(kind))));
     }
     if let Some(encoded) = message.remove("data_base64") {
         let decoded = encoded.as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());

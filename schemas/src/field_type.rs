@@ -215,8 +215,10 @@ fn written_cents(text: &str) -> Option<i128> {
 pub fn parse_timestamp(text: &str) -> Option<i64> {
     /// 2200-01-01T00:00:00Z.
     const END: i64 = 7_258_118_400_000_000;
+    const DATE: &str = "2026-11-02";
     let micros = match DateTime::parse_from_rfc3339(text) {
         Ok(time) => time.timestamp_micros(),
+        Err(_) if text.len() != DATE.len() => return None,
         Err(_) => NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros(),
     };
     (0..END).contains(&micros).then_some(micros)
@@ -271,7 +273,7 @@ mod tests {
     fn times_keep_their_instant_and_dates_begin_at_midnight() {
         assert_eq!(parse_timestamp("1970-01-01T01:00:00.5+01:00"), Some(500_000));
         assert_eq!(parse_timestamp("2026-11-02").map(format_timestamp).as_deref(), Some("2026-11-02T00:00:00Z"));
-        for bad in ["yesterday", "2026-13-01", "0001-01-01T00:00:00Z", "2200-01-01T00:00:00Z", ""] {
+        for bad in ["yesterday", "2026-13-01", "2026-1-2", "0001-01-01T00:00:00Z", "2200-01-01T00:00:00Z", ""] {
             assert_eq!(parse_timestamp(bad), None, "{bad}");
         }
     }

@@ -60,11 +60,11 @@ pub struct Rejection {
 impl Rejection {
     #[must_use]
     pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
-        Self { code, field: None, event_id: None, message: message.into() }
+        Self { code, field: None, event_id: None, message: bounded(message.into()) }
     }
 
     pub(crate) fn at(code: RejectionCode, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code, field: Some(field.into()), event_id: None, message: message.into() }
+        Self { code, field: Some(field.into()), event_id: None, message: bounded(message.into()) }
     }
 
     /// An event over [`MAX_EVENT_BYTES`].
@@ -126,7 +126,8 @@ pub fn parse_event(catalogue: &Catalogue, bytes: &[u8], context: Option<&str>) -
         return Err(Rejection::new(RejectionCode::NotAnObject, message));
     };
     let envelope = Envelope::of(&object);
-    let event_id = object.get(envelope.name_of(Member::Id)).and_then(Value::as_str).map(str::to_owned);
+    let event_id = object.get(envelope.name_of(Member::Id)).and_then(Value::as_str).and_then(EventId::parse);
+    let event_id = event_id.map(|id| id.as_str().to_owned());
     check(catalogue, envelope, object, context).map_err(|rejection| Rejection { event_id, ..rejection })
 }
 
@@ -240,7 +241,8 @@ fn to_current_shape(
     let steps = || versions::steps_from(&definition.older, &version);
     let spellings: Vec<_> = steps().filter_map(|step| step.takes()).map(|field| (field, snake_case(field))).collect();
     envelope.canonical_fields(data, spellings.iter().map(|(field, snake)| (*field, snake.as_str())));
-    versions::upgrade(&definition.older, &version, data);
+    let kind_of = |field: &str| context.columns.iter().find(|column| column.field == field).map(|column| column.kind);
+    versions::upgrade(&definition.older, &version, data, &kind_of);
 }
 
 fn aggregate_of(definition: &EventDefinition, data: &Map<String, Value>) -> Option<String> {
@@ -380,8 +382,18 @@ fn describe(value: &Value) -> String {
     }
 }
 
+/// A message never repeats a megabyte of what it refuses.
+fn bounded(mut message: String) -> String {
+    const LONGEST: usize = 600;
+    if let Some((end, _)) = message.char_indices().nth(LONGEST) {
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
 /// Text in quotes, shortened: messages must not repeat a megabyte.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const SHOWN: usize = 60;
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{:?}…", &text[..end]),

@@ -126,29 +126,36 @@ impl Step {
         }
     }
 
-    /// Take the step. What a field has under its new name already is kept.
-    fn apply(&self, data: &mut Map<String, Value>) {
+    /// Take the step. What a field has under its new name already is kept; `null` is the same as absent.
+    fn apply(&self, data: &mut Map<String, Value>, kind_of: &dyn Fn(&str) -> Option<FieldType>) {
         match self {
             Self::Rename { rename, to } => {
-                if !data.contains_key(to)
+                if is_absent(data, to)
                     && let Some(value) = data.remove(rename)
                 {
                     data.insert(to.clone(), value);
                 }
             }
             Self::Default { default, value } => {
-                data.entry(default.clone()).or_insert_with(|| value.clone());
+                if is_absent(data, default) {
+                    data.insert(default.clone(), value.clone());
+                }
             }
             Self::Split { split, on, into } => {
                 if let Some(Value::String(text)) = data.get(split) {
                     let parts: Vec<Value> = text.splitn(into.len(), on.as_str()).map(Value::from).collect();
                     data.remove(split);
-                    data.extend(into.iter().cloned().zip(parts));
+                    for (field, part) in into.iter().zip(parts) {
+                        if is_absent(data, field) {
+                            data.insert(field.clone(), part);
+                        }
+                    }
                 }
             }
             Self::Multiply { convert, multiply } => {
-                let number = data.get(convert).and_then(Value::as_f64);
-                if let Some(product) = number.and_then(|number| rounded(number * multiply)) {
+                let number = data.get(convert).and_then(number);
+                let kind = kind_of(convert);
+                if let Some(product) = number.and_then(|number| rounded(number * multiply, kind)) {
                     data.insert(convert.clone(), product);
                 }
             }
@@ -171,10 +178,26 @@ impl Step {
 }
 
 /// Bring the payload of an older version to the current shape.
-pub(crate) fn upgrade(older: &[OlderVersion], from: &Version, data: &mut Map<String, Value>) {
+///
+/// `kind_of` says what type a field has in the current one.
+pub(crate) fn upgrade(
+    older: &[OlderVersion],
+    from: &Version,
+    data: &mut Map<String, Value>,
+    kind_of: &dyn Fn(&str) -> Option<FieldType>,
+) {
     for step in steps_from(older, from) {
-        step.apply(data);
+        step.apply(data, kind_of);
     }
+}
+
+fn is_absent(data: &Map<String, Value>, field: &str) -> bool {
+    data.get(field).is_none_or(Value::is_null)
+}
+
+/// A number, also when it is written as text, as amounts may be.
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 /// The steps from a version to the current one. A version between two that are declared has the shape of the earlier.
@@ -183,10 +206,15 @@ pub(crate) fn steps_from<'a>(older: &'a [OlderVersion], from: &Version) -> impl 
     older[first..].iter().flat_map(|version| &version.steps)
 }
 
-/// A product to six decimals, whole when it is whole: conversions of units carry no more.
-fn rounded(number: f64) -> Option<Value> {
-    const DECIMALS: f64 = 1e6;
-    let rounded = (number * DECIMALS).round() / DECIMALS;
+/// A product as its field takes it: whole for an integer, cents for money, six decimals for anything else, as
+/// conversions of units carry no more.
+fn rounded(number: f64, kind: Option<FieldType>) -> Option<Value> {
+    let decimals = match kind {
+        Some(FieldType::Integer) => 1.0,
+        Some(FieldType::Money) => 1e2,
+        _ => 1e6,
+    };
+    let rounded = (number * decimals).round() / decimals;
     #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2^53")]
     let whole = (rounded.fract() == 0.0 && rounded.abs() < 9e15).then_some(rounded as i64);
     match whole {
@@ -215,6 +243,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{OlderVersion, Step, Version, upgrade};
+    use crate::field_type::FieldType;
 
     fn older(version: &str, steps: Value) -> Option<OlderVersion> {
         let steps: Vec<Step> = serde_json::from_value(steps).ok()?;
@@ -241,7 +270,11 @@ mod tests {
         assert_eq!(older.len(), 2);
         let upgraded = |version: &str, data: Value| {
             let (Some(version), Value::Object(mut data)) = (Version::parse(version), data) else { return Value::Null };
-            upgrade(&older, &version, &mut data);
+            upgrade(&older, &version, &mut data, &|field| match field {
+                "km" => Some(FieldType::Integer),
+                "price" => Some(FieldType::Money),
+                _ => None,
+            });
             Value::Object(data)
         };
         let first = json!({"miles": 1000, "name": "Ada King Lovelace", "grade": 1, "paid": "true", "color": "red"});
@@ -253,6 +286,22 @@ mod tests {
             upgraded("1.5", json!({"miles": 10, "distance": 7})),
             json!({"miles": 10, "distance": 11.265408, "currency": "CAD"})
         );
+    }
+
+    #[test]
+    fn a_product_is_what_its_field_takes_and_null_is_absent() {
+        let steps = json!([{"convert": "km", "multiply": 1.609344}, {"convert": "price", "multiply": 0.01},
+                           {"rename": "colour", "to": "color"}, {"default": "grade", "value": "good"}]);
+        let older: Vec<_> = older("1", steps).into_iter().collect();
+        let kind_of = |field: &str| match field {
+            "km" => Some(FieldType::Integer),
+            "price" => Some(FieldType::Money),
+            _ => None,
+        };
+        let data = json!({"km": 1000, "price": "1999950", "colour": "red", "color": null, "grade": null});
+        let Value::Object(mut data) = data else { return };
+        upgrade(&older, &Version::default(), &mut data, &kind_of);
+        assert_eq!(Value::Object(data), json!({"km": 1609, "price": 19999.5, "color": "red", "grade": "good"}));
     }
 
     #[test]

@@ -47,43 +47,60 @@ struct Done {
 #[derive(Debug)]
 pub(crate) struct ProgressFile {
     path: PathBuf,
-    done: BTreeMap<String, Done>,
+    kept: Kept,
     saved: Instant,
+}
+
+/// What is kept between runs.
+#[derive(Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+struct Kept {
+    files: BTreeMap<String, Done>,
+    /// Events refused so far, by reason.
+    rejected: BTreeMap<String, u64>,
 }
 
 impl ProgressFile {
     /// What an earlier run left, or nothing.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let done = match fs::read(path) {
+        let kept = match fs::read(path) {
             Ok(text) => serde_json::from_slice(&text)
                 .with_context(|| format!("{} holds no progress of an ingest; choose another file", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Kept::default(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        Ok(Self { path: path.to_owned(), done, saved: Instant::now() })
+        Ok(Self { path: path.to_owned(), kept, saved: Instant::now() })
+    }
+
+    /// Whether an earlier run left something to go on from.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.kept.files.is_empty()
+    }
+
+    /// What earlier runs were refused, by reason.
+    pub(crate) const fn rejected(&self) -> &BTreeMap<String, u64> {
+        &self.kept.rejected
     }
 
     /// Events of a file that need not be sent again.
     pub(crate) fn done(&self, source: &Source) -> u64 {
-        let known = self.done.get(&source.path);
+        let known = self.kept.files.get(&source.path);
         let same = known.filter(|done| done.bytes == source.bytes && done.modified == source.modified);
         same.map_or(0, |done| done.events)
     }
 
-    pub(crate) fn reached(&mut self, source: &Source, events: u64) -> anyhow::Result<()> {
+    /// Keep how far a file is sent, and what all of them were refused; whether it is time to save that.
+    pub(crate) fn reached(&mut self, source: &Source, events: u64, rejected: &BTreeMap<String, u64>) -> bool {
         let done = Done { bytes: source.bytes, modified: source.modified, events };
-        self.done.insert(source.path.clone(), done);
-        if self.saved.elapsed() >= SAVE_EVERY {
-            self.save()?;
-        }
-        Ok(())
+        self.kept.files.insert(source.path.clone(), done);
+        self.kept.rejected.clone_from(rejected);
+        self.saved.elapsed() >= SAVE_EVERY
     }
 
     /// Write it so that a crash leaves the old or the new, never half.
     pub(crate) fn save(&mut self) -> anyhow::Result<()> {
         let failed = || format!("cannot write {}", self.path.display());
         let new = self.path.with_extension("new");
-        fs::write(&new, serde_json::to_vec_pretty(&self.done)?).with_context(failed)?;
+        fs::write(&new, serde_json::to_vec_pretty(&self.kept)?).with_context(failed)?;
         fs::rename(&new, &self.path).with_context(failed)?;
         self.saved = Instant::now();
         Ok(())
@@ -102,6 +119,8 @@ impl ProgressFile {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::{ProgressFile, Source};
 
     #[test]
@@ -111,10 +130,11 @@ mod tests {
         let (events, progress) = (folder.join("events.ndjson"), folder.join("progress.json"));
         std::fs::write(&events, "{}\n")?;
         let mut file = ProgressFile::open(&progress)?;
-        file.reached(&Source::of(&events), 7)?;
+        let refused = BTreeMap::from([("invalid_json".to_owned(), 2)]);
+        file.reached(&Source::of(&events), 7, &refused);
         file.save()?;
         let mut again = ProgressFile::open(&progress)?;
-        assert_eq!(again.done(&Source::of(&events)), 7);
+        assert_eq!((again.done(&Source::of(&events)), again.rejected(), again.goes_on()), (7, &refused, true));
         std::fs::write(&events, "{}\n{}\n")?;
         assert_eq!(again.done(&Source::of(&events)), 0);
         again.remove()?;

@@ -17,8 +17,11 @@ pub(crate) struct RejectedFile {
 }
 
 impl RejectedFile {
-    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    /// A new file; or, when a run goes on, the end of the one there is.
+    pub(crate) fn open(path: &Path, goes_on: bool) -> anyhow::Result<Self> {
+        let mut options = File::options();
+        options.create(true).append(goes_on).write(true).truncate(!goes_on);
+        let file = options.open(path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { path: path.to_owned(), output: BufWriter::new(file) })
     }
 
@@ -40,7 +43,7 @@ impl RejectedFile {
         writeln!(self.output, "{refused}").with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
         self.output.flush().with_context(|| format!("cannot write {}", self.path.display()))
     }
 }

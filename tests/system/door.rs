@@ -107,6 +107,8 @@ async fn garbage_is_refused_item_by_item_and_the_good_events_around_it_are_taken
         ),
         (format!("{{\"x\":\"{}\"}}", "x".repeat(10 << 20)), "event_too_large", None),
         ("\u{0}\u{fffd}".to_owned(), "invalid_json", None),
+        // What is refused is not repeated in the reason, nor in a header.
+        (format!("{{\"specversion\":\"{}\"}}", "9".repeat(600_000)), "invalid_value", Some("specversion")),
     ];
     let mut lines = vec![good("good-0").to_string()];
     for (number, (text, _, _)) in garbage.iter().enumerate() {

@@ -285,6 +285,16 @@ async fn a_recreated_log_is_refused_and_a_deleted_one_goes_on_after_the_lake() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_sync_every_write_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start_with("sync_interval: \"1m\"").await;
+    let refused = up_refused(&nats, folder.path(), &["--nats-monitor", &nats.monitor()]);
+    assert!(refused.contains("sync_interval: always"), "{refused}");
+    let nats = Nats::start().await;
+    drop(Forecourt::start_with(&nats, folder.path(), &["--nats-monitor", &nats.monitor()]).await);
+}
+
+#[tokio::test]
 async fn a_backfill_reads_many_files_tells_what_it_refuses_and_goes_on_where_it_was_interrupted() {
     let folder = tempfile::tempdir().unwrap();
     let nats = Nats::start().await;
@@ -321,11 +331,15 @@ async fn a_backfill_reads_many_files_tells_what_it_refuses_and_goes_on_where_it_
     // As an interrupted run leaves it: what it had acknowledged is not sent again.
     let metadata = gz.metadata().unwrap();
     let modified = metadata.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
-    let done = json!({gz.to_str().unwrap(): {"bytes": metadata.len(), "modified": modified, "events": 8_000}});
+    let files = json!({gz.to_str().unwrap(): {"bytes": metadata.len(), "modified": modified, "events": 8_000}});
+    let done = json!({"files": files, "rejected": {"invalid_value": 80}});
     std::fs::write(&resume, done.to_string()).unwrap();
     let table = String::from_utf8(run().stdout).unwrap();
     assert_eq!((counted(&table, "accepted"), counted(&table, "done before")), (0, 8_000));
     assert_eq!(counted(&table, "duplicates"), 17_822 - 7_920);
+    // What the interrupted run was refused is still told, and its file goes on.
+    assert_eq!(counted(&table, "rejected: invalid_value"), 180);
+    assert_eq!(std::fs::read_to_string(&rejected).unwrap().lines().count(), 181 + 101);
 }
 
 #[test]

@@ -45,15 +45,29 @@ fn nats_binary() -> PathBuf {
 /// A `nats-server` of a test's own. Killed when dropped.
 pub(crate) struct Nats {
     port: u16,
+    /// Where it answers HTTP.
+    monitor: u16,
+    /// Its jetstream block's setting, as an operator writes it.
+    sync: &'static str,
     folder: TempDir,
     child: Option<Child>,
 }
 
 impl Nats {
     pub(crate) async fn start() -> Self {
-        let mut nats = Self { port: free_port(), folder: tempfile::tempdir().unwrap(), child: None };
+        Self::start_with("sync_interval: always").await
+    }
+
+    /// With another `sync_interval` than an acknowledgement needs.
+    pub(crate) async fn start_with(sync: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut nats = Self { port: free_port(), monitor: free_port(), sync, folder, child: None };
         nats.restart().await;
         nats
+    }
+
+    pub(crate) fn monitor(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
     }
 
     /// Start it again on the same store and port.
@@ -61,8 +75,9 @@ impl Nats {
         let config = self.folder.path().join("nats.conf");
         let store = self.folder.path().join("store");
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nmax_payload: 16777216\njetstream {{ store_dir: {store:?}, sync_interval: always }}\n",
-            self.port
+            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nmax_payload: 16777216\n\
+             jetstream {{ store_dir: {store:?}, {} }}\n",
+            self.port, self.monitor, self.sync
         );
         std::fs::write(&config, text).unwrap();
         let started =

@@ -19,7 +19,11 @@ use crate::{
 };
 
 /// Schemas of SQL that are not contexts.
-const RESERVED: [&str; 7] = ["lake", "system", "current", "kpi", "information_schema", "dead_letters", "duplicates"];
+const RESERVED: [&str; 8] =
+    ["lake", "system", "current", "kpi", "information_schema", "dead_letters", "dead_letter_closings", "duplicates"];
+
+/// When an example happens, in microseconds since 1970, UTC: 2026.
+const EXAMPLE_TIME: i64 = 1_793_608_200_000_000;
 
 /// A catalogue that cannot be used. Fix the file and start again.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,8 @@ pub enum CatalogueError {
     },
     #[error("context {context} is defined twice: again in {file}")]
     Repeated { context: String, file: String },
+    #[error("{file}: alias {alias} of event {event} is another name already; choose another")]
+    Alias { file: String, event: String, alias: String },
 }
 
 /// What is wrong in a catalogue file.
@@ -54,6 +60,8 @@ pub enum Problem {
     SameColumn(String, String),
     #[error("field {field}: {problem}")]
     Limits { field: String, problem: LimitsProblem },
+    #[error("field {field}: its example {example} is not {expected}")]
+    Example { field: String, example: String, expected: String },
     #[error("event {event}: field {field} is not in [fields]")]
     UnknownField { event: String, field: String },
     #[error("event {event}: field {field} is named twice")]
@@ -194,6 +202,9 @@ fn read_columns(fields: DeTable<'_>) -> Result<Vec<Column>, Fault> {
         if let Err(problem) = limits.check_type(entry.r#type) {
             return Err(Fault { at, problem: Problem::Limits { field, problem } });
         }
+        if let Some(example) = &entry.example {
+            check_example(&field, example, entry.r#type, &limits).map_err(|problem| Fault { at, problem })?;
+        }
         columns.push(Column {
             field,
             snake,
@@ -207,6 +218,16 @@ fn read_columns(fields: DeTable<'_>) -> Result<Vec<Column>, Fault> {
         });
     }
     Ok(columns)
+}
+
+fn check_example(field: &str, example: &Value, kind: FieldType, limits: &Limits) -> Result<(), Problem> {
+    let wrong =
+        |expected: String| Err(Problem::Example { field: field.to_owned(), example: example.to_string(), expected });
+    match kind.cell(example) {
+        None => wrong(kind.expects().to_owned()),
+        Some(cell) if !limits.allow(&cell, EXAMPLE_TIME) => wrong(limits.to_string()),
+        Some(_) => Ok(()),
+    }
 }
 
 fn read_events(

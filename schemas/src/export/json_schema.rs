@@ -54,8 +54,8 @@ fn schema(context: &Context, definition: &EventDefinition, version: &Version) ->
             "eventVersion": event_version(version, current),
             "timestamp": time("When it happened."),
             "aggregateType": {"type": ["string", "null"], "description": format!("{} unless given.", definition.aggregate)},
-            "aggregateId": {"type": ["string", "null"], "description": "What it happened to."},
-            "tenantId": {"type": ["string", "null"], "description": "Whose marketplace; main unless given."},
+            "aggregateId": {"type": ["string", "null"], "minLength": 1, "description": "What it happened to."},
+            "tenantId": {"type": ["string", "null"], "minLength": 1, "description": "Whose marketplace; main unless given."},
             "correlationId": {"type": ["string", "null"]},
             "causationId": {"type": ["string", "null"], "description": "The id of the event that led to this one."},
             "source": {"type": ["string", "null"], "description": "What produced it."},
@@ -66,6 +66,18 @@ fn schema(context: &Context, definition: &EventDefinition, version: &Version) ->
         "x-delivery": definition.delivery.as_str(),
         "x-audit": definition.audit,
     });
+    match &definition.key {
+        None => schema["properties"]["aggregateId"]["type"] = "string".into(),
+        Some(key)
+            if !schema["properties"]["data"]["required"].as_array().is_some_and(|it| it.contains(&json!(key))) =>
+        {
+            let text = json!({"type": "string", "minLength": 1});
+            let own = json!({"required": ["aggregateId"], "properties": {"aggregateId": text}});
+            let of_data = json!({"properties": {"data": {"required": [key], "properties": {key: text}}}});
+            schema["anyOf"] = json!([own, of_data]);
+        }
+        Some(_) => {}
+    }
     if let Some(person) = &definition.person {
         schema["x-person"] = person.as_str().into();
     }
@@ -136,7 +148,7 @@ fn take_back(step: &Step, properties: &mut Map<String, Value>, required: &mut Ve
             properties.insert(split.clone(), json!({"type": ["string", "null"]}));
         }
         Step::Multiply { convert, .. } => {
-            properties.insert(convert.clone(), json!({"type": ["number", "null"]}));
+            properties.insert(convert.clone(), json!({"type": ["number", "string", "null"]}));
         }
         Step::Values { convert, .. } | Step::Retype { convert, .. } => {
             properties.insert(convert.clone(), json!({}));
@@ -151,6 +163,9 @@ fn take_back(step: &Step, properties: &mut Map<String, Value>, required: &mut Ve
 #[must_use]
 pub fn property(column: &Column, required: bool) -> Value {
     let mut schema = of_type(column.kind);
+    if required && column.kind == FieldType::Json {
+        schema["not"] = json!({"type": "null"});
+    }
     limit(&mut schema, &column.limits);
     if !required {
         match schema.get_mut("type") {

@@ -115,6 +115,65 @@ fn nothing_an_event_says_is_lost_in_its_columns() -> Result<(), Box<dyn std::err
     Ok(())
 }
 
+#[test]
+fn an_older_version_is_stored_in_the_current_shape_and_a_newer_one_keeps_what_is_unknown()
+-> Result<(), Box<dyn std::error::Error>> {
+    let catalogue = catalogue()?;
+    let earned = |version: &str, points: &str, more: Value| {
+        let mut event = json!({
+            "eventId": "p-1", "eventType": "loyalty.points.earned", "version": version, "businessId": "b",
+            "timestamp": "2025-11-07T15:30:00Z", "aggregateId": "enrollment-1",
+            "data": {"customerId": "c", "programId": "p", "totalPoints": 250, "transactionId": "t",
+                     "referenceType": "PURCHASE", "referenceId": "o"}
+        });
+        event["data"][points] = json!(50);
+        if let (Some(data), Some(more)) = (event["data"].as_object_mut(), more.as_object()) {
+            data.extend(more.clone());
+        }
+        parse_event(&catalogue, event.to_string().as_bytes(), None)
+    };
+    let current = earned("2.0", "pointsEarned", json!({}))?;
+    let older = earned("1.0", "points", json!({}))?;
+    assert_eq!((older.version.as_str(), &older.cells, &older.extra), ("1.0", &current.cells, &None));
+    // Without the older version the field is unknown, and the one that is required is missing.
+    let refused = earned("2.0", "points", json!({})).err().and_then(|refused| refused.field);
+    assert_eq!(refused.as_deref(), Some("data.pointsEarned"));
+    let newer = earned("3.0", "pointsEarned", json!({"multiplier": 2}))?;
+    assert_eq!((newer.version.as_str(), &newer.cells), ("3.0", &current.cells));
+    assert_eq!(newer.extra.as_deref(), Some(r#"{"multiplier":2}"#));
+    Ok(())
+}
+
+#[test]
+fn values_out_of_their_limits_are_refused_with_what_is_expected_and_found() -> Result<(), CatalogueError> {
+    let catalogue = catalogue()?;
+    for (name, field, value, message) in [
+        ("PriceSet", "price", json!(0), "data.price is above 0, not 0"),
+        ("VehicleListingCreated", "mileage", json!(-1), "data.mileage is at least 0, not -1"),
+        (
+            "VehicleListingCreated",
+            "year",
+            json!(1885),
+            "data.year is a year from 1886 to 2 after the event's, not 1885",
+        ),
+        ("VehicleListingCreated", "latitude", json!(90.5), "data.latitude is at least -90 and at most 90, not 90.5"),
+        (
+            "CustomerEnrolled",
+            "enrollmentMethod",
+            json!("FORCED"),
+            "data.enrollmentMethod is one of MANUAL, AUTO, SELF, not \"FORCED\"",
+        ),
+    ] {
+        let (context, definition) =
+            catalogue.events().find(|(_, event)| event.name == name).map_or_else(|| panic!("no {name}"), |found| found);
+        let mut event = crate::examples::event(context, definition);
+        event["data"][field] = value;
+        let refused = parse_event(&catalogue, event.to_string().as_bytes(), None).map_err(|refused| refused.message);
+        assert_eq!(refused.err().as_deref(), Some(message));
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
