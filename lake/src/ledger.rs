@@ -122,6 +122,7 @@ pub(crate) static DEAD_LETTERS: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("event_id", DataType::Utf8, true),
         Field::new("subject", DataType::Utf8, false),
         Field::new("payload", DataType::Binary, false),
+        Field::new("payload_bytes", DataType::Int64, true),
     ]))
 });
 
@@ -154,11 +155,13 @@ pub fn duplicates_batch(rows: &[DuplicateRow]) -> Result<RecordBatch, ArrowError
 pub fn dead_letters_batch(rows: &[DeadLetterRow<'_>]) -> Result<RecordBatch, ArrowError> {
     let mut ingested_at = TimestampMicrosecondBuilder::new().with_timezone(UTC);
     let (mut position, mut payload) = (Int64Builder::new(), BinaryBuilder::new());
+    let mut payload_bytes = Int64Builder::new();
     let mut texts: [StringBuilder; 6] = Default::default();
     for row in rows {
         position.append_value(row.position.as_i64());
         ingested_at.append_value(row.ingested_at);
         payload.append_value(row.payload);
+        payload_bytes.append_option(i64::try_from(row.payload.len()).ok());
         let [stage, reason, message, field, event_id, subject] = &mut texts;
         stage.append_value(row.stage);
         reason.append_value(row.rejection.code.as_str());
@@ -170,5 +173,6 @@ pub fn dead_letters_batch(rows: &[DeadLetterRow<'_>]) -> Result<RecordBatch, Arr
     let mut columns: Vec<ArrayRef> = vec![Arc::new(position.finish()), Arc::new(ingested_at.finish())];
     columns.extend(texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
     columns.push(Arc::new(payload.finish()));
+    columns.push(Arc::new(payload_bytes.finish()));
     RecordBatch::try_new(DEAD_LETTERS.clone(), columns)
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{Array, AsArray, RecordBatch},
-        datatypes::{Int32Type, Int64Type, TimestampMicrosecondType},
+        datatypes::{Int64Type, TimestampMicrosecondType},
     },
     common::{Result, TableReference},
-    functions::expr_fn::octet_length,
     functions_aggregate::expr_fn::count,
     logical_expr::Expr,
     prelude::{DataFrame, col, lit},
@@ -86,7 +85,6 @@ impl SqlSession {
         let view = Arc::clone(view);
         let work = async move {
             let mut frame = session.letter_frame(&view, &filter).await?.filter(bound)?;
-            frame = frame.with_column("payload_bytes", octet_length(col("payload")))?;
             if !with_bytes {
                 frame = frame.drop_columns(&["payload"])?;
             }
@@ -134,11 +132,7 @@ fn text(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
 }
 
 fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<i64> {
-    let array = batch.column_by_name(name)?;
-    if let Some(array) = array.as_primitive_opt::<Int32Type>() {
-        return array.is_valid(row).then(|| i64::from(array.value(row)));
-    }
-    let array = array.as_primitive_opt::<Int64Type>()?;
+    let array = batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?;
     array.is_valid(row).then(|| array.value(row))
 }
 
