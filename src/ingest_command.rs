@@ -203,9 +203,9 @@ impl Sender {
                     self.summary.skipped += chunk.events() as u64;
                     continue;
                 }
-                let (client, url, end) = (self.client.clone(), self.url.clone(), begun);
+                let (client, url, bar, end) = (self.client.clone(), self.url.clone(), self.bar.clone(), begun);
                 in_flight.push_back(tokio::spawn(async move {
-                    let report = post(&client, &url, &chunk).await?;
+                    let report = post(&client, &url, &chunk, &bar).await?;
                     anyhow::Ok((chunk, end, report))
                 }));
             }
@@ -281,11 +281,12 @@ impl Sender {
     }
 }
 
-async fn post(client: &Client, url: &str, chunk: &Chunk) -> anyhow::Result<Report> {
+async fn post(client: &Client, url: &str, chunk: &Chunk, bar: &ProgressBar) -> anyhow::Result<Report> {
     if chunk.text.is_empty() {
         return Ok(Report { accepted: 0, duplicates: 0, rejected: Vec::new(), position: None });
     }
     let (deadline, mut backoff) = (Instant::now() + PATIENCE, Backoff::default());
+    let mut told = false;
     loop {
         let request = client.post(url).header(header::CONTENT_TYPE, "application/x-ndjson").body(chunk.text.clone());
         let problem = match request.send().await {
@@ -300,6 +301,10 @@ async fn post(client: &Client, url: &str, chunk: &Chunk) -> anyhow::Result<Repor
             Err(error) if error.is_connect() || error.is_request() || error.is_body() => error.to_string(),
             Err(error) => return Err(error).with_context(|| format!("cannot send to {url}")),
         };
+        if !told {
+            told = true;
+            bar.suspend(|| eprintln!("waiting for {url}: {problem}"));
+        }
         if Instant::now() > deadline {
             bail!("{url} does not take events: {problem}. Is `forecourt up` running? Sending the file again is safe");
         }

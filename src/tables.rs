@@ -1,14 +1,12 @@
 //! How tables look on a terminal.
 
-use comfy_table::{CellAlignment, Table, TableComponent, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, TableComponent, presets::NOTHING};
 
 /// An empty table: a line under the header, none between rows.
 pub(crate) fn table<T: ToString>(header: impl IntoIterator<Item = T>) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
-    for component in [TableComponent::HorizontalLines, TableComponent::TopBorder, TableComponent::BottomBorder] {
-        table.remove_style(component);
-    }
+    table.load_preset(NOTHING);
+    table.set_style(TableComponent::HeaderLines, '═').set_style(TableComponent::MiddleHeaderIntersections, '═');
     table.set_header(header.into_iter().map(|name| name.to_string()));
     table
 }

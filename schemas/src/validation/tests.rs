@@ -165,7 +165,7 @@ fn values_out_of_their_limits_are_refused_with_what_is_expected_and_found() -> R
         ),
     ] {
         let (context, definition) =
-            catalogue.events().find(|(_, event)| event.name == name).map_or_else(|| panic!("no {name}"), |found| found);
+            catalogue.events().find(|(_, event)| event.name == name).unwrap_or_else(|| panic!("no {name}"));
         let mut event = crate::examples::event(context, definition);
         event["data"][field] = value;
         let refused = parse_event(&catalogue, event.to_string().as_bytes(), None).map_err(|refused| refused.message);
