@@ -207,6 +207,51 @@ async fn sending_a_file_again_changes_nothing_and_says_so() {
     accounted_once(&forecourt, position).await;
 }
 
+/// A request whose body has begun and does not end.
+async fn unfinished(forecourt: &Forecourt, begun: &str) -> TcpStream {
+    let address = forecourt.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(format!("{head}{:x}\r\n{begun}\r\n", begun.len()).as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_to_come_back_and_one_that_breaks_off_loses_nothing() {
+    /// More than the door takes at once.
+    const REQUESTS: usize = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let forecourt = Forecourt::start(&nats, folder.path()).await;
+    let price = |id: usize| event(&format!("p-{id}"), "PriceSet", "lst-1", json!({"listingId": "lst-1", "price": 9}));
+    let mut open = Vec::new();
+    for id in 0..REQUESTS {
+        open.push(unfinished(&forecourt, &format!("{}\n", price(id))).await);
+    }
+    let refused = crate::support::eventually("a request too many", || async {
+        let answer = forecourt.client.post(format!("{}/v1/events", forecourt.url)).body(price(0).to_string()).send();
+        Some(answer.await.unwrap()).filter(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS)
+    })
+    .await;
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "busy");
+
+    // They break off. What came before is taken, or not; sent again, each is there once.
+    drop(open);
+    let all: Vec<String> = (0..REQUESTS).map(|id| price(id).to_string()).collect();
+    let position = crate::support::eventually("room again", || async {
+        let (status, report) = forecourt.publish(all.join("\n")).await;
+        (status == StatusCode::OK).then(|| {
+            let count = |name: &str| report[name].as_u64().unwrap();
+            assert_eq!(count("accepted") + count("duplicates"), REQUESTS as u64);
+            count("position")
+        })
+    })
+    .await;
+    let rows = forecourt.sql("SELECT count(*), count(DISTINCT event_id) FROM inventory.price_set", position).await;
+    assert_eq!(rows, [json!([REQUESTS, REQUESTS])]);
+}
+
 /// What the system answers, without what depends on when it was asked.
 pub(crate) async fn everything(forecourt: &Forecourt, position: u64) -> Value {
     let counts = forecourt

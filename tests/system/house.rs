@@ -18,8 +18,9 @@ const FLOORS: [(&str, u8); 9] = [
 ];
 
 /// Engines and the one crate that names each.
-const NAMED_BY: [(&str, &str); 5] = [
+const NAMED_BY: [(&str, &str); 6] = [
     ("async-nats", "ingest"),
+    ("lsm-tree", "ingest"),
     ("deltalake", "lake"),
     ("tantivy", "search-index"),
     ("axum", "query-api"),
