@@ -17,7 +17,13 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{Pipeline, PipelineConfig};
 use query_api::Api;
 use schemas::{Catalogue, Position};
-use tokio::{net::TcpListener, runtime::Runtime, signal::unix, task::JoinSet};
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
+use tokio::{
+    net::TcpListener,
+    runtime::{self, Handle, Runtime},
+    signal::unix,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -42,13 +48,28 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(&arguments.data)
         .with_context(|| format!("cannot use the data folder {}", arguments.data.display()))?;
     let _lock = lock(&arguments.data)?;
-    // Queries may be heavy: they have threads of their own, so that requests and the pipeline never wait for them.
-    let queries = Runtime::new().context("cannot start the query threads")?;
+    // Queries may be heavy: they have threads of their own, so that requests and the pipeline never wait for them. Both
+    // give way to the door: what is acknowledged comes first, and what is derived from it catches up.
+    let queries = giving_way("query").context("cannot start the query threads")?;
+    let pipeline = giving_way("pipeline").context("cannot start the pipeline's threads")?;
     let main = Runtime::new().context("cannot start")?;
-    let served = main.block_on(serve(arguments, metrics, queries.handle().clone()));
+    let served = main.block_on(serve(arguments, metrics, pipeline.handle().clone(), queries.handle().clone()));
     queries.shutdown_background();
+    pipeline.shutdown_timeout(DRAIN_WITHIN);
     main.shutdown_timeout(DRAIN_WITHIN);
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// A runtime whose threads, and those they start, run when the others leave them a core.
+fn giving_way(name: &str) -> io::Result<Runtime> {
+    /// Of 100: a nice value of 10.
+    const PRIORITY: u8 = 25;
+    let lower = || {
+        let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
+        // Where the system does not allow it, all are equal.
+        let _ = priority.map(set_current_thread_priority);
+    };
+    runtime::Builder::new_multi_thread().enable_all().thread_name(name).on_thread_start(lower).build()
 }
 
 /// Keep a second process off the folder, for as long as the file is open.
@@ -62,7 +83,7 @@ fn lock(data: &Path) -> anyhow::Result<File> {
     }
 }
 
-async fn serve(arguments: Up, metrics: PrometheusHandle, queries: tokio::runtime::Handle) -> anyhow::Result<()> {
+async fn serve(arguments: Up, metrics: PrometheusHandle, reading: Handle, queries: Handle) -> anyhow::Result<()> {
     let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
     let nats = match arguments.nats {
         Some(_) => None,
@@ -70,7 +91,7 @@ async fn serve(arguments: Up, metrics: PrometheusHandle, queries: tokio::runtime
     };
     let url =
         arguments.nats.clone().or_else(|| nats.as_ref().map(|server| server.url().to_owned())).unwrap_or_default();
-    let served = serve_log(&arguments, catalogue, &url, metrics, queries).await;
+    let served = serve_log(&arguments, catalogue, &url, metrics, reading, queries).await;
     if let Some(server) = nats {
         server.stop().await;
     }
@@ -82,7 +103,8 @@ async fn serve_log(
     catalogue: Arc<Catalogue>,
     nats_url: &str,
     metrics: PrometheusHandle,
-    queries: tokio::runtime::Handle,
+    reading: Handle,
+    queries: Handle,
 ) -> anyhow::Result<()> {
     match (&arguments.nats, &arguments.nats_monitor) {
         (Some(_), Some(monitor)) => sync_check::check(monitor).await?,
@@ -94,7 +116,6 @@ async fn serve_log(
     }
     let log = Log::connect(nats_url).await?;
     let stop = CancellationToken::new();
-    let mut stages = JoinSet::new();
     let mut publishing = JoinSet::new();
     let config = PipelineConfig {
         lake: arguments.data.join("lake"),
@@ -107,8 +128,16 @@ async fn serve_log(
             ..LakeConfig::default()
         },
     };
-    let pipeline =
-        Pipeline::start(config, Arc::clone(&catalogue), log.clone(), queries, &mut stages, stop.clone()).await?;
+    let started = reading.spawn({
+        let (catalogue, log, stop) = (Arc::clone(&catalogue), log.clone(), stop.clone());
+        async move {
+            // Its stages run where it is started.
+            let mut stages = JoinSet::new();
+            let pipeline = Pipeline::start(config, catalogue, log, queries, &mut stages, stop).await?;
+            anyhow::Ok((pipeline, stages))
+        }
+    });
+    let (pipeline, mut stages) = started.await??;
     let publisher = Publisher::start(log, Arc::clone(&pipeline.seen), &mut publishing, stop.clone());
     let intake = Intake::new(Arc::clone(&catalogue), publisher, now);
     let seen = Arc::clone(&pipeline.seen);

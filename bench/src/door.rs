@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow, ensure};
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use ingest::{publisher::MAX_BATCH, server::NatsServer};
+use ingest::{publisher::MAX_BATCH, server::NatsServer, topology::event_subject};
 use serde_json::Value;
 
 use crate::{Side, report};
@@ -73,7 +73,7 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
             let limit = raw.batches(&events).await?;
             let server = Server::start(folder, nats)?;
             let file = folder.join("market.ndjson");
-            tokio::fs::write(&file, events.concat()).await?;
+            tokio::fs::write(&file, joined(&events)).await?;
             let sent = server.backfill(&file)?;
             report(
                 "backfill: forecourt ingest of a file",
@@ -106,12 +106,29 @@ fn side(name: &'static str, events: usize, elapsed: Duration) -> Side {
     Side { name, events: events as u64, seconds: elapsed.as_secs_f64() }
 }
 
-/// A market's events, each with its line break.
-fn lines(seed: u64) -> anyhow::Result<Vec<Bytes>> {
+/// An event's text with its line break, and the subject it has in the raw stream: like its own, but for the first token.
+struct Event {
+    text: Bytes,
+    subject: String,
+}
+
+fn joined(events: &[Event]) -> Bytes {
+    events.iter().flat_map(|event| event.text.iter().copied()).collect()
+}
+
+/// A market's events.
+fn lines(seed: u64) -> anyhow::Result<Vec<Event>> {
+    let catalogue = schemas::Catalogue::embedded()?;
     let mut text = Vec::new();
     market(seed).write(&mut text)?;
     let text = Bytes::from(text);
-    Ok(text.split_inclusive(|byte| *byte == b'\n').map(|line| text.slice_ref(line)).collect())
+    let event = |line: &[u8]| {
+        let event = schemas::validation::parse_event(&catalogue, line, None)?;
+        let (context, kind) = (catalogue.context_at(event.kind.context), catalogue.event_at(event.kind));
+        let subject = event_subject(&context.name, &kind.name, &event.aggregate_id).replacen("events", "raw", 1);
+        Ok(Event { text: text.slice_ref(line), subject })
+    };
+    text.split_inclusive(|byte| *byte == b'\n').map(event).collect()
 }
 
 /// The same server without us: a stream of its own.
@@ -133,7 +150,7 @@ impl Raw {
     }
 
     /// Every event in atomic batches, as many at once as the publisher has.
-    async fn batches(&self, events: &[Bytes]) -> anyhow::Result<Duration> {
+    async fn batches(&self, events: &[Event]) -> anyhow::Result<Duration> {
         let started = Instant::now();
         let batches = events.chunks(MAX_BATCH).enumerate();
         stream::iter(batches)
@@ -144,7 +161,7 @@ impl Raw {
         Ok(started.elapsed())
     }
 
-    async fn batch(&self, number: usize, events: &[Bytes]) -> anyhow::Result<()> {
+    async fn batch(&self, number: usize, events: &[Event]) -> anyhow::Result<()> {
         let headers = |sequence: usize| {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Msg-Id", format!("{number}-{sequence}"));
@@ -154,21 +171,21 @@ impl Raw {
         };
         let [first @ .., last] = events else { return Ok(()) };
         for (index, event) in first.iter().enumerate() {
-            self.client.publish_with_headers("raw.x", headers(index + 1), event.clone()).await?;
+            self.client.publish_with_headers(event.subject.clone(), headers(index + 1), event.text.clone()).await?;
         }
         let mut commit = headers(events.len());
         commit.insert("Nats-Batch-Commit", "1");
-        let reply = self.client.request_with_headers("raw.x", commit, last.clone()).await?;
+        let reply = self.client.request_with_headers(last.subject.clone(), commit, last.text.clone()).await?;
         let reply: Value = serde_json::from_slice(&reply.payload)?;
         ensure!(reply["error"].is_null(), "{reply}");
         Ok(())
     }
 
-    async fn one_by_one(&self, events: &[Bytes]) -> anyhow::Result<Duration> {
+    async fn one_by_one(&self, events: &[Event]) -> anyhow::Result<Duration> {
         let context = jetstream::new(self.client.clone());
         let started = Instant::now();
         for event in events {
-            context.publish("raw.x", event.clone()).await?.await?;
+            context.publish(event.subject.clone(), event.text.clone()).await?.await?;
         }
         Ok(started.elapsed())
     }
@@ -202,9 +219,9 @@ impl Server {
         Ok(Self { url: url.context("no address")?.to_owned(), child })
     }
 
-    async fn intake(&self, events: &[Bytes]) -> anyhow::Result<Duration> {
+    async fn intake(&self, events: &[Event]) -> anyhow::Result<Duration> {
         let client = reqwest::Client::new();
-        let bodies: Vec<Bytes> = events.chunks(events.len().div_ceil(AT_ONCE)).map(|it| it.concat().into()).collect();
+        let bodies: Vec<Bytes> = events.chunks(events.len().div_ceil(AT_ONCE)).map(joined).collect();
         let started = Instant::now();
         let answers = bodies.into_iter().map(|body| self.post(&client, body));
         let accepted: u64 = futures::future::try_join_all(answers).await?.into_iter().sum();
@@ -225,7 +242,7 @@ impl Server {
         Ok(started.elapsed())
     }
 
-    async fn singles(&self, events: &[Bytes]) -> anyhow::Result<(Duration, Vec<Duration>)> {
+    async fn singles(&self, events: &[Event]) -> anyhow::Result<(Duration, Vec<Duration>)> {
         let client = reqwest::Client::new();
         let started = Instant::now();
         let senders = events.chunks(SINGLES).map(|own| {
@@ -234,7 +251,7 @@ impl Server {
                 let mut latencies = Vec::with_capacity(own.len());
                 for event in own {
                     let sent = Instant::now();
-                    ensure!(self.post(&client, event.clone()).await? == 1, "an event was not accepted");
+                    ensure!(self.post(&client, event.text.clone()).await? == 1, "an event was not accepted");
                     latencies.push(sent.elapsed());
                 }
                 Ok(latencies)

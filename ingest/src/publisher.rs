@@ -221,7 +221,7 @@ async fn publish_group(log: &Log, seen: &SeenEvents, group: Vec<Submission>) {
             Outcome::Duplicate(_) => None,
         });
         // Not knowing them costs a duplicate in the log, which the reader recognises.
-        if let Err(error) = seen.insert(&accepted.collect::<Vec<_>>(), None) {
+        if let Err(error) = seen.acknowledge(&accepted.collect::<Vec<_>>()) {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot record published events");
         }
         fresh.iter().map(|event| event.key).zip(outcomes).collect::<std::collections::HashMap<_, _>>()

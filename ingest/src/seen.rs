@@ -28,6 +28,8 @@ const CACHE: u64 = 64 << 20;
 const GATHERED: u64 = 16 << 20;
 /// Bits of the filter per id: one new id in a hundred is looked up in vain.
 const FILTER_BITS: f32 = 10.0;
+/// Ids that may wait in memory to be read back. Beyond it the publisher writes to the store itself.
+const MAX_AHEAD: usize = 500_000;
 
 /// Entries beside the ids; ids have 16 bytes, these have not.
 const POSITION: &[u8] = b"position";
@@ -66,13 +68,23 @@ pub enum Occurrence {
 /// Each accepted event's first position.
 ///
 /// Two tasks share it: the pipeline, which decides, and the publisher, which asks before it publishes and learns
-/// from each acknowledgement. A position is lowered under the lock alone, so the lowest always stays; a file is begun
-/// under it too, so that one never ends within a batch.
+/// from each acknowledgement. The pipeline writes to the store, and what the publisher learns waits in memory until the
+/// pipeline has come to it: the publisher, whose callers wait, never waits for the store's writes.
 pub struct SeenEvents {
     tree: AnyTree,
     next: SequenceNumberCounter,
+    /// Held while positions are lowered, so that the lowest always stays.
     lowering: Mutex<()>,
+    ahead: Mutex<Ahead>,
     merging: Merging,
+}
+
+/// What is acknowledged and not yet read back.
+#[derive(Debug, Default)]
+struct Ahead {
+    first: HashMap<EventKey, Position>,
+    /// Everything up to here has been read back.
+    reached: Position,
 }
 
 impl fmt::Debug for SeenEvents {
@@ -115,11 +127,22 @@ impl SeenEvents {
             .open()?;
         next.fetch_max(tree.get_highest_seqno().map_or(0, |highest| highest + 1));
         let merging = Merging::start(tree.clone(), next.clone());
-        Ok(Self { tree, next, lowering: Mutex::new(()), merging })
+        Ok(Self { tree, next, lowering: Mutex::new(()), ahead: Mutex::default(), merging })
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.lowering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held for as long as some look-ups in a map take.
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where ids were acknowledged that have not been read back.
+    fn acknowledged(&self, keys: impl Iterator<Item = EventKey>) -> Vec<Option<Position>> {
+        let ahead = self.ahead();
+        keys.map(|key| ahead.first.get(&key).copied()).collect()
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, lsm_tree::Error> {
@@ -157,6 +180,10 @@ impl SeenEvents {
             if self.first(*key)? == Some(*position) {
                 self.tree.remove(key.as_bytes().as_slice(), self.next.next());
             }
+            let mut ahead = self.ahead();
+            if ahead.first.get(key) == Some(position) {
+                ahead.first.remove(key);
+            }
         }
         Ok(())
     }
@@ -175,7 +202,26 @@ impl SeenEvents {
     /// # Errors
     /// When the store cannot be read.
     pub fn positions(&self, keys: &[EventKey]) -> Result<Vec<Option<Position>>, SeenError> {
-        keys.iter().map(|key| Ok(self.first(*key)?)).collect()
+        let ahead = self.acknowledged(keys.iter().copied());
+        keys.iter().zip(ahead).map(|(key, ahead)| Ok(lowest(ahead, self.first(*key)?))).collect()
+    }
+
+    /// Record ids that are acknowledged at these positions, and will be read back from there.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn acknowledge(&self, entries: &[(EventKey, Position)]) -> Result<(), SeenError> {
+        let mut ahead = self.ahead();
+        if ahead.first.len() + entries.len() > MAX_AHEAD {
+            drop(ahead);
+            return self.insert(entries, None);
+        }
+        let reached = ahead.reached;
+        for &(key, position) in entries.iter().filter(|(_, position)| *position > reached) {
+            let known = ahead.first.entry(key).or_insert(position);
+            *known = position.min(*known);
+        }
+        Ok(())
     }
 
     /// Record ids at their positions; an id keeps its lowest position. With `reached`, everything up to there is in.
@@ -199,10 +245,18 @@ impl SeenEvents {
         let _lowering = self.lock();
         let mut occurrences = Vec::with_capacity(entries.len());
         let mut lowered: HashMap<EventKey, Position> = HashMap::new();
-        for &(key, position) in entries {
+        let ahead = self.acknowledged(entries.iter().map(|(key, _)| *key));
+        for (&(key, position), ahead) in entries.iter().zip(ahead) {
             let known = match lowered.get(&key) {
                 Some(known) => Some(*known),
-                None => self.first(key)?,
+                None => {
+                    let stored = self.first(key)?;
+                    // What waits in memory goes to the store with this batch, if it is lower than what is there.
+                    if let Some(ahead) = ahead.filter(|ahead| stored.is_none_or(|stored| *ahead < stored)) {
+                        lowered.insert(key, ahead);
+                    }
+                    lowest(ahead, stored)
+                }
             };
             occurrences.push(match known {
                 Some(known) if known < position => Occurrence::Repeated(known),
@@ -228,6 +282,12 @@ impl SeenEvents {
         if let Some(reached) = reached {
             self.put(POSITION, &encoded(reached));
         }
+        let mut ahead = self.ahead();
+        ahead.reached = ahead.reached.max(reached.unwrap_or_default());
+        for (key, _) in entries {
+            ahead.first.remove(key);
+        }
+        drop(ahead);
         if self.tree.active_memtable().size() >= GATHERED
             && let Err(error) = self.to_file()
         {
@@ -257,6 +317,13 @@ impl SeenEvents {
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
         self.tree.disk_space()
+    }
+}
+
+fn lowest(a: Option<Position>, b: Option<Position>) -> Option<Position> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
     }
 }
 
@@ -359,6 +426,25 @@ mod tests {
         drop(again);
         let other = SeenEvents::open(folder.path(), "log-2", END)?;
         assert_eq!((other.positions(&[key])?, other.position()?), (vec![None], Position::START));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_known_until_it_is_read_back_and_then_in_the_store() -> Result<(), SeenError> {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(EventKey::of);
+        let seen = SeenEvents::open(folder.path(), "log", END)?;
+        seen.acknowledge(&[(a, at(7)), (b, at(8))])?;
+        assert_eq!(seen.positions(&[a, b, c])?, [Some(at(7)), Some(at(8)), None]);
+        // Another message with the id of `b` is read first: a message straight to the stream, say.
+        assert_eq!(seen.observe(&[(b, at(6)), (a, at(7))], at(7))?, [Occurrence::First, Occurrence::First]);
+        assert_eq!(seen.observe(&[(b, at(8))], at(8))?, [Occurrence::Repeated(at(6))]);
+        // An acknowledgement that comes after its event was read back changes nothing.
+        seen.acknowledge(&[(a, at(7)), (b, at(8))])?;
+        assert!(seen.ahead().first.is_empty());
+        seen.write_out()?;
+        drop(seen);
+        assert_eq!(SeenEvents::open(folder.path(), "log", END)?.positions(&[a, b])?, [Some(at(7)), Some(at(6))]);
         Ok(())
     }
 

@@ -39,8 +39,13 @@ const STAGE_QUEUE: usize = 2;
 const MAX_PENDING_ENTITIES: usize = 20_000;
 /// How long the index may hold back a commit while more rows are waiting.
 const MAX_COMMIT_DELAY: Duration = Duration::from_millis(500);
+/// What arrives within this after a batch makes one batch: many small ones would cost more than they tell.
+const GATHER_FOR: Duration = Duration::from_millis(5);
 /// Tries of decoding before the process ends. Its messages are in the log.
 const MAX_DECODE_TRIES: u32 = 5;
+/// The index commits at most this often: a commit writes files, and the log's syncs wait for the disk with it. After a
+/// pause of this length a change is committed at once.
+const COMMIT_EVERY: Duration = Duration::from_millis(100);
 /// How often the log is looked at for what must not happen to it.
 const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(2);
 
@@ -326,6 +331,7 @@ async fn read(
             () = stop.cancelled() => return Ok(()),
             messages = reader.next() => messages,
         };
+        let next = Instant::now() + GATHER_FOR;
         let decoded = decode_patiently(&catalogue, &seen, messages).await?;
         metrics::counter!("pipeline_events_total").increment(decoded.events as u64);
         metrics::counter!("pipeline_duplicates_total").increment(decoded.duplicates as u64);
@@ -341,6 +347,7 @@ async fn read(
         if to_lake.send(decoded).await.is_err() {
             return Ok(());
         }
+        tokio::time::sleep_until(next).await;
     }
 }
 
@@ -451,23 +458,40 @@ async fn keep_listings(
     mut rows: mpsc::Receiver<Arc<Decoded>>,
     snapshots: watch::Sender<Option<Arc<ListingSnapshot>>>,
 ) -> Result<(), PipelineError> {
+    let runtime = Handle::current();
     let work = move || {
         let mut event_time = listings.snapshot().event_time;
         let mut held_since: Option<Instant> = None;
-        while let Some(batch) = rows.blocking_recv() {
-            listings.fold_tables(&batch.tables)?;
-            position = position.max(batch.to);
-            event_time = event_time.max(batch.event_time);
-            let since = *held_since.get_or_insert_with(Instant::now);
+        let mut committed = Instant::now();
+        loop {
+            // While something is held, wait for more rows only until a commit may be made again.
+            let due = held_since.map(|_| committed + COMMIT_EVERY);
+            let received = match due {
+                None => Some(rows.blocking_recv()),
+                Some(due) => runtime.block_on(tokio::time::timeout_at(due, rows.recv())).ok(),
+            };
+            match received {
+                Some(Some(batch)) => {
+                    listings.fold_tables(&batch.tables)?;
+                    position = position.max(batch.to);
+                    event_time = event_time.max(batch.event_time);
+                    if position > listings.position() {
+                        held_since.get_or_insert_with(Instant::now);
+                    }
+                }
+                Some(None) => return Ok(()),
+                None => {}
+            }
+            let Some(since) = held_since else { continue };
             let may_hold = listings.pending() < MAX_PENDING_ENTITIES && since.elapsed() < MAX_COMMIT_DELAY;
-            if position <= listings.position() || (may_hold && !rows.is_empty()) {
+            if may_hold && (!rows.is_empty() || committed.elapsed() < COMMIT_EVERY) {
                 continue;
             }
             held_since = None;
             snapshots.send_replace(Some(listings.commit(position, event_time)?));
+            committed = Instant::now();
             metrics::gauge!("index_position").set(position_gauge(position));
         }
-        Ok(())
     };
     tokio::task::spawn_blocking(work).await?
 }
