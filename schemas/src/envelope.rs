@@ -7,7 +7,7 @@
 //! | business | `businessId`, `metadata` or `version` beside `eventId` | the loyalty programme |
 //! | [CloudEvents] 1.0 | `specversion` | whoever follows the standard |
 //!
-//! An envelope's members are found by [`Envelope::members`] alone: a further style is a further row of [`STYLES`].
+//! An envelope's members are found by its row alone: a further style is a further row of [`STYLES`].
 //!
 //! [CloudEvents]: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 
