@@ -132,43 +132,73 @@ impl Submitted {
     }
 }
 
+/// What goes into the next batch.
+#[derive(Default)]
+struct Group {
+    submissions: Vec<Submission>,
+    events: usize,
+    bytes: usize,
+    /// What came when the group had no room for it: the first of the next.
+    next: Option<Submission>,
+}
+
+impl Group {
+    fn add(&mut self, submission: Submission) {
+        let (events, bytes) = (submission.events.len(), weight(&submission));
+        let fits = self.events + events <= MAX_BATCH && self.bytes + bytes <= MAX_BATCH_BYTES;
+        if fits || self.submissions.is_empty() {
+            self.events += events;
+            self.bytes += bytes;
+            self.submissions.push(submission);
+        } else {
+            self.next = Some(submission);
+        }
+    }
+
+    const fn is_full(&self) -> bool {
+        self.next.is_some() || self.events >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES
+    }
+
+    /// The submissions, and in their place what had no room beside them.
+    fn take(&mut self) -> Vec<Submission> {
+        let Self { submissions, next, .. } = std::mem::take(self);
+        if let Some(next) = next {
+            self.add(next);
+        }
+        submissions
+    }
+}
+
 async fn run(log: Log, seen: Arc<SeenEvents>, mut submissions: mpsc::Receiver<Submission>, stop: CancellationToken) {
     let mut in_flight: JoinSet<HashSet<EventKey>> = JoinSet::new();
     let mut busy: HashSet<EventKey> = HashSet::new();
-    let mut held: Option<Submission> = None;
+    let mut group = Group::default();
+    let mut closed = false;
     loop {
-        let first = match held.take() {
-            Some(submission) => submission,
-            None => tokio::select! {
+        // A batch costs the server about the same however few events it has: while one is on its way, a group that is
+        // not full gathers more.
+        while !closed && !group.is_full() && (group.submissions.is_empty() || !in_flight.is_empty()) {
+            tokio::select! {
                 biased;
-                Some(done) = in_flight.join_next() => {
-                    release(&mut busy, done);
-                    continue;
-                }
+                Some(done) = in_flight.join_next() => release(&mut busy, done),
                 submission = submissions.recv() => match submission {
-                    Some(submission) => submission,
-                    None => break,
+                    Some(submission) => group.add(submission),
+                    None => closed = true,
                 },
-                () = stop.cancelled(), if !submissions.is_closed() => {
-                    submissions.close();
-                    continue;
-                }
-            },
-        };
-        let mut group = vec![first];
-        let mut size = group[0].events.len();
-        let mut bytes: usize = weight(&group[0]);
-        while let Ok(next) = submissions.try_recv() {
-            if size + next.events.len() > MAX_BATCH || bytes + weight(&next) > MAX_BATCH_BYTES {
-                held = Some(next);
-                break;
+                () = stop.cancelled(), if !submissions.is_closed() => submissions.close(),
             }
-            size += next.events.len();
-            bytes += weight(&next);
-            group.push(next);
+        }
+        while !group.is_full()
+            && let Ok(submission) = submissions.try_recv()
+        {
+            group.add(submission);
+        }
+        let taken = group.take();
+        if taken.is_empty() {
+            break;
         }
         // An id that is on its way must land or fail before anybody is told that it is a duplicate.
-        let keys: HashSet<EventKey> = group.iter().flat_map(|s| &s.events).map(|event| event.key).collect();
+        let keys: HashSet<EventKey> = taken.iter().flat_map(|s| &s.events).map(|event| event.key).collect();
         while in_flight.len() >= MAX_IN_FLIGHT || !busy.is_disjoint(&keys) {
             match in_flight.join_next().await {
                 Some(done) => release(&mut busy, done),
@@ -178,7 +208,7 @@ async fn run(log: Log, seen: Arc<SeenEvents>, mut submissions: mpsc::Receiver<Su
         busy.extend(&keys);
         let (log, seen) = (log.clone(), Arc::clone(&seen));
         in_flight.spawn(async move {
-            publish_group(&log, &seen, group).await;
+            publish_group(&log, &seen, taken).await;
             keys
         });
     }
