@@ -9,13 +9,13 @@ pub(crate) async fn check(monitor: &str) -> anyhow::Result<()> {
     let failed = || format!("cannot ask {url}; is the server started with http_port, and is this its address?");
     let answer = reqwest::get(&url).await.with_context(failed)?.error_for_status().with_context(failed)?;
     let answer: Value = answer.json().await.with_context(failed)?;
-    match syncs_always(&answer) {
-        true => Ok(()),
-        false => bail!(
+    if !syncs_always(&answer) {
+        bail!(
             "the NATS server does not sync every write, so an acknowledged event could be lost with the power: set \
              `sync_interval: always` in its jetstream block and restart it"
-        ),
+        );
     }
+    Ok(())
 }
 
 fn syncs_always(answer: &Value) -> bool {

@@ -227,14 +227,10 @@ fn weight(submission: &Submission) -> usize {
 }
 
 /// Publish what is new in the group and answer every caller.
-async fn publish_group(log: &Log, seen: &SeenEvents, group: Vec<Submission>) {
+async fn publish_group(log: &Log, seen: &Arc<SeenEvents>, group: Vec<Submission>) {
     let keys: Vec<EventKey> = group.iter().flat_map(|s| &s.events).map(|event| event.key).collect();
-    let known = match seen.positions(&keys) {
-        Ok(known) => known,
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot look up seen events");
-            return refuse(group, &PublishError::Unacknowledged);
-        }
+    let Some(known) = look_up(seen, keys).await else {
+        return refuse(group, &PublishError::Unacknowledged);
     };
     let mut batch_of = HashSet::new();
     let fresh: Vec<&Outgoing> = group
@@ -244,7 +240,7 @@ async fn publish_group(log: &Log, seen: &SeenEvents, group: Vec<Submission>) {
         .filter(|(event, known)| known.is_none() && batch_of.insert(event.key))
         .map(|(event, _)| event)
         .collect();
-    let published = publish_fresh(log, &fresh).await;
+    let published = publish_fresh(log, seen, &fresh).await;
     let outcome = published.map(|outcomes| {
         let accepted = fresh.iter().zip(&outcomes).filter_map(|(event, outcome)| match outcome {
             Outcome::Accepted(position) => Some((event.key, *position)),
@@ -279,6 +275,18 @@ async fn publish_group(log: &Log, seen: &SeenEvents, group: Vec<Submission>) {
     }
 }
 
+/// Where ids took effect; on a thread for it, as the store may read its files. `None` when they cannot be read.
+async fn look_up(seen: &Arc<SeenEvents>, keys: Vec<EventKey>) -> Option<Vec<Option<Position>>> {
+    let seen = Arc::clone(seen);
+    match tokio::task::spawn_blocking(move || seen.positions(&keys)).await.ok()? {
+        Ok(known) => Some(known),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot look up seen events");
+            None
+        }
+    }
+}
+
 fn refuse(group: Vec<Submission>, error: &PublishError) {
     for submission in group {
         // A caller who went away no longer wants the answer.
@@ -287,14 +295,14 @@ fn refuse(group: Vec<Submission>, error: &PublishError) {
 }
 
 /// Outcomes in the events' order: one atomic batch, or one by one where the server sees a duplicate in it.
-async fn publish_fresh(log: &Log, events: &[&Outgoing]) -> Result<Vec<Outcome>, PublishError> {
+async fn publish_fresh(log: &Log, seen: &Arc<SeenEvents>, events: &[&Outgoing]) -> Result<Vec<Outcome>, PublishError> {
     let mut outcomes = Vec::with_capacity(events.len());
     for chunk in events.chunks(MAX_BATCH) {
         let (mut tries, mut backoff) = (0, Backoff::default());
         loop {
             tries += 1;
             // Away, the server takes nothing for as long as the connection is tried again.
-            let published = tokio::time::timeout(PUBLISH_TIMEOUT, publish_batch(log, chunk)).await;
+            let published = tokio::time::timeout(PUBLISH_TIMEOUT, publish_batch(log, seen, chunk)).await;
             match published.unwrap_or(Err(BatchError::Transient)) {
                 Ok(batch) => {
                     outcomes.extend(batch);
@@ -315,12 +323,12 @@ enum BatchError {
     Final(PublishError),
 }
 
-async fn publish_batch(log: &Log, events: &[&Outgoing]) -> Result<Vec<Outcome>, BatchError> {
+async fn publish_batch(log: &Log, seen: &Arc<SeenEvents>, events: &[&Outgoing]) -> Result<Vec<Outcome>, BatchError> {
     let [.., last] = events else {
         return Ok(Vec::new());
     };
     if let [only] = events {
-        return Ok(vec![publish_one(log, only).await?]);
+        return Ok(vec![publish_one(log, seen, only).await?]);
     }
     let client = log.client();
     let batch_id = uuid::Uuid::new_v4().simple().to_string();
@@ -348,7 +356,7 @@ async fn publish_batch(log: &Log, events: &[&Outgoing]) -> Result<Vec<Outcome>, 
             // The server knows an id that we have not read back yet: let it judge each message alone.
             let mut outcomes = Vec::with_capacity(events.len());
             for event in events {
-                outcomes.push(publish_one(log, event).await?);
+                outcomes.push(publish_one(log, seen, event).await?);
             }
             Ok(outcomes)
         }
@@ -369,16 +377,25 @@ async fn publish_batch(log: &Log, events: &[&Outgoing]) -> Result<Vec<Outcome>, 
 
 /// One message with its own fsync.
 ///
-/// What the server calls a duplicate may be our own earlier try; or a message that came straight to the stream under
-/// this id, and that nobody has read yet or that was no event. The event is published without the id then: the reader
-/// decides which of them takes effect.
-async fn publish_one(log: &Log, event: &Outgoing) -> Result<Outcome, BatchError> {
+/// What the server calls a duplicate is our own earlier try; or a message that came straight to the stream under this
+/// id. If that one took effect, the event is a duplicate. If it is no event, or nobody has read it yet and it says
+/// something else, the event is published without the id, and the reader decides which of them takes effect.
+async fn publish_one(log: &Log, seen: &Arc<SeenEvents>, event: &Outgoing) -> Result<Outcome, BatchError> {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, event.event_id.as_str());
     let sent = log.context().publish_with_headers(event.subject.clone(), headers, event.payload.clone()).await;
     let ack = acknowledged(sent).await?;
-    if !ack.duplicate || is_ours(log, event, ack.sequence).await? {
-        return Ok(Outcome::Accepted(Position::new(ack.sequence)));
+    let position = Position::new(ack.sequence);
+    if !ack.duplicate {
+        return Ok(Outcome::Accepted(position));
+    }
+    let read = seen.reached();
+    let known = look_up(seen, vec![event.key]).await.ok_or(BatchError::Transient)?;
+    match known.first().copied().flatten() {
+        Some(first) if first == position => return Ok(Outcome::Accepted(position)),
+        Some(first) => return Ok(Outcome::Duplicate(first)),
+        None if position > read && is_same(log, event, position).await? => return Ok(Outcome::Accepted(position)),
+        None => {}
     }
     let sent = log.context().publish(event.subject.clone(), event.payload.clone()).await;
     Ok(Outcome::Accepted(Position::new(acknowledged(sent).await?.sequence)))
@@ -395,9 +412,9 @@ async fn acknowledged(sent: Result<PublishAckFuture, PublishFailure>) -> Result<
     })
 }
 
-/// Whether the message at a position is this event, as we send it.
-async fn is_ours(log: &Log, event: &Outgoing, sequence: u64) -> Result<bool, BatchError> {
+/// Whether the message at a position says what this event says.
+async fn is_same(log: &Log, event: &Outgoing, position: Position) -> Result<bool, BatchError> {
     let stream = log.context().get_stream(EVENTS).await.map_err(|_| BatchError::Transient)?;
-    let message = stream.get_raw_message(sequence).await.map_err(|_| BatchError::Transient)?;
+    let message = stream.get_raw_message(position.get()).await.map_err(|_| BatchError::Transient)?;
     Ok(message.payload == event.payload && message.subject.as_str() == event.subject)
 }

@@ -49,18 +49,14 @@ pub enum DecodeError {
 ///
 /// # Errors
 /// When the seen events cannot be read or written. Valid events always fit their columns.
-pub fn decode(
-    catalogue: &Arc<Catalogue>,
-    seen: &SeenEvents,
-    messages: Vec<RawMessage>,
-) -> Result<Decoded, DecodeError> {
+pub fn decode(catalogue: &Arc<Catalogue>, seen: &SeenEvents, messages: &[RawMessage]) -> Result<Decoded, DecodeError> {
     let mut decoded =
         Decoded { to: messages.last().map_or(Position::START, |last| last.position), ..Decoded::default() };
     let mut valid: Vec<(Event, Stamp)> = Vec::with_capacity(messages.len());
     for message in messages {
-        match read(catalogue, &message) {
+        match read(catalogue, message) {
             Ok(event) => valid.push((event, Stamp { position: message.position, ingested_at: message.ingested_at })),
-            Err(rejection) => decoded.dead_letters.push(DeadLetter::new(message, rejection)),
+            Err(rejection) => decoded.dead_letters.push(DeadLetter::new(message.clone(), rejection)),
         }
     }
     // An id that the door took under another catalogue has no effect where its message is no event.
@@ -161,7 +157,7 @@ mod tests {
         ] {
             let mut message = message(&catalogue, 1, &event);
             message.subject = subject.to_owned();
-            let decoded = decode(&catalogue, &seen, vec![message]).unwrap();
+            let decoded = decode(&catalogue, &seen, &[message]).unwrap();
             let reasons: Vec<_> = decoded.dead_letters.iter().map(|letter| letter.rejection.code.as_str()).collect();
             let expected: &[&str] = if good { &[] } else { &["subject_mismatch"] };
             assert_eq!((decoded.events == 1, reasons.as_slice()), (good, expected), "{subject}");

@@ -358,20 +358,24 @@ async fn decode_patiently(
     seen: &Arc<SeenEvents>,
     messages: Vec<RawMessage>,
 ) -> Result<Decoded, PipelineError> {
-    let mut backoff = Backoff::default();
-    for _ in 1..MAX_DECODE_TRIES {
-        let (catalogue, seen, messages) = (Arc::clone(catalogue), Arc::clone(seen), messages.clone());
-        match tokio::task::spawn_blocking(move || decode(&catalogue, &seen, messages)).await? {
+    let (mut tries, mut backoff, messages) = (0, Backoff::default(), Arc::new(messages));
+    loop {
+        tries += 1;
+        let work = (Arc::clone(catalogue), Arc::clone(seen), Arc::clone(&messages));
+        match tokio::task::spawn_blocking(move || decode(&work.0, &work.1, &work.2)).await? {
             Ok(decoded) => return Ok(decoded),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot decode; trying again"),
+            Err(error) if tries < MAX_DECODE_TRIES => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot decode; trying again");
+                tokio::time::sleep(backoff.next_pause()).await;
+            }
+            Err(error) => {
+                if matches!(error, DecodeError::Seen(_)) {
+                    seen.discard()?;
+                }
+                return Err(error.into());
+            }
         }
-        tokio::time::sleep(backoff.next_pause()).await;
     }
-    let last = decode(catalogue, seen, messages);
-    if let Err(DecodeError::Seen(_)) = &last {
-        seen.discard()?;
-    }
-    Ok(last?)
 }
 
 /// The way to the board.

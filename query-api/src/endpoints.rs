@@ -45,6 +45,10 @@ const fn choice(name: &'static str, meaning: &'static str) -> Parameter {
 const MIN_POSITION: Parameter = number("min_position", "Answer only when this position is reflected.");
 const WAIT_MS: Parameter = number("wait_ms", "How long to wait for min_position, in milliseconds; 2000 unless given.");
 
+/// The body of a decision about dead letters.
+const DECISION: (&str, &[&str]) =
+    ("{\"all\": true}, {\"reason\": \"…\"} or {\"positions\": [1, 2]}; and \"by\", who decides", &["application/json"]);
+
 /// A route and what it is for.
 pub struct Endpoint {
     pub method: Method,
@@ -171,10 +175,7 @@ fn endpoints() -> Vec<Endpoint> {
             path: "/v1/dead-letters/retry",
             summary: "Send open dead letters through the door again, for example after the catalogue was mended",
             parameters: vec![],
-            body: Some((
-                "{\"all\": true}, {\"reason\": \"…\"} or {\"positions\": [1, 2]}; and \"by\", who decides",
-                &["application/json"],
-            )),
+            body: Some(DECISION),
             answer: "How many went through and were closed, and those that are still refused with the reasons",
             handler: || post(dead_letters::retry),
         },
@@ -183,10 +184,7 @@ fn endpoints() -> Vec<Endpoint> {
             path: "/v1/dead-letters/drop",
             summary: "Close open dead letters without their events; who did it and when stays on record",
             parameters: vec![],
-            body: Some((
-                "{\"all\": true}, {\"reason\": \"…\"} or {\"positions\": [1, 2]}; and \"by\", who decides",
-                &["application/json"],
-            )),
+            body: Some(DECISION),
             answer: "How many were closed",
             handler: || post(dead_letters::drop),
         },

@@ -204,7 +204,7 @@ fn a_message_of_any_subject_and_bytes_is_a_row_a_dead_letter_or_a_duplicate() {
             })
             .collect();
         let count = messages.len();
-        let decoded = decode(&catalogue, &seen, messages).unwrap();
+        let decoded = decode(&catalogue, &seen, &messages).unwrap();
         assert_eq!(decoded.events + decoded.duplicates + decoded.dead_letters.len(), count);
         let rows: usize = decoded.tables.iter().map(|(_, batch)| batch.num_rows()).sum();
         assert_eq!(rows, count, "every position is one row of one table");

@@ -286,13 +286,21 @@ impl Wire {
         let stream = TcpStream::connect(url.trim_start_matches("nats://")).await.unwrap();
         let mut wire = Self { stream };
         wire.line().await;
-        wire.stream.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB _REPLY 1\r\n").await.unwrap();
+        wire.stream.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":false}\r\nSUB _REPLY 1\r\n").await.unwrap();
         wire
     }
 
     /// Publish, and wait until the stream has it on disk.
     pub(crate) async fn publish(&mut self, subject: &str, payload: &[u8]) {
         let answer = self.request(subject, payload).await;
+        assert!(answer["seq"].as_u64().is_some(), "{answer}");
+    }
+
+    /// As [`Self::publish`], with the id by which the server recognises a repetition.
+    pub(crate) async fn publish_as(&mut self, id: &str, subject: &str, payload: &[u8]) {
+        let headers = format!("NATS/1.0\r\nNats-Msg-Id: {id}\r\n\r\n");
+        let whole = headers.len() + payload.len();
+        let answer = self.ask(format!("HPUB {subject} _REPLY {} {whole}\r\n{headers}", headers.len()), payload).await;
         assert!(answer["seq"].as_u64().is_some(), "{answer}");
     }
 
@@ -317,7 +325,10 @@ impl Wire {
     }
 
     async fn request(&mut self, subject: &str, payload: &[u8]) -> Value {
-        let head = format!("PUB {subject} _REPLY {}\r\n", payload.len());
+        self.ask(format!("PUB {subject} _REPLY {}\r\n", payload.len()), payload).await
+    }
+
+    async fn ask(&mut self, head: String, payload: &[u8]) -> Value {
         self.stream.write_all(head.as_bytes()).await.unwrap();
         self.stream.write_all(payload).await.unwrap();
         self.stream.write_all(b"\r\n").await.unwrap();

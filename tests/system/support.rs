@@ -196,13 +196,9 @@ impl Forecourt {
     }
 
     /// Wait until it ends by itself; what it said.
-    pub(crate) fn wait_for_end(&mut self) -> String {
-        let mut child = self.child.take().unwrap();
-        let deadline = Instant::now() + DEADLINE;
-        while child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < deadline, "forecourt did not end");
-            thread::sleep(LOOK_EVERY);
-        }
+    pub(crate) async fn wait_for_end(&mut self) -> String {
+        let child = Mutex::new(self.child.take().unwrap());
+        eventually("the end of forecourt", || async { child.lock().unwrap().try_wait().unwrap() }).await;
         self.said.lock().unwrap().clone()
     }
 
@@ -265,9 +261,10 @@ impl Drop for Forecourt {
     }
 }
 
-/// Run a command of the binary to its end.
+/// Run a command of the binary to its end, which must come: one that goes on is stopped.
 pub(crate) fn forecourt(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_forecourt")).args(arguments).output().unwrap()
+    let bound = format!("{}s", 5 * DEADLINE.as_secs());
+    Command::new("timeout").arg(bound).arg(env!("CARGO_BIN_EXE_forecourt")).args(arguments).output().unwrap()
 }
 
 pub(crate) fn stdout(output: &Output) -> String {

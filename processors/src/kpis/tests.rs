@@ -75,7 +75,7 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
             end += 1;
             message(&catalogue, end, event)
         });
-        let decoded = decode(&catalogue, &seen, messages.collect()).unwrap();
+        let decoded = decode(&catalogue, &seen, &messages.collect::<Vec<_>>()).unwrap();
         assert!(decoded.dead_letters.is_empty());
         lake.append(decoded.tables.iter().cloned(), decoded.to, decoded.event_time).unwrap();
         let view = Arc::new(lake.view());
