@@ -17,6 +17,10 @@ use clap::Parser;
 
 use crate::arguments::{Arguments, Command};
 
+/// Many short-lived allocations on many threads: what glibc's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {

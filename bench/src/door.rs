@@ -58,7 +58,7 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
     let raw = Raw::open(nats).await?;
     match workload {
         Workload::Intake => {
-            let limit = raw.batches(&events).await?;
+            let limit = raw.batches(&events, MAX_BATCH, AT_ONCE).await?;
             let server = Server::start(folder, nats)?;
             let sent = server.intake(&events).await?;
             report(
@@ -70,7 +70,7 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
             );
         }
         Workload::Backfill => {
-            let limit = raw.batches(&events).await?;
+            let limit = raw.batches(&events, MAX_BATCH, AT_ONCE).await?;
             let server = Server::start(folder, nats)?;
             let file = folder.join("market.ndjson");
             tokio::fs::write(&file, joined(&events)).await?;
@@ -85,14 +85,17 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
         }
         Workload::Single => {
             let limit = raw.one_by_one(&events[..ONE_BY_ONE]).await?;
+            let events = &events[..CONNECTIONS * SINGLES];
+            let batches = raw.batches(events, CONNECTIONS, 1).await?;
             let server = Server::start(folder, nats)?;
-            let (sent, mut latencies) = server.singles(&events[..CONNECTIONS * SINGLES]).await?;
+            let (sent, mut latencies) = server.singles(events).await?;
             latencies.sort();
             report(
                 "single: an event per request, 64 connections",
                 &[
                     side("raw, one event and one fsync at a time", ONE_BY_ONE, limit),
-                    side("POST /v1/events, one event each", CONNECTIONS * SINGLES, sent),
+                    side("raw atomic batches of 64, one at a time", events.len(), batches),
+                    side("POST /v1/events, one event each", events.len(), sent),
                 ],
             );
             let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
@@ -149,13 +152,13 @@ impl Raw {
         Ok(Self { client })
     }
 
-    /// Every event in atomic batches, as many at once as the publisher has.
-    async fn batches(&self, events: &[Event]) -> anyhow::Result<Duration> {
+    /// Every event in atomic batches of `size`.
+    async fn batches(&self, events: &[Event], size: usize, at_once: usize) -> anyhow::Result<Duration> {
         let started = Instant::now();
-        let batches = events.chunks(MAX_BATCH).enumerate();
+        let batches = events.chunks(size).enumerate();
         stream::iter(batches)
             .map(|(number, batch)| self.batch(number, batch))
-            .buffer_unordered(AT_ONCE)
+            .buffer_unordered(at_once)
             .try_collect::<Vec<()>>()
             .await?;
         Ok(started.elapsed())

@@ -22,6 +22,7 @@ use schemas::{EventKey, Position};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,9 @@ pub const MAX_BATCH: usize = 1_000;
 const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Batches on their way at once. While the server syncs one, the next arrives; more only queue there.
 const MAX_IN_FLIGHT: usize = 4;
+/// How long a group waits for those whom the last batch answered: they send their next events about together, and a
+/// batch of a few costs the server as much as one of all.
+const LINGER: Duration = Duration::from_millis(4);
 /// Submissions that may wait. Each is one caller, who waits for the answer anyway.
 const QUEUE: usize = 1_024;
 /// How long one try may take, its acknowledgement included.
@@ -174,17 +178,29 @@ async fn run(log: Log, seen: Arc<SeenEvents>, mut submissions: mpsc::Receiver<Su
     let mut busy: HashSet<EventKey> = HashSet::new();
     let mut group = Group::default();
     let mut closed = false;
+    let mut answered = 0;
     loop {
         // A batch costs the server about the same however few events it has: while one is on its way, a group that is
         // not full gathers more.
-        while !closed && !group.is_full() && (group.submissions.is_empty() || !in_flight.is_empty()) {
+        let mut lingering = answered > 1;
+        let linger = tokio::time::sleep(LINGER);
+        tokio::pin!(linger);
+        while !closed && !group.is_full() {
+            let comes_more = lingering && group.submissions.len() < answered;
+            if !group.submissions.is_empty() && in_flight.is_empty() && !comes_more {
+                break;
+            }
             tokio::select! {
                 biased;
-                Some(done) = in_flight.join_next() => release(&mut busy, done),
+                Some(done) = in_flight.join_next() => {
+                    release(&mut busy, done);
+                    linger.as_mut().reset(Instant::now() + LINGER);
+                }
                 submission = submissions.recv() => match submission {
                     Some(submission) => group.add(submission),
                     None => closed = true,
                 },
+                () = &mut linger, if lingering && in_flight.is_empty() => lingering = false,
                 () = stop.cancelled(), if !submissions.is_closed() => submissions.close(),
             }
         }
@@ -197,6 +213,7 @@ async fn run(log: Log, seen: Arc<SeenEvents>, mut submissions: mpsc::Receiver<Su
         if taken.is_empty() {
             break;
         }
+        answered = taken.len();
         // An id that is on its way must land or fail before anybody is told that it is a duplicate.
         let keys: HashSet<EventKey> = taken.iter().flat_map(|s| &s.events).map(|event| event.key).collect();
         while in_flight.len() >= MAX_IN_FLIGHT || !busy.is_disjoint(&keys) {

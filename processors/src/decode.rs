@@ -10,7 +10,7 @@ use ingest::{
 };
 use lake::ledger::{DeadLetterRow, DuplicateRow, dead_letters_batch, duplicates_batch};
 use schemas::{
-    Catalogue, ContextBatchBuilder, Event, EventKey, Position, Rejection, RejectionCode, Stamp, validation::parse_event,
+    Catalogue, ContextBatchBuilder, ContextIndex, Event, EventKey, Position, Rejection, RejectionCode, Stamp, validation::parse_event,
 };
 
 /// Consecutive messages of the log, decoded.
@@ -67,8 +67,12 @@ pub fn decode(catalogue: &Arc<Catalogue>, seen: &SeenEvents, messages: &[RawMess
         .collect();
     seen.forget(&refused)?;
     let keys: Vec<(EventKey, Position)> = valid.iter().map(|(event, stamp)| (event.id.key(), stamp.position)).collect();
-    let mut builders: Vec<ContextBatchBuilder> =
-        catalogue.indexed().map(|(index, _)| ContextBatchBuilder::new(catalogue, index)).collect();
+    let mut rows = vec![0; catalogue.contexts().len()];
+    for (event, _) in &valid {
+        rows[event.kind.context.get()] += 1;
+    }
+    let builder = |(index, _): (ContextIndex, _)| ContextBatchBuilder::new(catalogue, index, rows[index.get()]);
+    let mut builders: Vec<ContextBatchBuilder> = catalogue.indexed().map(builder).collect();
     let mut duplicates: Vec<DuplicateRow> = Vec::new();
     for ((event, stamp), occurrence) in valid.into_iter().zip(seen.observe(&keys, decoded.to)?) {
         match occurrence {

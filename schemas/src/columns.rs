@@ -81,18 +81,19 @@ enum ColumnBuilder {
 }
 
 impl ColumnBuilder {
-    fn new(kind: FieldType) -> Self {
+    fn new(kind: FieldType, rows: usize) -> Self {
         match kind {
-            FieldType::Id | FieldType::String | FieldType::Json => Self::Text(StringBuilder::new()),
-            FieldType::Integer => Self::Integer(Int64Builder::new()),
-            FieldType::Number => Self::Number(Float64Builder::new()),
-            FieldType::Money => {
-                Self::Money(Decimal128Builder::new().with_data_type(DataType::Decimal128(MONEY_PRECISION, MONEY_SCALE)))
-            }
-            FieldType::Boolean => Self::Boolean(BooleanBuilder::new()),
-            FieldType::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::new().with_timezone(UTC)),
+            FieldType::Id | FieldType::String | FieldType::Json => Self::Text(text(rows)),
+            FieldType::Integer => Self::Integer(Int64Builder::with_capacity(rows)),
+            FieldType::Number => Self::Number(Float64Builder::with_capacity(rows)),
+            FieldType::Money => Self::Money(
+                Decimal128Builder::with_capacity(rows)
+                    .with_data_type(DataType::Decimal128(MONEY_PRECISION, MONEY_SCALE)),
+            ),
+            FieldType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(rows)),
+            FieldType::Timestamp => Self::Timestamp(time(rows)),
             FieldType::StringList | FieldType::JsonList => Self::List(
-                ListBuilder::new(StringBuilder::new()).with_field(Field::new("element", DataType::Utf8, true)),
+                ListBuilder::with_capacity(text(0), rows).with_field(Field::new("element", DataType::Utf8, true)),
             ),
         }
     }
@@ -130,6 +131,14 @@ impl ColumnBuilder {
     }
 }
 
+fn text(rows: usize) -> StringBuilder {
+    StringBuilder::with_capacity(rows, 0)
+}
+
+fn time(rows: usize) -> TimestampMicrosecondBuilder {
+    TimestampMicrosecondBuilder::with_capacity(rows).with_timezone(UTC)
+}
+
 /// Collects events of one context into a record batch of its schema.
 pub struct ContextBatchBuilder {
     schema: SchemaRef,
@@ -146,18 +155,20 @@ pub struct ContextBatchBuilder {
 }
 
 impl ContextBatchBuilder {
+    /// For as many rows as are to come: contexts have many columns and batches are often small, so that room for rows
+    /// that never come would be most of the memory.
     #[must_use]
-    pub fn new(catalogue: &Catalogue, context: ContextIndex) -> Self {
+    pub fn new(catalogue: &Catalogue, context: ContextIndex, rows: usize) -> Self {
         let context = catalogue.context_at(context);
         Self {
             schema: context.schema.clone(),
-            position: Int64Builder::new(),
-            event_time: TimestampMicrosecondBuilder::new().with_timezone(UTC),
-            ingested_at: TimestampMicrosecondBuilder::new().with_timezone(UTC),
-            head: Default::default(),
-            tail: Default::default(),
-            payload: context.columns.iter().map(|column| ColumnBuilder::new(column.kind)).collect(),
-            extra: StringBuilder::new(),
+            position: Int64Builder::with_capacity(rows),
+            event_time: time(rows),
+            ingested_at: time(rows),
+            head: std::array::from_fn(|_| text(rows)),
+            tail: std::array::from_fn(|_| text(rows)),
+            payload: context.columns.iter().map(|column| ColumnBuilder::new(column.kind, rows)).collect(),
+            extra: text(rows),
             rows: 0,
         }
     }

@@ -32,7 +32,7 @@ fn rows(positions: std::ops::RangeInclusive<u64>) -> Vec<(usize, RecordBatch)> {
     let mut tables = Vec::new();
     for (name, event_type, parity) in [("inventory", "PriceSet", 0), ("support", "SupportTicketCreated", 1)] {
         let (index, _) = catalogue.context(name).unwrap();
-        let mut builder = ContextBatchBuilder::new(&catalogue, index);
+        let mut builder = ContextBatchBuilder::new(&catalogue, index, positions.clone().count());
         for position in positions.clone().filter(|position| position % 2 == parity) {
             let data = match parity {
                 0 => json!({"listingId": "l", "price": position}),
@@ -165,7 +165,7 @@ fn speed(catalogue: &Arc<Catalogue>, position: u64, data: Value) -> Vec<(usize, 
         "data": data
     });
     let event = parse_event(catalogue, event.to_string().as_bytes(), None).unwrap();
-    let mut builder = ContextBatchBuilder::new(catalogue, index);
+    let mut builder = ContextBatchBuilder::new(catalogue, index, 1);
     builder.push(catalogue, event, Stamp { position: Position::new(position), ingested_at: 0 });
     vec![(index.get(), builder.finish().unwrap())]
 }

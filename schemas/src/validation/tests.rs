@@ -106,7 +106,7 @@ fn nothing_an_event_says_is_lost_in_its_columns() -> Result<(), Box<dyn std::err
     let event = parse_event(&catalogue, event.to_string().as_bytes(), None)?;
     assert_eq!((event.aggregate_id.as_str(), event.tenant_id.as_str()), ("lst-1", "main"));
     let kind = event.kind;
-    let mut builder = ContextBatchBuilder::new(&catalogue, kind.context);
+    let mut builder = ContextBatchBuilder::new(&catalogue, kind.context, 1);
     builder.push(&catalogue, event, Stamp { position: Position::new(7), ingested_at: 1 });
     let batch = builder.finish()?;
     let mut expected = data;
