@@ -1,5 +1,5 @@
 # What people run, and what CI runs.
-.PHONY: run test fuzz check format lint docs bench tools clean
+.PHONY: run test fuzz check check-imports format lint docs bench tools clean
 
 CARGO ?= cargo
 
@@ -33,6 +33,16 @@ docs:
 bench: tools
 	$(CARGO) build --release --workspace --locked
 	./target/release/bench $(WORKLOADS)
+
+## Listing files as search shows them, against DuckDB on the same files: make check-imports DATA=folder.
+check-imports: tools .tools/python
+	$(CARGO) build --workspace --locked
+	.tools/python/bin/python scripts/check-imports $(DATA)
+
+.tools/python: scripts/duckdb.requirements.txt
+	python3 -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement $<
+	touch $@
 
 ## nats-server into .tools, unless a new enough one is there or on PATH.
 tools:

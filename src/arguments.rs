@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Up(Up),
     /// Send files of events to a running server; safe to interrupt and to repeat
     Ingest(Ingest),
+    /// Turn a file of listings into events
+    Import(Import),
     /// Write a coherent market history to try things on
     Simulate(Simulate),
     /// Ask a running server in SQL
@@ -96,6 +98,27 @@ pub(crate) struct Ingest {
     /// The server to send them to
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+  forecourt import cars.csv --mapping australia -o cars.ndjson && forecourt ingest cars.ndjson
+A mapping says which column of the file says what: names, units, words, what counts as missing. australia, uk and
+new-zealand come with forecourt; --mapping FILE.toml is one of your own. Rows that are of no use are listed with their line
+and reason. Events' ids come from the rows, so that a file imported twice has no effect the second time.
+Exit status: 0 when there are listings, 1 otherwise.")]
+pub(crate) struct Import {
+    /// A .csv file with a header, or a .parquet file
+    pub file: PathBuf,
+    /// A mapping that comes with forecourt, or a .toml file; without it, the one that reads the file's columns
+    #[arg(long)]
+    pub mapping: Option<String>,
+    /// Write rows that are of no use to this file, one JSON object per line: file, line, code, field, message
+    #[arg(long)]
+    pub rejected: Option<PathBuf>,
+    /// Where to write the events, one per line, compressed for .zst; - is standard output
+    #[arg(short, long, default_value = "-")]
+    pub output: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,6 @@
 //! `forecourt ingest`: send files to a running server.
 
 mod progress_file;
-mod rejected_file;
 
 use std::{
     collections::BTreeMap,
@@ -35,11 +34,8 @@ use tokio::{
     signal::unix,
 };
 
-use self::{
-    progress_file::{ProgressFile, Source},
-    rejected_file::RejectedFile,
-};
-use crate::{arguments::Ingest, tables};
+use self::progress_file::{ProgressFile, Source};
+use crate::{arguments::Ingest, rejected_file::RejectedFile, tables};
 
 /// Requests on their way at once: the server groups them into batches.
 const IN_FLIGHT: usize = 4;

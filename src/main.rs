@@ -4,7 +4,10 @@ mod arguments;
 mod catalogue_command;
 mod catalogue_files;
 mod dead_letters_command;
+mod event_file;
+mod import_command;
 mod ingest_command;
+mod rejected_file;
 mod simulate_command;
 mod sql_command;
 mod sync_check;
@@ -36,6 +39,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Up(up) => up::run(up),
         Command::Ingest(ingest) => ingest_command::run(&ingest),
+        Command::Import(import) => import_command::run(&import),
         Command::Simulate(simulate) => simulate_command::run(&simulate),
         Command::Sql(sql) => sql_command::run(&sql),
         Command::Catalogue(catalogue) => catalogue_command::run(&catalogue),

@@ -1,17 +1,11 @@
 //! `forecourt simulate`: write a market's history.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write},
-    path::Path,
-    process::ExitCode,
-    time::Instant,
-};
+use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::Context;
 use datasets::Market;
 
-use crate::arguments::Simulate;
+use crate::{arguments::Simulate, event_file::EventFile};
 
 pub(crate) fn run(arguments: &Simulate) -> anyhow::Result<ExitCode> {
     let Simulate { seed, days, vehicles, start, .. } = *arguments;
@@ -25,13 +19,9 @@ pub(crate) fn run(arguments: &Simulate) -> anyhow::Result<ExitCode> {
 
 /// Write the market's events to a file, or to standard output for `-`; how many there were.
 pub(crate) fn write(market: &Market, path: &Path) -> anyhow::Result<u64> {
+    let mut output = EventFile::create(path)?;
     let failed = || format!("cannot write {}", path.display());
-    let mut output: Box<dyn Write> = if path == Path::new("-") {
-        Box::new(BufWriter::new(io::stdout().lock()))
-    } else {
-        Box::new(BufWriter::new(File::create(path).with_context(failed)?))
-    };
     let events = market.write(&mut output).with_context(failed)?;
-    output.flush().with_context(failed)?;
+    output.finish().with_context(failed)?;
     Ok(events)
 }

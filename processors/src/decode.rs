@@ -10,7 +10,8 @@ use ingest::{
 };
 use lake::ledger::{DeadLetterRow, DuplicateRow, dead_letters_batch, duplicates_batch};
 use schemas::{
-    Catalogue, ContextBatchBuilder, ContextIndex, Event, EventKey, Position, Rejection, RejectionCode, Stamp, validation::parse_event,
+    Catalogue, ContextBatchBuilder, ContextIndex, Event, EventKey, Position, Rejection, RejectionCode, Stamp,
+    validation::parse_event,
 };
 
 /// Consecutive messages of the log, decoded.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Forecourt, Nats, forecourt, stdout};
+use crate::support::{Forecourt, Nats, counted, forecourt, stdout};
 
 const README: &str = include_str!("../../README.md");
 
@@ -19,6 +19,39 @@ fn simulate_is_deterministic_and_says_what_it_wrote() {
 }
 
 #[tokio::test]
+async fn a_listing_file_is_imported_by_the_mapping_that_reads_its_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cars, events) = (folder.path().join("cars.csv"), folder.path().join("cars.ndjson.zst"));
+    let header = "make,model,year,price,transmission,mileage,fuelType,tax,mpg,engineSize,source_file";
+    let rows = "Ford,Focus,2017,9000,Manual,20000,Petrol,20,50.1,1.0,f.csv\nFord,Focus,2060,9000,Manual,1,Petrol,20,50.1,1.0,f.csv";
+    std::fs::write(&cars, format!("{header}\n{rows}\n")).unwrap();
+    let (cars, events) = (cars.to_str().unwrap(), events.to_str().unwrap());
+    let imported = forecourt(&["import", cars, "-o", events]);
+    assert!(imported.status.success());
+    let said = String::from_utf8(imported.stderr).unwrap();
+    assert!(said.contains(&format!("{cars}:3: invalid_value: data.year")), "{said}");
+    assert_eq!((counted(&said, "rows"), counted(&said, "listings"), counted(&said, "events")), (2, 1, 4));
+
+    let nats = Nats::start().await;
+    let server = Forecourt::start(&nats, &folder.path().join("data")).await;
+    let sent = stdout(&forecourt(&["ingest", events, "--to", &server.url]));
+    assert_eq!((counted(&sent, "accepted"), counted(&sent, "duplicates")), (4, 0));
+    let again = stdout(&forecourt(&["ingest", events, "--to", &server.url]));
+    assert_eq!((counted(&again, "accepted"), counted(&again, "duplicates")), (0, 4));
+    let page = server.get("/v1/search?fuel_type=Gasoline&min_position=4&wait_ms=60000").await;
+    let hit = &page["hits"][0];
+    assert_eq!(
+        (&page["total"], &hit["title"], &hit["mileage"]),
+        (&json!(1), &json!("2017 Ford Focus"), &json!(32_187))
+    );
+
+    std::fs::write(cars, "colour,wheels\nred,4\n").unwrap();
+    let refused = forecourt(&["import", cars]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("Its columns are colour, wheels"));
+}
+
+#[tokio::test]
 async fn sql_prints_tables_csv_and_json_and_points_at_mistakes() {
     let folder = tempfile::tempdir().unwrap();
     let nats = Nats::start().await;
@@ -28,7 +61,7 @@ async fn sql_prints_tables_csv_and_json_and_points_at_mistakes() {
     assert_eq!(stdout(&ask(query, "csv")), "one,text,nothing\r\n1,\"a,b\",\r\n");
     assert!(stdout(&ask(query, "table")).contains("a,b"));
     let json: Value = serde_json::from_str(&stdout(&ask(query, "json"))).unwrap();
-    assert_eq!(json["rows"], serde_json::json!([[1, "a,b", null]]));
+    assert_eq!(json["rows"], json!([[1, "a,b", null]]));
     let wrong = ask("SELECT count(* FROM lake.events", "table");
     assert!(!wrong.status.success());
     let message = String::from_utf8(wrong.stderr).unwrap();
@@ -43,7 +76,7 @@ fn every_command_and_route_is_in_the_readme_and_the_readme_names_no_other() {
     let section = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
     let commands: BTreeSet<&str> = section.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let commands: BTreeSet<&str> = commands.into_iter().filter(|name| *name != "help").collect();
-    assert_eq!(commands, BTreeSet::from(["up", "ingest", "simulate", "sql", "catalogue", "dead-letters"]));
+    assert_eq!(commands, BTreeSet::from(["up", "ingest", "import", "simulate", "sql", "catalogue", "dead-letters"]));
     for command in &commands {
         assert!(README.contains(&format!("`forecourt {command}")), "README lacks forecourt {command}");
     }
