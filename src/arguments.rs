@@ -3,9 +3,13 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use datasets::Disorder;
+use schemas::envelope::{STYLES, Style};
 
 /// Where a server listens unless told otherwise.
 const DEFAULT_HTTP: &str = "127.0.0.1:8080";
+/// What --disorder alone means.
+const BAD_DAY: &str = "duplicates=0.05,late=0.1,malformed=0.02,shuffled=0.25";
 /// Where commands look for a server unless told otherwise.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -123,8 +127,13 @@ pub(crate) struct Import {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The same seed, start, days and vehicles give the same bytes.
-  forecourt simulate --seed 7 --days 90 --vehicles 500 -o market.ndjson")]
+  forecourt simulate --days 90 --vehicles 500 -o market.ndjson
+  forecourt simulate --days 365 --vehicles 5000 --disorder --truth truth.json -o year.ndjson.zst
+  forecourt simulate --live --rate 500
+The same seed, start, days and vehicles give the same bytes: sellers, inspections, listings, shoppers, sales, trials and what
+follows, and the shop, dealers, courses and loyalty programme around them.
+--disorder lets events arrive as they do on a bad day; --disorder duplicates=0.05,late=0.1,malformed=0.02,shuffled=0.25 says
+how many of each. Late is by a second to three weeks.")]
 pub(crate) struct Simulate {
     /// Which of the possible histories
     #[arg(long, default_value_t = 1)]
@@ -135,12 +144,33 @@ pub(crate) struct Simulate {
     /// How many vehicles the marketplace buys
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub vehicles: u32,
-    /// First day, such as 2026-01-01
+    /// So many times as many vehicles, and everything that follows them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub scale: u32,
+    /// First day
     #[arg(long, default_value = "2026-01-01", value_parser = parse_date)]
     pub start: i64,
-    /// Where to write the events, one per line; - is standard output
+    /// How events are written: canonical, snake_case, business or cloudevents
+    #[arg(long, default_value = "canonical", value_parser = parse_style)]
+    pub envelope: Style,
+    /// What befalls events on their way: shares of duplicates, late, malformed and shuffled
+    #[arg(long, value_name = "SHARES", num_args = 0..=1, default_missing_value = BAD_DAY)]
+    pub disorder: Option<Disorder>,
+    /// Write what happened to this file, as JSON: counts, malformed lines, listings as they end, KPIs by day (UTC)
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
+    /// Where to write the events, one per line, compressed for .zst; - is standard output
     #[arg(short, long, default_value = "-")]
     pub output: PathBuf,
+    /// Send the events to a running server at a steady rate instead
+    #[arg(long, conflicts_with = "output")]
+    pub live: bool,
+    /// Events a second
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "live")]
+    pub rate: u32,
+    /// The server to send them to
+    #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL", requires = "live")]
+    pub to: String,
 }
 
 #[derive(Debug, Args)]
@@ -295,6 +325,13 @@ pub(crate) enum Format {
     Json,
     /// RFC 4180, with a header
     Csv,
+}
+
+fn parse_style(text: &str) -> Result<Style, String> {
+    STYLES.iter().find(|envelope| envelope.name == text).map(|envelope| envelope.style).ok_or_else(|| {
+        let names: Vec<_> = STYLES.iter().map(|envelope| envelope.name).collect();
+        format!("one of {}", names.join(", "))
+    })
 }
 
 /// Microseconds since 1970 of a date's midnight, UTC.

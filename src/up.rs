@@ -223,7 +223,7 @@ async fn load_demo(address: SocketAddr) -> anyhow::Result<Position> {
     let written = tokio::task::spawn_blocking({
         let file = file.clone();
         move || {
-            let market = datasets::Market { seed: 1, days: DEMO_DAYS, vehicles: DEMO_VEHICLES, start: demo_start() };
+            let market = datasets::Market::new(1, demo_start(), DEMO_DAYS, DEMO_VEHICLES);
             simulate_command::write(&market, &file)?;
             let backfill = ingest_command::Backfill::of_files(vec![file], &format!("http://{address}"));
             ingest_command::send(&backfill)

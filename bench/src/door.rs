@@ -22,7 +22,7 @@ use crate::{Side, report};
 
 /// A market of some 280,000 events.
 const fn market(seed: u64) -> datasets::Market {
-    datasets::Market { seed, days: 120, vehicles: 700, start: 1_767_225_600_000_000 }
+    datasets::Market::new(seed, 1_767_225_600_000_000, 120, 700)
 }
 /// Bodies, and raw batches, on their way at once.
 const AT_ONCE: usize = 4;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Side, report};
 
 /// A market of some 300,000 events.
-const MARKET: datasets::Market = datasets::Market { seed: 1, days: 120, vehicles: 1_000, start: 1_767_225_600_000_000 };
+const MARKET: datasets::Market = datasets::Market::new(1, 1_767_225_600_000_000, 120, 1_000);
 /// No side may take longer.
 const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -98,7 +98,7 @@ async fn fill(catalogue: &Arc<Catalogue>, log: &Log, seen: &std::path::Path) -> 
     drop(answers);
     stop.cancel();
     while tasks.join_next().await.is_some() {}
-    Ok((events, elapsed))
+    Ok((events.lines, elapsed))
 }
 
 /// Read the whole log and look at nothing.

@@ -1,32 +1,54 @@
 //! A seller meets the marketplace, and it buys the vehicle.
 
+use schemas::field_type::format_timestamp;
 use serde_json::json;
 
 use crate::{
     cars::{COLORS, CONDITIONS, FEATURES, INTERIORS, MODELS},
-    market::{Car, city},
+    market::Car,
     story::Story,
+    truth::Fact,
 };
 
-/// The year the market's youngest cars are of.
-const NEWEST_YEAR: i64 = 2025;
-/// What a car keeps of its worth each year, and of each 10,000 km.
-const KEPT_PER_YEAR: f64 = 0.88;
-const KEPT_PER_10_000_KM: f64 = 0.985;
+/// What a car keeps of its worth when it is first sold, and then each year, by how well its kind keeps it. Assumptions
+/// after published depreciation tables: about 20 % in the first year, 10 to 15 % in each later one, trucks least and
+/// electric cars most.
+const KEPT_AT_FIRST: f64 = 0.86;
+const KEPT_PER_YEAR: [(&str, f64); 3] = [("Truck", 0.915), ("Van", 0.89), ("SUV", 0.90)];
+const KEPT_PER_YEAR_ELSE: f64 = 0.88;
+const KEPT_PER_YEAR_ELECTRIC: f64 = 0.85;
+/// What each 10,000 km more than such a car usually has takes, or fewer give.
+const KEPT_PER_10_000_KM: f64 = 0.975;
+const USUAL_KM_PER_YEAR: f64 = 17_000.0;
+/// What condition adds or takes.
+const CONDITION: [(&str, f64); 3] = [("excellent", 1.04), ("good", 1.0), ("fair", 0.92)];
 /// What a trim adds, per step.
 const TRIM_STEP: f64 = 0.09;
+/// No car is worth less.
+const LEAST_WORTH: f64 = 2_500.0;
+/// The oldest car that the marketplace buys, in years; most are much younger.
+const OLDEST: f64 = 14.0;
 
-/// A new vehicle and its seller.
-pub(crate) fn meet(story: &mut Story<'_>, number: u32) -> Car {
+/// A new vehicle and its seller, in a market that began at `start`.
+pub(crate) fn meet(story: &mut Story<'_>, number: u32, start: i64) -> Car {
     let model = story.pick(&MODELS);
     let step = story.whole(0, model.trims.len() as i64 - 1);
     let trim = model.trims[usize::try_from(step).unwrap_or_default()];
-    let age = story.whole(1, 9);
-    let mileage = age * story.whole(8_000, 22_000) + story.whole(0, 999);
+    // Twice as many of three years as of ten.
+    let age = 1.0 + (OLDEST - 1.0) * story.between(0.0, 1.0).powf(1.8);
+    let usual = age * USUAL_KM_PER_YEAR;
+    #[expect(clippy::cast_possible_truncation, reason = "kilometres and years of a car")]
+    let (mileage, age) = ((usual * story.between(0.45, 1.0) * story.between(0.9, 1.6)) as i64, age.round() as i64);
     let condition = *story.pick(&CONDITIONS);
     let new = model.price * (1.0 + TRIM_STEP * step as f64);
-    let kept = KEPT_PER_YEAR.powf(age as f64) * KEPT_PER_10_000_KM.powf(mileage as f64 / 10_000.0);
-    let worth = new * kept * story.between(0.94, 1.06);
+    let per_year =
+        KEPT_PER_YEAR.iter().find(|(body, _)| *body == model.body).map_or(KEPT_PER_YEAR_ELSE, |(_, kept)| *kept);
+    let per_year = if model.fuel == "Electric" { KEPT_PER_YEAR_ELECTRIC } else { per_year };
+    let of_condition = CONDITION.iter().find(|(name, _)| *name == condition).map_or(1.0, |(_, factor)| *factor);
+    let unusual = (mileage as f64 - usual) / 10_000.0;
+    let kept = KEPT_AT_FIRST * per_year.powf(age as f64) * KEPT_PER_10_000_KM.powf(unusual) * of_condition;
+    let worth = (new * kept * story.between(0.95, 1.05)).max(LEAST_WORTH);
+    let year: i64 = format_timestamp(start)[..4].parse().unwrap_or_default();
     let mut features: Vec<&str> = FEATURES.iter().filter(|_| story.chance(0.45)).copied().collect();
     features.sort_unstable();
     let vin: String = (0..17).map(|_| *story.pick(b"0123456789ABCDEFGHJKLMNPRSTUVWXYZ") as char).collect();
@@ -37,7 +59,7 @@ pub(crate) fn meet(story: &mut Story<'_>, number: u32) -> Car {
         "make": model.make,
         "model": model.model,
         "trim": trim,
-        "year": NEWEST_YEAR + 1 - age,
+        "year": year - age,
         "mileage": mileage,
         "condition": condition,
         "bodyType": model.body,
@@ -58,10 +80,10 @@ pub(crate) fn meet(story: &mut Story<'_>, number: u32) -> Car {
         buyer: story.id("usr"),
         model,
         trim,
-        year: NEWEST_YEAR + 1 - age,
+        year: year - age,
         mileage,
         condition,
-        city: city(story),
+        city: story.city(),
         worth,
         vehicle_id,
         details,
@@ -90,6 +112,7 @@ fn offer(story: &mut Story<'_>, car: &Car) -> (String, f64) {
         "AIOfferGenerated",
         json!({"offerId": offer_id, "offerAmount": rounded, "vehicleId": car.vehicle_id, "expiryDate": valid_until}),
     );
+    story.fact(Fact::Offered { amount: rounded });
     story.tell(
         "acquisition",
         "FirmOfferCreated",
@@ -99,13 +122,13 @@ fn offer(story: &mut Story<'_>, car: &Car) -> (String, f64) {
 }
 
 /// Sellers who do not sell: about as many as those who do.
-pub(crate) fn offers_that_fail(story: &mut Story<'_>, number: u32) {
+pub(crate) fn offers_that_fail(story: &mut Story<'_>, number: u32, start: i64) {
     let before = story.now();
     for attempt in 0..2 {
         if attempt != number % 2 && !story.chance(0.3) {
             continue;
         }
-        let car = meet(story, number);
+        let car = meet(story, number, start);
         let (offer_id, _) = offer(story, &car);
         if attempt == 0 {
             story.hours(1.0, 48.0);
@@ -113,10 +136,12 @@ pub(crate) fn offers_that_fail(story: &mut Story<'_>, number: u32) {
             let rejected =
                 json!({"offerId": offer_id, "rejectedAt": story.at(), "reason": reason, "vehicleId": car.vehicle_id});
             story.tell("acquisition", "OfferRejected", rejected);
+            story.fact(Fact::OfferRejected);
         } else {
             story.days(7.0, 7.1);
             let expired = json!({"offerId": offer_id, "expiredAt": story.at(), "vehicleId": car.vehicle_id});
             story.tell("acquisition", "OfferExpired", expired);
+            story.fact(Fact::OfferExpired);
         }
         story.jump(before);
     }
@@ -132,13 +157,14 @@ pub(crate) fn buy(story: &mut Story<'_>, car: &Car) -> f64 {
         "OfferAccepted",
         json!({"offerId": offer_id, "acceptedAt": story.at(), "customerId": car.seller, "vehicleId": vehicle}),
     );
+    story.fact(Fact::OfferAccepted);
     let inspector = format!("insp-{:02}", story.whole(1, 12));
     let visit = story.later(36.0);
     let appointment = story.id("apt");
     story.tell(
         "acquisition",
         "AppraisalScheduled",
-        json!({"appointmentId": appointment, "scheduledDate": visit, "location": car.city.0, "inspectorId": inspector, "offerId": offer_id, "vehicleId": vehicle}),
+        json!({"appointmentId": appointment, "scheduledDate": visit, "location": car.city.name, "inspectorId": inspector, "offerId": offer_id, "vehicleId": vehicle}),
     );
     story.hours(30.0, 60.0);
     let inspection = story.id("ins");
@@ -214,7 +240,7 @@ pub(crate) fn buy(story: &mut Story<'_>, car: &Car) -> f64 {
     story.tell(
         "acquisition",
         "VehiclePickupScheduled",
-        json!({"pickupId": pickup, "scheduledDate": when, "location": car.city.0, "driverId": format!("drv-{:02}", story.whole(1, 20)), "vehicleId": vehicle}),
+        json!({"pickupId": pickup, "scheduledDate": when, "location": car.city.name, "driverId": format!("drv-{:02}", story.whole(1, 20)), "vehicleId": vehicle}),
     );
     story.hours(12.0, 30.0);
     story.tell(
@@ -225,7 +251,7 @@ pub(crate) fn buy(story: &mut Story<'_>, car: &Car) -> f64 {
     story.tell(
         "delivery",
         "TransportationArranged",
-        json!({"transportId": story.id("trn"), "customerId": car.seller, "pickupAddress": {"city": car.city.0, "province": car.city.1}, "arrangedAt": story.at(), "vehicleId": vehicle}),
+        json!({"transportId": story.id("trn"), "customerId": car.seller, "pickupAddress": {"city": car.city.name, "province": car.city.province}, "arrangedAt": story.at(), "vehicleId": vehicle}),
     );
     amount
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{market::Car, sale::Sale, story::Story};
+use crate::{market::Car, sale::Sale, story::Story, truth::Fact};
 
 /// Days of the trial, and its kilometres.
 const TRIAL_DAYS: i64 = 10;
@@ -37,7 +37,7 @@ fn deliver(story: &mut Story<'_>, car: &Car, sale: &Sale) {
         return;
     }
     let delivery = story.id("dlv");
-    let address = json!({"city": car.city.0, "province": car.city.1});
+    let address = json!({"city": car.city.name, "province": car.city.province});
     let date = story.later(48.0);
     story.tell("delivery", "DeliveryScheduled", json!({"deliveryId": delivery, "scheduledDate": date, "timeWindow": "09:00-12:00", "address": address, "customerId": customer, "vehicleId": vehicle, "transactionId": sale.transaction_id}));
     story.tell(
@@ -161,6 +161,7 @@ fn leave(story: &mut Story<'_>, car: &Car, sale: &Sale, trial: &str, mileage: i6
     let fees = 120.0;
     story.tell("trial", "RefundApproved", json!({"returnId": given_back, "approvedAt": story.at(), "refundAmount": Story::round(sale.price - fees, 10.0), "customerId": customer}));
     story.tell("trial", "VehicleReturned", json!({"returnId": given_back, "returnedAt": story.at(), "returnMileage": mileage, "vehicleId": vehicle, "listingId": car.listing_id}));
+    story.fact(Fact::Returned);
     story.hours(1.0, 40.0);
     story.tell("trial", "RefundProcessed", json!({"refundId": story.id("ref"), "amount": Story::round(sale.price - fees, 10.0), "feesDeducted": fees, "processedAt": story.at(), "returnId": given_back, "customerId": customer}));
 }
@@ -179,12 +180,15 @@ fn feedback(story: &mut Story<'_>, car: &Car) {
     if car.number < crate::market::KINDS || story.chance(0.5) {
         let comment = *story.pick(&["Smooth from start to end.", "Good car, slow paperwork.", "Would buy again."]);
         story.tell("support", "ReviewSubmitted", json!({"reviewId": story.id("rev"), "rating": stars.clamp(1, 5), "comments": comment, "submittedAt": story.at(), "customerId": customer, "vehicleId": vehicle}));
+        story.fact(Fact::Reviewed { stars: stars.clamp(1, 5) });
         story.tell("support", "RatingProvided", json!({"ratingId": story.id("rat"), "score": stars.clamp(1, 5), "category": "delivery", "providedAt": story.at(), "customerId": customer}));
+        story.fact(Fact::Rated { score: stars.clamp(1, 5) });
     }
     if car.number < crate::market::KINDS || story.chance(0.6) {
         let answers: Vec<Value> =
             vec![json!({"question": "nps", "answer": happy}), json!({"question": "heard_of_us", "answer": "friends"})];
         story.tell("support", "SurveyCompleted", json!({"surveyId": story.id("sur"), "responses": answers, "completedAt": story.at(), "customerId": customer}));
+        story.fact(Fact::Surveyed { answer: happy });
     }
     if car.is_kind(5) || story.chance(0.1) {
         story.tell("support", "FeedbackReceived", json!({"feedbackId": story.id("fee"), "type": "suggestion", "message": "More photos of the trunk, please.", "receivedAt": story.at(), "customerId": customer}));
@@ -227,5 +231,5 @@ fn claim(story: &mut Story<'_>, car: &Car) {
     story.hours(4.0, 40.0);
     story.tell("warranty", "WarrantyClaimApproved", json!({"claimId": claim, "approvedAt": story.at(), "coverageAmount": story.whole(20, 180) * 10, "warrantyId": format!("war-{}", car.vehicle_id)}));
     let when = story.later(50.0);
-    story.tell("warranty", "WarrantyServiceScheduled", json!({"serviceId": story.id("svc"), "scheduledDate": when, "serviceCenter": format!("{} Service", car.city.0), "claimId": claim, "vehicleId": car.vehicle_id}));
+    story.tell("warranty", "WarrantyServiceScheduled", json!({"serviceId": story.id("svc"), "scheduledDate": when, "serviceCenter": format!("{} Service", car.city.name), "claimId": claim, "vehicleId": car.vehicle_id}));
 }

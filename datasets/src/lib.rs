@@ -1,21 +1,30 @@
 //! What to try Forecourt on: a simulated market, and listing files as events.
 //!
 //! - [`import`]: real listing files, told in the catalogue's events;
-//! - [`market`]: a whole history, in event-time order;
-//! - `story`: how one thread of events is told;
-//! - one module per chapter of a vehicle's life: `acquisition`, `production`, `listing`, `sale`, `after_sale`; and the
-//!   `office` around them;
+//! - [`market`]: a whole history, in the order in which its events arrive, and its ledger, [`truth`];
+//! - [`disorder`]: what befalls events on their way;
+//! - `calendar` and `story`: when things begin, and how one thread of events is told;
+//! - one module per chapter of a vehicle's life: `acquisition`, `production`, `listing`, `sale`, `after_sale`; around
+//!   them the `office`, and the systems beside the marketplace: `shop`, `dealers`, `courses`, `loyalty`;
 //! - `cars`: the models, places and names there are.
 
 mod acquisition;
 mod after_sale;
+mod calendar;
 mod cars;
+mod courses;
+mod dealers;
+pub mod disorder;
 pub mod import;
 mod listing;
+mod loyalty;
 pub mod market;
 mod office;
 mod production;
 mod sale;
+mod shop;
 mod story;
+pub mod truth;
 
+pub use disorder::Disorder;
 pub use market::{Market, MarketError};

@@ -2,7 +2,12 @@
 
 use serde_json::json;
 
-use crate::{market::Car, story::Story};
+use crate::{
+    cars::City,
+    market::Car,
+    story::Story,
+    truth::{Fact, ListingTruth},
+};
 
 /// The least a sale must bring above the cost.
 const LEAST_MARGIN: f64 = 1.06;
@@ -12,7 +17,7 @@ const MARKDOWN: f64 = 0.97;
 /// Publish the listing and let shoppers see it; the last price.
 pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
     let (listing, vehicle) = (&car.listing_id, &car.vehicle_id);
-    let (city, province, latitude, longitude) = car.city;
+    let City { name: city, province, country, latitude, longitude, .. } = *car.city;
     let title = format!("{} {} {} {}", car.year, car.model.make, car.model.model, car.trim);
     let mut created = car.details.clone();
     created["mileage"] = json!(car.mileage);
@@ -25,7 +30,7 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
         "dealerName": "Forecourt Motors",
         "city": city,
         "province": province,
-        "country": "CA",
+        "country": country,
         "latitude": latitude + story.between(-0.05, 0.05),
         "longitude": longitude + story.between(-0.05, 0.05),
     });
@@ -34,10 +39,23 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
     }
     story.hours(1.0, 8.0);
     story.tell("inventory", "VehicleListingCreated", created);
+    story.fact(Fact::Listed(Box::new(ListingTruth {
+        listing: listing.clone(),
+        status: "created",
+        make: car.model.make,
+        model: car.model.model,
+        trim: car.trim,
+        year: car.year,
+        mileage: car.mileage,
+        city,
+        price: None,
+        photos: 0,
+    })));
     let mut price = car.worth.max(cost * LEAST_MARGIN);
     let set = |story: &mut Story<'_>, price: f64, strategy: &str| {
         let data = json!({"listingId": listing, "price": Story::round(price, 10.0), "pricingStrategy": strategy, "currency": "CAD", "vehicleId": vehicle});
         story.tell("inventory", "PriceSet", data);
+        story.fact(Fact::Priced { listing: listing.clone(), price: Story::round(price, 10.0) });
     };
     set(story, price, "market");
     let urls: Vec<String> =
@@ -47,11 +65,13 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
         "PhotosUploaded",
         json!({"listingId": listing, "photoUrls": urls, "uploadedAt": story.at(), "vehicleId": vehicle}),
     );
+    story.fact(Fact::Photographed { listing: listing.clone(), photos: urls.len() as u64 });
     story.tell(
         "production",
         "VehicleListedForSale",
         json!({"listingId": listing, "vehicleId": vehicle, "listedAt": story.at(), "price": Story::round(price, 10.0)}),
     );
+    story.fact(Fact::Published { listing: listing.clone() });
     story.tell(
         "inventory",
         "ListingPublished",
@@ -79,9 +99,9 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
             json!({"listingId": listing, "updatedFields": update, "updatedAt": story.at(), "vehicleId": vehicle}),
         );
     }
-    for _ in 0..story.whole(1, 3) {
+    for _ in 0..story.whole(1, 6) {
         shoppers(story, car);
-        story.days(3.0, 9.0);
+        story.days(3.0, 10.0);
         if story.chance(0.35) {
             price = (price * MARKDOWN).max(cost * LEAST_MARGIN);
             set(story, price, "aging");
@@ -93,10 +113,11 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
 /// People who search, look, compare and leave.
 fn shoppers(story: &mut Story<'_>, car: &Car) {
     let vehicle = &car.vehicle_id;
-    for _ in 0..story.whole(4, 12) {
+    for _ in 0..story.whole(3, 8) {
         let user = story.id("usr");
         let search = story.id("sea");
         story.wait(5.0, 240.0);
+        story.sleep();
         story.tell("browsing", "UserSearched", json!({"userId": user, "searchQuery": format!("{} {}", car.model.make, car.model.model), "timestamp": story.at(), "searchId": search}));
         if story.chance(0.6) {
             story.tell("browsing", "FilterApplied", json!({"userId": user, "filterType": "body_type", "filterValues": [car.model.body], "timestamp": story.at(), "searchId": search}));

@@ -1,24 +1,46 @@
 //! A whole history, in event-time order.
+//!
+//! Every vehicle's life is a thread of its own, with its own random numbers, so that lives are told on every core and the
+//! history is the same. What is told waits until nothing earlier can come; memory holds the lives that overlap, however
+//! long the history is.
 
-use std::io::{self, Write};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::{self, Write},
+    num::NonZero,
+    thread,
+};
 
-use schemas::{Catalogue, catalogue::CatalogueError};
+use schemas::{
+    Catalogue,
+    catalogue::CatalogueError,
+    envelope::{Style, dress},
+};
 use serde_json::Value;
 
 use crate::{
     acquisition, after_sale,
-    cars::{CITIES, Model},
-    listing, office, production, sale,
+    calendar::Calendar,
+    cars::{City, Model},
+    courses, dealers,
+    disorder::{Arrivals, Disorder},
+    listing, loyalty, office, production, sale, shop,
     story::{Story, Told},
+    truth::Truth,
 };
 
-const MICROS_PER_DAY: i64 = 86_400_000_000;
+pub(crate) const MICROS_PER_DAY: i64 = 86_400_000_000;
+const MICROS_PER_HOUR: i64 = 3_600_000_000;
 /// A vehicle's life from its first offer to its last claim takes about this long; a shorter history tells it faster.
 const LIFE_DAYS: f64 = 90.0;
-/// Threads of a seed beside the vehicles': the office's is the last.
-const OFFICE_STREAM: u64 = u64::MAX;
+/// Threads of a seed that are days', beside the vehicles'.
+const DAY_STREAMS: u64 = 1 << 40;
 /// What makes a vehicle's life one of the rarer kinds repeats with this period, so that few vehicles show them all.
 pub(crate) const KINDS: u32 = 10;
+/// No life begins in the history's last part, where it could not be told.
+const LATEST_BEGIN: f64 = 0.85;
+/// Lives told at once, by all cores together.
+const AT_ONCE: u32 = 256;
 
 /// A market to be simulated. The same market is the same bytes.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +51,10 @@ pub struct Market {
     pub vehicles: u32,
     /// The first midnight: microseconds since 1970, UTC.
     pub start: i64,
+    /// How its events are written.
+    pub style: Style,
+    /// What befalls its events on their way.
+    pub disorder: Disorder,
 }
 
 /// A history that could not be told.
@@ -53,7 +79,7 @@ pub(crate) struct Car {
     pub(crate) year: i64,
     pub(crate) mileage: i64,
     pub(crate) condition: &'static str,
-    pub(crate) city: (&'static str, &'static str, f64, f64),
+    pub(crate) city: &'static City,
     /// What it is worth on a forecourt, in CAD.
     pub(crate) worth: f64,
     pub(crate) details: Value,
@@ -67,31 +93,57 @@ impl Car {
 }
 
 impl Market {
-    /// Write the history, one event per line, in the order of event time; how many events there were.
+    /// A market whose events are canonical, and arrive as they happen.
+    #[must_use]
+    pub const fn new(seed: u64, start: i64, days: u32, vehicles: u32) -> Self {
+        Self { seed, days, vehicles, start, style: Style::Canonical, disorder: Disorder::NONE }
+    }
+
+    /// Write the history, one event per line, in the order in which the events arrive; what happened in it.
     ///
     /// # Errors
     /// When the output cannot be written.
-    pub fn write(&self, output: &mut impl Write) -> Result<u64, MarketError> {
-        let catalogue = Catalogue::embedded()?;
-        let mut told = Vec::new();
-        for number in 0..self.vehicles {
-            self.vehicle(&catalogue, &mut told, number);
-        }
-        let pace = self.pace();
-        let mut story = Story::new(&catalogue, &mut told, self.seed, OFFICE_STREAM, self.start, pace);
-        office::run(&mut story, self.start, self.end(), self.vehicles);
-        let end = self.end();
-        told.retain(|event| event.time < end);
-        // Ties keep the order they were told in.
-        told.sort_by_key(|event| event.time);
-        for event in &told {
-            output.write_all(event.line.as_bytes())?;
-            output.write_all(b"\n")?;
-        }
-        Ok(told.len() as u64)
+    pub fn write(&self, output: &mut dyn Write) -> Result<Truth, MarketError> {
+        self.play(&mut |line| {
+            output.write_all(line.as_bytes())?;
+            output.write_all(b"\n")
+        })
     }
 
-    fn end(&self) -> i64 {
+    /// Give every line to `sink`, in the order in which the events arrive; what happened in them.
+    ///
+    /// # Errors
+    /// What `sink` says.
+    pub fn play(&self, sink: &mut dyn FnMut(&str) -> io::Result<()>) -> Result<Truth, MarketError> {
+        let catalogue = Catalogue::embedded()?;
+        let mut truth = Truth::default();
+        let mut arrivals = Arrivals::new(self.seed, self.disorder);
+        let mut history = History::new(self, &catalogue);
+        let mut name = String::new();
+        while let Some(told) = history.next_event() {
+            arrivals.before(told.time, &mut truth, sink)?;
+            name.clear();
+            name.extend([told.context, ".", told.name]);
+            truth.count(&name);
+            for fact in &told.facts {
+                truth.take(told.time, fact);
+            }
+            let line = if self.style == Style::Canonical { told.line } else { self.dressed(&catalogue, &told) };
+            arrivals.send(told.time, line, &mut truth, sink)?;
+        }
+        arrivals.before(i64::MAX, &mut truth, sink)?;
+        Ok(truth)
+    }
+
+    fn dressed(&self, catalogue: &Catalogue, told: &Told) -> String {
+        let event: Value = serde_json::from_str(&told.line).unwrap_or_default();
+        let definition = catalogue.context(told.context).and_then(|(_, context)| context.event(told.name));
+        definition.map_or_else(String::new, |definition| {
+            dress(self.style, catalogue, told.context, definition, &event).to_string()
+        })
+    }
+
+    pub(crate) fn end(&self) -> i64 {
         self.start + i64::from(self.days) * MICROS_PER_DAY
     }
 
@@ -99,17 +151,11 @@ impl Market {
         (f64::from(self.days) / LIFE_DAYS).min(1.0)
     }
 
-    /// One vehicle's life.
-    fn vehicle(&self, catalogue: &Catalogue, told: &mut Vec<Told>, number: u32) {
-        let mut story = Story::new(catalogue, told, self.seed, u64::from(number), self.start, self.pace());
-        // The first of each kind begins at once, so that every kind of life is told to its end.
-        let latest = if number < KINDS { 0.01 } else { 0.85 };
-        let share = story.between(0.0, latest);
-        #[expect(clippy::cast_possible_truncation, reason = "a share of ten years")]
-        let offset = (share * (self.end() - self.start) as f64) as i64 / 1_000 * 1_000;
-        story.jump(self.start + offset);
-        acquisition::offers_that_fail(&mut story, number);
-        let mut car = acquisition::meet(&mut story, number);
+    /// One vehicle's life, which begins at `begin`.
+    fn vehicle(&self, catalogue: &Catalogue, told: &mut Vec<Told>, number: u32, begin: i64) {
+        let mut story = Story::new(catalogue, told, self.seed, u64::from(number), begin, self.pace());
+        acquisition::offers_that_fail(&mut story, number, self.start);
+        let mut car = acquisition::meet(&mut story, number, self.start);
         let cost = acquisition::buy(&mut story, &car);
         if !production::recondition(&mut story, &mut car) {
             return;
@@ -120,11 +166,114 @@ impl Market {
             after_sale::deliver_and_keep(&mut story, &car, &sold);
         }
     }
+
+    /// A day of everything around the vehicles.
+    fn day(&self, catalogue: &Catalogue, told: &mut Vec<Told>, day: u32) {
+        let begin = self.start + i64::from(day) * MICROS_PER_DAY;
+        let per_day = f64::from(self.vehicles) / f64::from(self.days);
+        let story = &mut Story::new(catalogue, told, self.seed, DAY_STREAMS + u64::from(day), begin, self.pace());
+        office::day(story, day, self.vehicles);
+        shop::day(story, day, per_day);
+        dealers::day(story, day, per_day);
+        courses::day(story, day, per_day);
+        loyalty::day(story, day, per_day);
+    }
 }
 
-/// A city of the market.
-pub(crate) fn city(story: &mut Story<'_>) -> (&'static str, &'static str, f64, f64) {
-    *story.pick(&CITIES)
+/// The events of a market in order.
+struct History<'a> {
+    market: &'a Market,
+    catalogue: &'a Catalogue,
+    calendar: Calendar,
+    next_vehicle: u32,
+    next_day: u32,
+    cores: usize,
+    /// What has been told and may still be preceded, by its hour.
+    waiting: BTreeMap<i64, Vec<Told>>,
+    ready: VecDeque<Told>,
+}
+
+impl<'a> History<'a> {
+    fn new(market: &'a Market, catalogue: &'a Catalogue) -> Self {
+        let last = market.start + ((market.end() - market.start) as f64 * LATEST_BEGIN) as i64;
+        Self {
+            market,
+            catalogue,
+            calendar: Calendar::new(market.seed, market.start, last, market.vehicles),
+            next_vehicle: 0,
+            next_day: 0,
+            cores: thread::available_parallelism().map_or(1, NonZero::get),
+            waiting: BTreeMap::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    fn next_event(&mut self) -> Option<Told> {
+        while self.ready.is_empty() {
+            let horizon = self.horizon();
+            let hour = self.waiting.first_key_value().map(|(hour, _)| *hour);
+            match hour {
+                Some(hour) if (hour + 1) * MICROS_PER_HOUR <= horizon => {
+                    let mut told = self.waiting.pop_first().map(|(_, told)| told).unwrap_or_default();
+                    told.sort_unstable_by_key(|event| (event.time, event.order));
+                    self.ready.extend(told);
+                }
+                _ if horizon == i64::MAX => return None,
+                _ => self.tell_more(),
+            }
+        }
+        self.ready.pop_front()
+    }
+
+    /// Nothing that is still to be told is before this.
+    fn horizon(&self) -> i64 {
+        let vehicle = if self.next_vehicle < self.market.vehicles { self.begin(self.next_vehicle) } else { i64::MAX };
+        let day = if self.next_day < self.market.days {
+            self.market.start + i64::from(self.next_day) * MICROS_PER_DAY
+        } else {
+            i64::MAX
+        };
+        vehicle.min(day)
+    }
+
+    fn begin(&self, vehicle: u32) -> i64 {
+        // The first of each kind begin at once, so that every kind of life is told to its end.
+        if vehicle < KINDS { self.market.start + i64::from(vehicle) * 1_000 } else { self.calendar.begin(vehicle) }
+    }
+
+    /// Tell the next lives, and the days until then.
+    fn tell_more(&mut self) {
+        let from = self.next_vehicle;
+        let to = from.saturating_add(AT_ONCE).min(self.market.vehicles);
+        self.next_vehicle = to;
+        let per_core = (to - from).div_ceil(u32::try_from(self.cores).unwrap_or(1)).max(1);
+        let starts = (from..to).step_by(per_core as usize);
+        let (market, catalogue, this) = (self.market, self.catalogue, &*self);
+        let lives: Vec<Vec<Told>> = thread::scope(|scope| {
+            let cores: Vec<_> = starts
+                .map(|first| {
+                    scope.spawn(move || {
+                        let mut told = Vec::new();
+                        for number in first..(first + per_core).min(to) {
+                            market.vehicle(catalogue, &mut told, number, this.begin(number));
+                        }
+                        told
+                    })
+                })
+                .collect();
+            cores.into_iter().map(|core| core.join().unwrap_or_default()).collect()
+        });
+        let mut told = Vec::new();
+        let until = if to < market.vehicles { self.begin(to) } else { i64::MAX };
+        while self.next_day < market.days && market.start + i64::from(self.next_day) * MICROS_PER_DAY <= until {
+            market.day(catalogue, &mut told, self.next_day);
+            self.next_day += 1;
+        }
+        let end = market.end();
+        for event in lives.into_iter().flatten().chain(told).filter(|event| event.time < end) {
+            self.waiting.entry(event.time.div_euclid(MICROS_PER_HOUR)).or_default().push(event);
+        }
+    }
 }
 
 #[cfg(test)]

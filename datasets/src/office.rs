@@ -4,35 +4,33 @@ use serde_json::json;
 
 use crate::story::Story;
 
-const MICROS_PER_DAY: i64 = 86_400_000_000;
-/// Campaigns begin, and periods are measured, this often; at least once in a history.
-const PERIOD_DAYS: i64 = 7;
+/// Campaigns begin, and periods are measured, every so many days, the first included.
+const PERIOD_DAYS: u32 = 7;
 const CHANNELS: [&str; 3] = ["search", "social", "radio"];
 
-/// Tell the office's events from `start` to `end`, for a market of this many vehicles.
-pub(crate) fn run(story: &mut Story<'_>, start: i64, end: i64, vehicles: u32) {
-    let mut day = start;
-    let mut period = 0_i64;
-    while day < end {
-        // Early in its first hours, so that even a history of one day has it.
-        story.jump(day);
-        story.wait(60.0, 180.0);
-        campaign(story, period, vehicles);
-        measure(story, period, vehicles);
-        period += 1;
-        day += PERIOD_DAYS * MICROS_PER_DAY;
+/// Tell a day of the office, for a market of this many vehicles.
+pub(crate) fn day(story: &mut Story<'_>, day: u32, vehicles: u32) {
+    if !day.is_multiple_of(PERIOD_DAYS) {
+        return;
     }
+    // Early in its first hours, so that even a history of one day has it.
+    let midnight = story.now();
+    story.wait(60.0, 180.0);
+    let period = i64::from(day / PERIOD_DAYS);
+    campaign(story, period, vehicles);
+    measure(story, period, vehicles);
+    story.jump(midnight);
 }
 
 fn campaign(story: &mut Story<'_>, period: i64, vehicles: u32) {
     let campaign = format!("cmp-{period:03}");
     let channel = *story.pick(&CHANNELS);
     story.tell("marketing", "MarketingCampaignLaunched", json!({"campaignId": campaign, "campaignName": format!("Week {}", period + 1), "launchedAt": story.at(), "channels": [channel, "email"]}));
-    for _ in 0..(vehicles / 8).clamp(2, 400) {
+    for recipient in 0..(vehicles / 8).clamp(2, 400) {
         let person = story.id("usr");
         story.wait(0.1, 5.0);
         story.tell("marketing", "EmailSent", json!({"emailId": story.id("eml"), "recipientId": person, "template": "weekly", "sentAt": story.at(), "campaignId": campaign}));
-        if story.chance(0.3) {
+        if recipient == 0 || story.chance(0.3) {
             story.tell("marketing", "AdClicked", json!({"adId": format!("ad-{period:03}"), "customerId": person, "clickedAt": story.at(), "source": channel, "campaignId": campaign}));
             story.tell("marketing", "LandingPageVisited", json!({"pageId": format!("page-{period:03}"), "visitorId": person, "visitedAt": story.at(), "referralSource": channel, "campaignId": campaign}));
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{market::Car, story::Story};
+use crate::{market::Car, story::Story, truth::Fact};
 
 /// Points of the inspection.
 const POINTS: i64 = 210;
@@ -28,6 +28,7 @@ pub(crate) fn recondition(story: &mut Story<'_>, car: &mut Car) -> bool {
     story.hours(4.0, 60.0);
     let job = story.id("job");
     let until = story.later(72.0);
+    let began = story.now();
     story.tell(
         "production",
         "ProductionStarted",
@@ -62,11 +63,13 @@ pub(crate) fn recondition(story: &mut Story<'_>, car: &mut Car) -> bool {
         "VehiclePhotographed",
         json!({"vehicleId": vehicle, "photoSessionId": story.id("pho"), "photoCount": photos, "photoUrls": urls}),
     );
+    let took = story.now() - began;
     story.tell(
         "production",
         "QualityCheckCompleted",
         json!({"vehicleId": vehicle, "qualityScore": story.whole(82, 100), "inspectorId": inspector, "productionJobId": job, "facilityId": facility}),
     );
+    story.fact(Fact::Produced { took });
     certify(story, car)
 }
 

@@ -6,12 +6,16 @@ use crate::{
     cars::{FIRST_NAMES, LAST_NAMES},
     market::Car,
     story::Story,
+    truth::Fact,
 };
 
 /// The refundable deposit, in CAD.
 const DEPOSIT: i64 = 100;
 /// How long a deposit holds a vehicle.
 const HELD_HOURS: f64 = 72.0;
+
+/// Share of listings that no customer buys.
+const UNSOLD: f64 = 0.15;
 
 /// A finished sale.
 pub(crate) struct Sale {
@@ -21,7 +25,8 @@ pub(crate) struct Sale {
 
 /// Sell the listed vehicle, unless nobody comes.
 pub(crate) fn sell(story: &mut Story<'_>, car: &Car, price: f64) -> Option<Sale> {
-    if car.number >= crate::market::KINDS && story.chance(0.2) {
+    if car.number >= crate::market::KINDS && story.chance(UNSOLD) {
+        give_up(story, car);
         return None;
     }
     account(story, car);
@@ -46,6 +51,23 @@ pub(crate) fn sell(story: &mut Story<'_>, car: &Car, price: f64) -> Option<Sale>
         finance(story, car, price);
     }
     Some(close(story, car, price, financed))
+}
+
+/// Nobody bought it: after weeks it goes to the trade.
+fn give_up(story: &mut Story<'_>, car: &Car) {
+    story.days(30.0, 90.0);
+    story.sleep();
+    story.tell(
+        "inventory",
+        "ListingDeactivated",
+        json!({"listingId": car.listing_id, "deactivatedAt": story.at(), "reason": "sent to wholesale", "vehicleId": car.vehicle_id}),
+    );
+    story.fact(Fact::Withdrawn { listing: car.listing_id.clone() });
+    story.tell(
+        "production",
+        "VehicleSentToWholesale",
+        json!({"vehicleId": car.vehicle_id, "wholesaleChannel": "auction", "sentAt": story.at()}),
+    );
 }
 
 fn account(story: &mut Story<'_>, car: &Car) {
@@ -85,8 +107,7 @@ fn account(story: &mut Story<'_>, car: &Car) {
             json!({"userId": user, "marketingOptIn": story.chance(0.6), "updatedAt": story.at()}),
         );
     }
-    let address =
-        json!({"street": format!("{} Maple St", story.whole(1, 900)), "city": car.city.0, "province": car.city.1});
+    let address = json!({"street": format!("{} Maple St", story.whole(1, 900)), "city": car.city.name, "province": car.city.province});
     story.wait(1.0, 20.0);
     story.tell(
         "purchase",
@@ -177,7 +198,7 @@ fn trade_in(story: &mut Story<'_>, car: &Car) {
     story.tell(
         "trade_in",
         "TradeInAppraisalScheduled",
-        json!({"appraisalId": appraisal, "scheduledDate": when, "location": car.city.0, "tradeInId": trade}),
+        json!({"appraisalId": appraisal, "scheduledDate": when, "location": car.city.name, "tradeInId": trade}),
     );
     story.hours(18.0, 30.0);
     story.tell(
@@ -290,6 +311,7 @@ fn close(story: &mut Story<'_>, car: &Car, price: f64, financed: bool) -> Sale {
     }
     story.tell("purchase", "FullPaymentReceived", json!({"transactionId": transaction, "totalAmount": total, "receivedAt": story.at(), "customerId": customer, "vehicleId": vehicle}));
     story.tell("inventory", "VehicleSold", json!({"listingId": car.listing_id, "soldAt": story.at(), "finalPrice": total, "buyerId": customer, "vehicleId": vehicle}));
+    story.fact(Fact::Sold { listing: car.listing_id.clone(), price: total });
     story.tell(
         "inventory",
         "ListingDeactivated",

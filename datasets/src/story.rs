@@ -4,18 +4,37 @@ use std::cell::RefCell;
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use schemas::{Catalogue, field_type::format_timestamp};
+use schemas::{Catalogue, EventDefinition, field_type::format_timestamp};
 use serde_json::{Value, json};
 use uuid::Builder;
 
+use crate::{
+    cars::{CITIES, City},
+    truth::Fact,
+};
+
 const MICROS_PER_MINUTE: f64 = 60_000_000.0;
+
+/// Local time of the market's middle: UTC less five hours.
+const MICROS_TO_LOCAL: i64 = -5 * 3_600_000_000;
+const MICROS_PER_HOUR: i64 = 3_600_000_000;
+/// People sleep from midnight to seven, and most of them do nothing then.
+const NIGHT_HOURS: i64 = 7;
+const AWAKE_AT_NIGHT: f64 = 0.06;
+/// A history told faster than this has no nights.
+const SLOWEST_WITHOUT_NIGHTS: f64 = 0.5;
 
 /// An event with its time, ready to be written.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     /// Microseconds since 1970, UTC.
     pub(crate) time: i64,
+    /// Which thread told it, and its how-manieth event it is: what happens at one instant keeps this order.
+    pub(crate) order: (u64, u32),
+    pub(crate) context: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) line: String,
+    pub(crate) facts: Vec<Fact>,
 }
 
 /// The teller of one thread.
@@ -26,6 +45,8 @@ pub(crate) struct Story<'a> {
     now: i64,
     /// What a minute of the story takes: less than a minute when the history is short.
     pace: f64,
+    stream: u64,
+    index: u32,
     told: &'a mut Vec<Told>,
 }
 
@@ -41,7 +62,7 @@ impl<'a> Story<'a> {
     ) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
-        Self { catalogue, rng: RefCell::new(rng), now, pace, told }
+        Self { catalogue, rng: RefCell::new(rng), now, pace, stream, index: 0, told }
     }
 
     pub(crate) const fn now(&self) -> i64 {
@@ -60,6 +81,17 @@ impl<'a> Story<'a> {
         let micros = (minutes * MICROS_PER_MINUTE) as i64;
         // Milliseconds, as producers write them, and never at the same instant.
         self.now += (micros / 1_000).max(1) * 1_000;
+    }
+
+    /// Whoever acts next sleeps first, if it is night.
+    pub(crate) fn sleep(&mut self) {
+        let of_day = (self.now + MICROS_TO_LOCAL).rem_euclid(24 * MICROS_PER_HOUR);
+        let until_morning = NIGHT_HOURS * MICROS_PER_HOUR - of_day;
+        if self.pace < SLOWEST_WITHOUT_NIGHTS || until_morning <= 0 || self.chance(AWAKE_AT_NIGHT) {
+            return;
+        }
+        self.now += until_morning;
+        self.wait(0.0, 240.0);
     }
 
     pub(crate) fn hours(&mut self, from: f64, to: f64) {
@@ -93,8 +125,27 @@ impl<'a> Story<'a> {
         self.rng.borrow_mut().random::<f64>() < probability
     }
 
+    /// About this many: the whole part, and one more as likely as the rest says.
+    pub(crate) fn count(&self, expected: f64) -> u32 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "orders of a day")]
+        let whole = expected.max(0.0) as u32;
+        whole + u32::from(self.chance(expected.fract()))
+    }
+
     pub(crate) fn pick<'b, T>(&self, choices: &'b [T]) -> &'b T {
         &choices[self.rng.borrow_mut().random_range(0..choices.len())]
+    }
+
+    /// A city, the large ones more often.
+    pub(crate) fn city(&self) -> &'static City {
+        let all: u32 = CITIES.iter().map(|city| city.weight).sum();
+        let mut left = self.rng.borrow_mut().random_range(0..all);
+        let here = CITIES.iter().find(|city| {
+            let here = left < city.weight;
+            left = left.saturating_sub(city.weight);
+            here
+        });
+        here.unwrap_or(&CITIES[0])
     }
 
     /// A new id of a kind: `off-1f2e3d4c5b6a`.
@@ -103,33 +154,57 @@ impl<'a> Story<'a> {
     }
 
     /// An amount of money rounded to `step`.
-    pub(crate) fn round(amount: f64, step: f64) -> Value {
-        #[expect(clippy::cast_possible_truncation, reason = "prices of cars")]
-        let whole = ((amount / step).round() * step) as i64;
-        whole.into()
+    #[expect(clippy::cast_possible_truncation, reason = "prices of cars")]
+    pub(crate) fn round(amount: f64, step: f64) -> i64 {
+        ((amount / step).round() * step) as i64
     }
 
     /// Tell an event that happens now; a moment passes after it.
-    pub(crate) fn tell(&mut self, context: &str, name: &str, data: Value) {
-        let event = self.catalogue.context(context).and_then(|(_, context)| context.event(name));
-        let (aggregate, version, key) = match event {
-            Some(event) => (event.aggregate.as_str(), event.version.as_str(), event.key.as_deref().unwrap_or_default()),
-            None => ("", "", ""),
-        };
+    pub(crate) fn tell(&mut self, context: &'static str, name: &'static str, data: Value) {
+        let key = self.event(context, name).and_then(|event| event.key.as_deref()).unwrap_or_default();
+        let about = data[key].clone();
+        self.tell_about(context, name, about, data);
+    }
+
+    /// Tell an event of an aggregate that its fields do not name.
+    pub(crate) fn tell_about(&mut self, context: &'static str, name: &'static str, about: Value, data: Value) {
+        let (aggregate, version) = self
+            .event(context, name)
+            .map_or_else(|| ("", String::new()), |event| (event.aggregate.as_str(), event.version.as_str().to_owned()));
         let mut bytes = [0; 16];
         self.rng.borrow_mut().fill_bytes(&mut bytes);
+        // The marketplace's own events go by their names; what other systems call the same is told apart.
+        let shared = self.catalogue.candidates(name).len() > 1;
+        let qualified = shared && OTHER_SYSTEMS.contains(&context);
+        let kind = if qualified { format!("{context}.{name}") } else { name.to_owned() };
         let line = json!({
             "eventId": Builder::from_random_bytes(bytes).into_uuid(),
-            "eventType": name,
+            "eventType": kind,
             "eventVersion": version,
             "timestamp": self.at(),
             "aggregateType": aggregate,
-            "aggregateId": data[key],
+            "aggregateId": about,
             "tenantId": "main",
             "source": "simulator",
             "data": data,
         });
-        self.told.push(Told { time: self.now, line: line.to_string() });
+        let order = (self.stream, self.index);
+        self.index += 1;
+        self.told.push(Told { time: self.now, order, context, name, line: line.to_string(), facts: Vec::new() });
         self.wait(0.02, 0.5);
     }
+
+    /// Note for the ledger what the last event says.
+    pub(crate) fn fact(&mut self, fact: Fact) {
+        if let Some(last) = self.told.last_mut() {
+            last.facts.push(fact);
+        }
+    }
+
+    fn event(&self, context: &str, name: &str) -> Option<&'a EventDefinition> {
+        self.catalogue.context(context).and_then(|(_, context)| context.event(name))
+    }
 }
+
+/// Contexts that are systems beside the marketplace's own.
+pub(crate) const OTHER_SYSTEMS: [&str; 4] = ["shop", "dealers", "courses", "loyalty"];

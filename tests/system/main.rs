@@ -10,4 +10,5 @@ mod house;
 mod language;
 mod oracle;
 mod support;
+mod truth;
 mod volume;

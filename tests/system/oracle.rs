@@ -52,7 +52,10 @@ pub(crate) fn public_listings(history: &str) -> BTreeMap<String, Car> {
 pub(crate) fn counts_by_type(history: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for event in events(history) {
-        *counts.entry(text(&event["eventType"])).or_default() += 1;
+        // Contexts share names; where they do, the type says which.
+        let name = text(&event["eventType"]);
+        let bare = name.rsplit('.').next().unwrap();
+        *counts.entry(bare.to_owned()).or_default() += 1;
     }
     counts
 }
