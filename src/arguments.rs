@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Simulate(Simulate),
     /// Ask a running server in SQL
     Sql(Sql),
+    /// Compute everything derived again, and prove that it is what the log says
+    Verify(Verify),
     /// What events there are, and how they are written
     Catalogue(CatalogueCommand),
     /// Messages of the log that are no events: look at them, retry them, drop them
@@ -130,10 +132,12 @@ pub(crate) struct Import {
   forecourt simulate --days 90 --vehicles 500 -o market.ndjson
   forecourt simulate --days 365 --vehicles 5000 --disorder --truth truth.json -o year.ndjson.zst
   forecourt simulate --live --rate 500
-The same seed, start, days and vehicles give the same bytes: sellers, inspections, listings, shoppers, sales, trials and what
+The same arguments give the same bytes: sellers, inspections, listings, shoppers, sales, trials and what
 follows, and the shop, dealers, courses and loyalty programme around them.
 --disorder lets events arrive as they do on a bad day; --disorder duplicates=0.05,late=0.1,malformed=0.02,shuffled=0.25 says
-how many of each. Late is by a second to three weeks.")]
+how many of each. Late is by a second to three weeks.
+Memory holds the vehicles' lives that overlap, about 100 KB each; a life takes 90 days.
+Exit status: 0; 1 when something could not be written or sent; 130 when a live play was interrupted.")]
 pub(crate) struct Simulate {
     /// Which of the possible histories
     #[arg(long, default_value_t = 1)]
@@ -169,7 +173,7 @@ pub(crate) struct Simulate {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "live")]
     pub rate: u32,
     /// The server to send them to
-    #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL", requires = "live")]
+    #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
 }
 
@@ -191,6 +195,31 @@ pub(crate) struct Sql {
     #[arg(long)]
     pub min_position: Option<u64>,
     /// The server to ask
+    #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
+    pub to: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+  forecourt verify                              a running server, as it stands
+  forecourt verify --data data                  a folder that no server uses
+  forecourt verify --truth truth.json           also what happened, as simulate --truth kept it
+Looks at every position of the log, every event id, every table, listing and KPI bucket; changes nothing.
+Exit status: 0 when all of it holds, 1 with what differs.")]
+pub(crate) struct Verify {
+    /// The folder of a server that does not run
+    #[arg(long, conflicts_with_all = ["min_position", "truth"])]
+    pub data: Option<PathBuf>,
+    /// The ledger of the history that the server holds, and nothing else
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
+    /// Begin when the server reflects this position
+    #[arg(long)]
+    pub min_position: Option<u64>,
+    /// Folder of catalogue files (*.toml) with contexts of your own
+    #[arg(long, env = "FORECOURT_CATALOGUE", requires = "data")]
+    pub catalogue: Option<PathBuf>,
+    /// The server to verify
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
 }

@@ -6,10 +6,23 @@ use std::{
     path::Path,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 /// Fast, and a fifth of the text's size.
 const LEVEL: i32 = 3;
+
+/// Refuse to read and write, or to write twice, the same file.
+pub(crate) fn all_different<'a>(paths: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<()> {
+    let mut seen = Vec::new();
+    for path in paths.into_iter().filter(|path| *path != Path::new("-")) {
+        let same = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if seen.contains(&same) {
+            bail!("{} is named twice; what would be in it?", path.display());
+        }
+        seen.push(same);
+    }
+    Ok(())
+}
 
 /// A file to write events to: compressed when its name ends in .zst, standard output for `-`.
 pub(crate) enum EventFile {
@@ -21,6 +34,9 @@ impl EventFile {
     pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Plain(Box::new(BufWriter::new(io::stdout().lock()))));
+        }
+        if path.extension().is_some_and(|ending| ending == "gz") {
+            bail!("cannot write {}: end its name in .zst to compress it", path.display());
         }
         let failed = || format!("cannot write {}", path.display());
         let file = BufWriter::with_capacity(1 << 20, File::create(path).with_context(failed)?);

@@ -1,13 +1,23 @@
 //! `forecourt import`: turn a listing file into events.
 
-use std::{fs, path::Path, process::ExitCode, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use anyhow::{Context, bail};
 use datasets::import::{self, ImportReport, Refused, mapping::Mapping, source::Source};
 use indicatif::{ProgressBar, ProgressStyle};
 use schemas::Catalogue;
 
-use crate::{arguments::Import, event_file::EventFile, rejected_file::RejectedFile, tables};
+use crate::{
+    arguments::Import,
+    event_file::{self, EventFile},
+    rejected_file::RejectedFile,
+    tables,
+};
 
 /// Refused rows shown; all are counted.
 const SHOWN: u64 = 20;
@@ -16,6 +26,8 @@ pub(crate) fn run(arguments: &Import) -> anyhow::Result<ExitCode> {
     let catalogue = Catalogue::embedded()?;
     let file = &arguments.file;
     let named = || file.display().to_string();
+    let written = [Some(&arguments.output), arguments.rejected.as_ref()];
+    event_file::all_different([file.as_path()].into_iter().chain(written.into_iter().flatten().map(PathBuf::as_path)))?;
     let source = Source::open(file).with_context(named)?;
     let mapping = match &arguments.mapping {
         Some(name) => mapping_named(&catalogue, name)?,

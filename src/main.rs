@@ -13,6 +13,7 @@ mod sql_command;
 mod sync_check;
 mod tables;
 mod up;
+mod verify_command;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Import(import) => import_command::run(&import),
         Command::Simulate(simulate) => simulate_command::run(&simulate),
         Command::Sql(sql) => sql_command::run(&sql),
+        Command::Verify(verify) => verify_command::run(&verify),
         Command::Catalogue(catalogue) => catalogue_command::run(&catalogue),
         Command::DeadLetters(letters) => dead_letters_command::run(&letters),
     }

@@ -2,26 +2,45 @@
 
 mod live;
 
-use std::{fs::File, io::BufWriter, path::Path, process::ExitCode, time::Instant};
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use datasets::{Market, truth::Truth};
 
-use crate::{arguments::Simulate, event_file::EventFile};
+use crate::{
+    arguments::Simulate,
+    event_file::{self, EventFile},
+};
+
+/// No event happens at or after this: 2200.
+const LATEST: i64 = 7_258_118_400_000_000;
 
 pub(crate) fn run(arguments: &Simulate) -> anyhow::Result<ExitCode> {
     let Simulate { seed, days, vehicles, scale, start, envelope, disorder, .. } = *arguments;
     let mut market = Market::new(seed, start, days, vehicles.saturating_mul(scale));
     market.style = envelope;
     market.disorder = disorder.unwrap_or_default();
+    if market.end() > LATEST {
+        bail!("the history ends after 2199, and no event may; start earlier, or let it last fewer days");
+    }
     if arguments.live {
         return live::run(market, arguments);
     }
+    event_file::all_different(arguments.truth.as_deref().into_iter().chain([arguments.output.as_path()]))?;
+    let kept = arguments.truth.as_deref().map(TruthFile::create).transpose()?;
     let started = Instant::now();
     let truth = write(&market, &arguments.output)?;
     let rate = truth.lines as f64 / started.elapsed().as_secs_f64().max(1e-9);
     eprintln!("wrote {} to {} ({rate:.0}/s)", told(&truth), arguments.output.display());
-    keep_truth(&truth, arguments.truth.as_deref())?;
+    if let Some(kept) = kept {
+        kept.write(&truth)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -44,9 +63,21 @@ fn told(truth: &Truth) -> String {
     }
 }
 
-fn keep_truth(truth: &Truth, path: Option<&Path>) -> anyhow::Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    let failed = || format!("cannot write {}", path.display());
-    let output = BufWriter::new(File::create(path).with_context(failed)?);
-    serde_json::to_writer(output, truth).with_context(failed)
+/// Where the ledger goes. It is there before the history is told, so that nothing is told in vain.
+struct TruthFile {
+    path: PathBuf,
+    output: BufWriter<File>,
+}
+
+impl TruthFile {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), output: BufWriter::new(file) })
+    }
+
+    fn write(mut self, truth: &Truth) -> anyhow::Result<()> {
+        let failed = || format!("cannot write {}", self.path.display());
+        serde_json::to_writer(&mut self.output, truth).with_context(failed)?;
+        self.output.flush().with_context(failed)
+    }
 }

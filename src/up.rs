@@ -73,7 +73,7 @@ fn giving_way(name: &str) -> io::Result<Runtime> {
 }
 
 /// Keep a second process off the folder, for as long as the file is open.
-fn lock(data: &Path) -> anyhow::Result<File> {
+pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     match file.try_lock() {

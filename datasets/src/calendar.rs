@@ -7,12 +7,14 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use schemas::field_type::format_timestamp;
+
 use crate::market::MICROS_PER_DAY;
 
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
 /// Monday to Sunday.
 const WEEK: [f64; 7] = [0.95, 0.90, 0.90, 0.95, 1.00, 1.20, 1.10];
-/// January to December, each about a twelfth of a year.
+/// January to December.
 const YEAR: [f64; 12] = [0.80, 0.85, 1.10, 1.20, 1.20, 1.10, 1.00, 1.00, 0.95, 0.95, 0.95, 0.90];
 /// Midnight to midnight in UTC, for people whose clocks are five hours behind.
 const DAY: [f64; 24] = [
@@ -28,23 +30,21 @@ pub(crate) struct Calendar {
     seed: u64,
     start: i64,
     things: f64,
-    /// The weight of all days before each, and of all.
+    /// The weight of all days before each, and of all: of the last day, as much as there is.
     before: Vec<f64>,
-    /// Of the last day, how much there is.
-    last: i64,
 }
 
 impl Calendar {
     /// `things` that begin from `start`, a midnight, to `last`.
     pub(crate) fn new(seed: u64, start: i64, last: i64, things: u32) -> Self {
-        let days = (last - start).max(1).unsigned_abs().div_ceil(MICROS_PER_DAY.unsigned_abs());
         let mut before = vec![0.0];
-        let mut sum = 0.0;
-        for day in 0..days {
-            sum += weight(start + day as i64 * MICROS_PER_DAY);
+        let (mut sum, mut day) = (0.0, start);
+        while day < last {
+            sum += weight(day) * share_until((last - day) as f64 / MICROS_PER_HOUR as f64);
             before.push(sum);
+            day += MICROS_PER_DAY;
         }
-        Self { seed, start, things: f64::from(things), before, last }
+        Self { seed, start, things: f64::from(things), before }
     }
 
     /// When a thing begins, in microseconds since 1970, UTC, at a millisecond.
@@ -54,18 +54,25 @@ impl Calendar {
         let share = (f64::from(number) + rng.random::<f64>()) / self.things;
         let target = share * self.before.last().copied().unwrap_or_default();
         let day = self.before.partition_point(|before| *before <= target).clamp(1, self.before.len() - 1) - 1;
-        let of_day = (target - self.before[day]) / (self.before[day + 1] - self.before[day]);
+        let midnight = self.start + day as i64 * MICROS_PER_DAY;
+        let of_day = (target - self.before[day]) / weight(midnight);
         #[expect(clippy::cast_possible_truncation, reason = "a part of a day")]
         let offset = (at_share(of_day) * MICROS_PER_HOUR as f64) as i64;
-        (self.start + day as i64 * MICROS_PER_DAY + offset / 1_000 * 1_000).min(self.last)
+        midnight + offset / 1_000 * 1_000
     }
 }
 
 fn weight(day: i64) -> f64 {
     let days = day.div_euclid(MICROS_PER_DAY);
     let weekday = (days + FIRST_WEEKDAY).rem_euclid(7);
-    let month = days.rem_euclid(365) * 12 / 365;
-    WEEK[weekday.unsigned_abs() as usize] * YEAR[month.unsigned_abs() as usize]
+    let month = format_timestamp(day)["2026-".len().."2026-01".len()].parse().unwrap_or(1_usize);
+    WEEK[weekday.unsigned_abs() as usize] * YEAR[month - 1]
+}
+
+/// The share of a day's things that has begun by this hour.
+fn share_until(hour: f64) -> f64 {
+    let parts = (0_u32..).zip(DAY).map(|(begin, weight)| weight * (hour - f64::from(begin)).clamp(0.0, 1.0));
+    parts.sum::<f64>() / DAY.iter().sum::<f64>()
 }
 
 /// The hour of the day by which this share of the day's things has begun.

@@ -113,7 +113,8 @@ struct Importer<'a> {
     story: Option<(usize, usize)>,
     /// Rows of each time so far.
     rows_at: HashMap<i64, i64>,
-    /// Rows where a listing is its row, else listings.
+    /// Every row so far, and every listing.
+    rows: HashSet<EventKey>,
     seen: HashSet<EventKey>,
     report: ImportReport,
 }
@@ -139,6 +140,7 @@ impl<'a> Importer<'a> {
                 None => None,
             },
             rows_at: HashMap::new(),
+            rows: HashSet::new(),
             seen: HashSet::new(),
             report: ImportReport::default(),
         })
@@ -152,14 +154,20 @@ impl<'a> Importer<'a> {
             field: field.map(str::to_owned),
             message,
         };
-        if row.cells.len() != self.columns {
-            let message = format!("the row has {} cells and the file {} columns", row.cells.len(), self.columns);
+        let Some(cells) = &row.cells else {
+            return Err(refuse("invalid_utf8", None, "a cell is no UTF-8 text".to_owned()));
+        };
+        if cells.len() != self.columns {
+            let message = format!("the row has {} cells and the file {} columns", cells.len(), self.columns);
             return Err(refuse("wrong_cells", None, message));
         }
-        let (step, time) = self.step(row).map_err(|message| refuse("unknown_step", None, message))?;
-        let row_key = EventKey::of(&row.cells.join("\u{1f}"));
+        let (step, time) = self.step(cells).map_err(|(code, field, message)| refuse(code, Some(&field), message))?;
+        let row_key = EventKey::of(&cells.join("\u{1f}"));
+        if !self.rows.insert(row_key) {
+            return Err(refuse("repeated_row", None, "an earlier row says the same in every cell".to_owned()));
+        }
         let row_id = format!("{}-{}", self.mapping.name, hex(row_key));
-        let listing = match self.id.map(|id| row.cells[id].trim()) {
+        let listing = match self.id.map(|id| cells[id].trim()) {
             None => row_id.clone(),
             Some("") => {
                 return Err(refuse("missing_field", self.mapping.id.as_deref(), "the row has no id".to_owned()));
@@ -168,8 +176,9 @@ impl<'a> Importer<'a> {
         };
         let known = self.seen.contains(&EventKey::of(&listing));
         match step {
-            Step::Listed if known && self.id.is_none() => {
-                return Err(refuse("repeated_row", None, "an earlier row says the same in every cell".to_owned()));
+            Step::Listed if known && self.story.is_none() => {
+                let message = format!("an earlier row lists {listing} already");
+                return Err(refuse("repeated_id", self.mapping.id.as_deref(), message));
             }
             Step::Priced | Step::Published | Step::Withdrawn | Step::Sold if !known => {
                 let message = format!("no row before this one lists {listing}");
@@ -177,8 +186,10 @@ impl<'a> Importer<'a> {
             }
             _ => {}
         }
-        let mut fields = self.fields(row).map_err(|(field, message)| refuse("missing_field", Some(&field), message))?;
-        if matches!(step, Step::Priced | Step::Sold) && !fields.contains_key("price") {
+        let mut fields =
+            self.fields(row.line, cells).map_err(|(field, message)| refuse("missing_field", Some(&field), message))?;
+        let needs_price = matches!(step, Step::Priced | Step::Sold);
+        if needs_price && !fields.contains_key("price") {
             return Err(refuse("missing_field", Some("price"), "the row changes the price and has none".to_owned()));
         }
         // Rows of one time keep the file's order.
@@ -213,21 +224,22 @@ impl<'a> Importer<'a> {
             };
             // What is not needed is left out, and counted, where the catalogue does not take it.
             let name = rejection.field.as_deref().map(|field| field.trim_start_matches("data.").to_owned());
-            match name.and_then(|name| self.mapping.fields.iter().position(|field| field.name == name)) {
-                Some(index)
-                    if !self.mapping.fields[index].required
-                        && fields.contains_key(&self.mapping.fields[index].name) =>
-                {
-                    fields.remove(&self.mapping.fields[index].name);
-                    self.leave_out(index, row);
-                }
-                _ => return Err(refuse(rejection.code.as_str(), rejection.field.as_deref(), rejection.message)),
-            }
+            let index = name.and_then(|name| self.mapping.fields.iter().position(|field| field.name == name));
+            let droppable = index.filter(|index| {
+                let field = &self.mapping.fields[*index];
+                let needed = field.required || needs_price && field.name == "price";
+                !needed && fields.contains_key(&field.name)
+            });
+            let Some(index) = droppable else {
+                return Err(refuse(rejection.code.as_str(), rejection.field.as_deref(), rejection.message));
+            };
+            fields.remove(&self.mapping.fields[index].name);
+            self.leave_out(index, row.line, cells);
         };
         if step == Step::Listed {
             self.seen.insert(EventKey::of(&listing));
             self.report.listings += u64::from(!known);
-            for field in self.mapping.fields.iter().filter(|field| !fields.contains_key(&field.name)) {
+            for field in self.mapping.fields.iter().filter(|field| !known && !fields.contains_key(&field.name)) {
                 *self.report.missing.entry(field.name.clone()).or_default() += 1;
             }
         }
@@ -235,22 +247,28 @@ impl<'a> Importer<'a> {
     }
 
     /// What happens in a row, and when.
-    fn step(&self, row: &Row) -> Result<(Step, i64), String> {
+    fn step(&self, cells: &[String]) -> Result<(Step, i64), (&'static str, String, String)> {
         let Some(((step, time), spec)) = self.story.zip(self.mapping.story.as_ref()) else {
             return Ok((Step::Listed, self.mapping.listed_at.unwrap_or_default()));
         };
-        let (step, time) = (row.cells[step].trim(), row.cells[time].trim());
+        let (step, time) = (cells[step].trim(), cells[time].trim());
         let known = spec.steps.get(step).copied();
-        let known = known.ok_or_else(|| format!("{} {step:?} is not among the mapping's steps", spec.column))?;
-        let micros = parse_timestamp(time);
-        Ok((known, micros.ok_or_else(|| format!("{} {time:?} is no RFC 3339 time or date", spec.time))?))
+        let known = known.ok_or_else(|| {
+            ("unknown_step", spec.column.clone(), format!("{} {step:?} is not among the mapping's steps", spec.column))
+        })?;
+        // A time without a zone is UTC.
+        let micros = parse_timestamp(time).or_else(|| parse_timestamp(&format!("{}Z", time.replacen(' ', "T", 1))));
+        let micros = micros.ok_or_else(|| {
+            ("invalid_time", spec.time.clone(), format!("{} {time:?} is no RFC 3339 time or date", spec.time))
+        })?;
+        Ok((known, micros))
     }
 
     /// What a row says; or the required field it does not say, and why.
-    fn fields(&mut self, row: &Row) -> Result<Map<String, Value>, (String, String)> {
+    fn fields(&mut self, line: u64, cells: &[String]) -> Result<Map<String, Value>, (String, String)> {
         let mut fields = Map::new();
         for (index, field) in self.mapping.fields.iter().enumerate() {
-            let cell = self.cells[index].map_or("", |cell| row.cells[cell].as_str());
+            let cell = self.cells[index].map_or("", |cell| cells[cell].as_str());
             match self.mapping.read(field, cell) {
                 Reading::Value(value) => {
                     fields.insert(field.name.clone(), value);
@@ -262,17 +280,17 @@ impl<'a> Importer<'a> {
                     ));
                 }
                 Reading::Missing => {}
-                Reading::Unusable => self.leave_out(index, row),
+                Reading::Unusable => self.leave_out(index, line, cells),
             }
         }
         Ok(fields)
     }
 
-    fn leave_out(&mut self, index: usize, row: &Row) {
-        let text = self.cells[index].map_or("", |cell| row.cells[cell].as_str());
+    fn leave_out(&mut self, index: usize, line: u64, cells: &[String]) {
+        let text = self.cells[index].map_or("", |cell| cells[cell].as_str());
         let left_out = self.report.left_out.entry(self.mapping.fields[index].name.clone()).or_insert_with(|| LeftOut {
             rows: 0,
-            first_line: row.line,
+            first_line: line,
             first_text: text.to_owned(),
         });
         left_out.rows += 1;

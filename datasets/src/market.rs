@@ -115,10 +115,14 @@ impl Market {
     /// # Errors
     /// What `sink` says.
     pub fn play(&self, sink: &mut dyn FnMut(&str) -> io::Result<()>) -> Result<Truth, MarketError> {
+        self.play_on(thread::available_parallelism().map_or(1, NonZero::get), sink)
+    }
+
+    fn play_on(&self, cores: usize, sink: &mut dyn FnMut(&str) -> io::Result<()>) -> Result<Truth, MarketError> {
         let catalogue = Catalogue::embedded()?;
         let mut truth = Truth::default();
         let mut arrivals = Arrivals::new(self.seed, self.disorder);
-        let mut history = History::new(self, &catalogue);
+        let mut history = History::new(self, &catalogue, cores);
         let mut name = String::new();
         while let Some(told) = history.next_event() {
             arrivals.before(told.time, &mut truth, sink)?;
@@ -143,7 +147,9 @@ impl Market {
         })
     }
 
-    pub(crate) fn end(&self) -> i64 {
+    /// The midnight after its last day, in microseconds since 1970, UTC.
+    #[must_use]
+    pub fn end(&self) -> i64 {
         self.start + i64::from(self.days) * MICROS_PER_DAY
     }
 
@@ -194,7 +200,7 @@ struct History<'a> {
 }
 
 impl<'a> History<'a> {
-    fn new(market: &'a Market, catalogue: &'a Catalogue) -> Self {
+    fn new(market: &'a Market, catalogue: &'a Catalogue, cores: usize) -> Self {
         let last = market.start + ((market.end() - market.start) as f64 * LATEST_BEGIN) as i64;
         Self {
             market,
@@ -202,7 +208,7 @@ impl<'a> History<'a> {
             calendar: Calendar::new(market.seed, market.start, last, market.vehicles),
             next_vehicle: 0,
             next_day: 0,
-            cores: thread::available_parallelism().map_or(1, NonZero::get),
+            cores,
             waiting: BTreeMap::new(),
             ready: VecDeque::new(),
         }
@@ -261,7 +267,7 @@ impl<'a> History<'a> {
                     })
                 })
                 .collect();
-            cores.into_iter().map(|core| core.join().unwrap_or_default()).collect()
+            cores.into_iter().map(|core| core.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
         let mut told = Vec::new();
         let until = if to < market.vehicles { self.begin(to) } else { i64::MAX };

@@ -409,7 +409,9 @@ async fn publish_one(log: &Log, seen: &Arc<SeenEvents>, event: &Outgoing) -> Res
     let read = seen.reached();
     let known = look_up(seen, vec![event.key]).await.ok_or(BatchError::Transient)?;
     match known.first().copied().flatten() {
-        Some(first) if first == position => return Ok(Outcome::Accepted(position)),
+        Some(first) if first == position && is_same(log, event, position).await? => {
+            return Ok(Outcome::Accepted(position));
+        }
         Some(first) => return Ok(Outcome::Duplicate(first)),
         None if position > read && is_same(log, event, position).await? => return Ok(Outcome::Accepted(position)),
         None => {}

@@ -4,7 +4,12 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use datafusion::{
-    arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError},
+    arrow::{
+        array::{AsArray, RecordBatch},
+        compute,
+        datatypes::{Int64Type, SchemaRef},
+        error::ArrowError,
+    },
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
     common::{Column, DataFusionError, JoinType, ParamValues, Result, TableReference, config::Dialect},
     datasource::{ViewTable, provider_as_source},
@@ -19,6 +24,7 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext, col, ident},
     sql::{parser::Statement, sqlparser},
 };
+use futures::TryStreamExt;
 use schemas::{
     ContextIndex, EventDefinition, Position,
     columns::{ENVELOPE, EXTRA},
@@ -181,6 +187,24 @@ impl SqlSession {
         let plan = || scan(view, context)?.filter(between)?.build();
         let rows = async move { session.execute_logical_plan(plan()?).await?.execute_stream().await };
         rows.await.map_err(classify)
+    }
+
+    /// The last position of a table's committed rows; every column of every row is read for it.
+    ///
+    /// # Errors
+    /// When the lake cannot be read.
+    pub async fn extent(&self, table: &TableView) -> Result<Option<Position>, SqlError> {
+        let (context, committed) = (self.base.clone(), Arc::clone(&table.committed));
+        let rows = async move {
+            let mut rows = context.read_table(committed)?.execute_stream().await?;
+            let mut last = None;
+            while let Some(batch) = rows.try_next().await? {
+                let positions = batch.column_by_name("position").and_then(|it| it.as_primitive_opt::<Int64Type>());
+                last = last.max(positions.and_then(compute::max));
+            }
+            Ok(last)
+        };
+        Ok(self.run(rows, Duration::MAX).await?.map(Position::from_i64))
     }
 
     /// Run one of our own queries to its end: `$name` parameters, no limits.

@@ -67,6 +67,8 @@ pub struct Board {
     pub position: Position,
     /// The latest event time reflected, in microseconds since 1970, UTC.
     pub event_time: Option<i64>,
+    /// The cut it was computed over.
+    pub view: Arc<LakeView>,
     series: HashMap<SeriesKey, Arc<Series>>,
 }
 
@@ -74,6 +76,11 @@ impl Board {
     #[must_use]
     pub fn series(&self, key: &SeriesKey) -> Option<&Arc<Series>> {
         self.series.get(key)
+    }
+
+    /// Every series that is kept.
+    pub fn kept(&self) -> impl Iterator<Item = (&SeriesKey, &Series)> {
+        self.series.iter().map(|(key, series)| (key, series.as_ref()))
     }
 }
 
@@ -359,9 +366,14 @@ impl Kpis {
         Ok(())
     }
 
-    fn publish_board(&self, view: &LakeView) {
+    fn publish_board(&self, view: &Arc<LakeView>) {
         let series = self.kept.iter().map(|(key, kept)| (key.clone(), Arc::clone(&kept.series)));
-        let board = Board { position: view.position, event_time: view.event_time, series: series.collect() };
+        let board = Board {
+            position: view.position,
+            event_time: view.event_time,
+            view: Arc::clone(view),
+            series: series.collect(),
+        };
         self.publish.send_replace(Some(Arc::new(board)));
     }
 }
@@ -395,6 +407,19 @@ fn stretches<'a>(calendar: Calendar, times: impl Iterator<Item = &'a i64>) -> Ve
         return vec![(from, to)];
     }
     stretches
+}
+
+/// Every bucket of a KPI there is at this cut, computed at once.
+///
+/// # Errors
+/// When the KPI cannot be computed.
+pub async fn recomputed(
+    session: &SqlSession,
+    view: &Arc<LakeView>,
+    kpi: &KpiDefinition,
+    calendar: Calendar,
+) -> Result<Series, KpiError> {
+    compute(session, view, kpi, calendar, EARLIEST, LATEST).await
 }
 
 /// The buckets of `[from, to)`, whose ends are bucket ends.

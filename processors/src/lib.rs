@@ -8,7 +8,8 @@
 //! - [`listings`]: the sink that keeps the index;
 //! - [`kpi_definition`]: a KPI as a SQL file;
 //! - [`calendar`]: buckets of time, in any time zone;
-//! - [`kpis`]: the sink that keeps the board.
+//! - [`kpis`]: the sink that keeps the board;
+//! - [`verify`]: the proof that all of it is what the log says.
 
 pub mod calendar;
 pub mod decode;
@@ -17,6 +18,7 @@ pub mod kpis;
 pub mod listing_fold;
 pub mod listings;
 pub mod pipeline;
+pub mod verify;
 
 pub use kpis::{Board, KpiError, KpiService, SeriesKey};
 pub use pipeline::{Pipeline, PipelineConfig, PipelineError};

@@ -9,7 +9,11 @@
 //! the index. Every sink stores the position it reflects with its data, so a restart reads on from the lake's and
 //! each sink passes over what it already has.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use datafusion::error::DataFusionError;
 use futures::TryStreamExt;
@@ -265,8 +269,8 @@ async fn watch_log(
     }
 }
 
-fn folder_url(path: &PathBuf) -> Result<url::Url, PipelineError> {
-    let unusable = |source| PipelineError::Folder { path: path.clone(), source };
+pub(crate) fn folder_url(path: &Path) -> Result<url::Url, PipelineError> {
+    let unusable = |source| PipelineError::Folder { path: path.to_owned(), source };
     std::fs::create_dir_all(path).map_err(unusable)?;
     let absolute = path.canonicalize().map_err(unusable)?;
     url::Url::from_directory_path(&absolute).map_err(|()| unusable(std::io::ErrorKind::InvalidFilename.into()))
@@ -274,7 +278,7 @@ fn folder_url(path: &PathBuf) -> Result<url::Url, PipelineError> {
 
 /// Open the index and bring it to the lake's position, from the lake.
 async fn open_listings(
-    folder: &std::path::Path,
+    folder: &Path,
     catalogue: &Arc<Catalogue>,
     sql: &SqlSession,
     view: &Arc<LakeView>,
@@ -307,11 +311,7 @@ async fn open_listings(
     Ok(listings)
 }
 
-fn start_over(
-    listings: Listings,
-    folder: &std::path::Path,
-    catalogue: &Arc<Catalogue>,
-) -> Result<Listings, PipelineError> {
+fn start_over(listings: Listings, folder: &Path, catalogue: &Arc<Catalogue>) -> Result<Listings, PipelineError> {
     drop(listings);
     std::fs::remove_dir_all(folder).map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })?;
     Ok(Listings::open(folder, Arc::clone(catalogue))?)

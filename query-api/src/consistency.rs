@@ -84,6 +84,12 @@ impl Freshness {
         Ok(Self { min_position, wait: Duration::from_millis(wait.min(MAX_WAIT)) })
     }
 
+    /// As new as this and no older than `position`.
+    #[must_use]
+    pub fn at_least(self, position: Position) -> Self {
+        Self { min_position: self.min_position.max(position), ..self }
+    }
+
     /// The newest state, once it reflects the wanted position.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     Api, catalogue, dead_letters, events, kpis, openapi, operations,
     problem::{MAX_BODY, Problem},
-    search, sql,
+    search, sql, verify,
 };
 
 /// A query parameter.
@@ -187,6 +187,15 @@ fn endpoints() -> Vec<Endpoint> {
             body: Some(DECISION),
             answer: "How many were closed",
             handler: || post(dead_letters::drop),
+        },
+        Endpoint {
+            method: Method::POST,
+            path: "/v1/verify",
+            summary: "Prove that everything derived is what the log says, by computing it again; reads the whole lake",
+            parameters: vec![MIN_POSITION, WAIT_MS],
+            body: None,
+            answer: "Each check with what it claims, how much it looked at, and what differs",
+            handler: || post(verify::post),
         },
         Endpoint {
             method: Method::GET,

@@ -19,6 +19,7 @@ pub mod parameters;
 pub mod problem;
 pub mod search;
 pub mod sql;
+pub mod verify;
 
 use std::sync::Arc;
 

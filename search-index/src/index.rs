@@ -4,13 +4,13 @@
 //! facts, documents and the position they reflect are one atomic commit. It is a cache of the lake: damaged or made
 //! by another version, it is emptied, and its owner fills it again.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
 use schemas::Position;
 use serde::{Deserialize, Serialize};
 use tantivy::{
-    DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, TERMINATED,
-    TantivyDocument, Term,
+    DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader,
+    TERMINATED, TantivyDocument, Term,
     schema::{IndexRecordOption, Value},
 };
 
@@ -80,20 +80,19 @@ impl ListingIndex {
         }
     }
 
+    /// The index in `folder` as it was last committed, if there is one that can be used. Nothing is written.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn look(folder: &Path) -> Result<Option<Arc<ListingSnapshot>>, IndexError> {
+        let Some((index, Payload { position, event_time, .. })) = stored(folder)? else { return Ok(None) };
+        register_tokenizers(&index);
+        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        Ok(Some(snapshot(&Arc::new(Fields::new().1), &reader, Position::new(position), event_time)))
+    }
+
     fn open_existing(folder: &Path) -> Result<Option<Self>, IndexError> {
-        let directory = UnsyncedDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
-        if !Index::exists(&directory).map_err(tantivy::TantivyError::from)? {
-            return Ok(None);
-        }
-        let index = Index::open(directory)?;
-        let (schema, _) = Fields::new();
-        let Some(payload) = index.load_metas()?.payload else { return Ok(None) };
-        let Ok(payload) = serde_json::from_str::<Payload>(&payload) else { return Ok(None) };
-        let damaged = !index.validate_checksum()?.is_empty();
-        if damaged || payload.version != VERSION || index.schema() != schema {
-            tracing::warn!(damaged, version = payload.version, "the index cannot be used; building it again");
-            return Ok(None);
-        }
+        let Some((index, payload)) = stored(folder)? else { return Ok(None) };
         Self::start(&index, Position::new(payload.position), payload.event_time).map(Some)
     }
 
@@ -218,6 +217,27 @@ pub struct ListingSnapshot {
 }
 
 impl ListingSnapshot {
+    /// The key of every entity, in order.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn keys(&self) -> Result<BTreeSet<String>, IndexError> {
+        let mut keys = BTreeSet::new();
+        for segment in self.searcher.segment_readers() {
+            let index = segment.inverted_index(self.fields.key)?;
+            let mut terms = index.terms().stream().map_err(tantivy::TantivyError::from)?;
+            while terms.advance() {
+                let postings = index
+                    .read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)
+                    .map_err(tantivy::TantivyError::from)?;
+                if alive(segment, postings) {
+                    keys.insert(String::from_utf8_lossy(terms.key()).into_owned());
+                }
+            }
+        }
+        Ok(keys)
+    }
+
     /// The facts of an entity.
     ///
     /// # Errors
@@ -263,4 +283,34 @@ impl ListingSnapshot {
         }
         Ok(None)
     }
+}
+
+/// What lies in a folder, and the payload of its last commit; none that another version wrote.
+fn stored(folder: &Path) -> Result<Option<(Index, Payload)>, IndexError> {
+    let directory = UnsyncedDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
+    if !Index::exists(&directory).map_err(tantivy::TantivyError::from)? {
+        return Ok(None);
+    }
+    let index = Index::open(directory)?;
+    let (schema, _) = Fields::new();
+    let Some(payload) = index.load_metas()?.payload else { return Ok(None) };
+    let Ok(payload) = serde_json::from_str::<Payload>(&payload) else { return Ok(None) };
+    let damaged = !index.validate_checksum()?.is_empty();
+    if damaged || payload.version != VERSION || index.schema() != schema {
+        tracing::warn!(damaged, version = payload.version, "the index cannot be used");
+        return Ok(None);
+    }
+    Ok(Some((index, payload)))
+}
+
+/// Whether a term has a document that was not deleted.
+fn alive(segment: &SegmentReader, mut postings: impl DocSet) -> bool {
+    let mut doc = postings.doc();
+    while doc != TERMINATED {
+        if !segment.is_deleted(doc) {
+            return true;
+        }
+        doc = postings.advance();
+    }
+    false
 }

@@ -16,7 +16,7 @@ use reqwest::{Client, StatusCode, header};
 use serde::Deserialize;
 use tokio::{signal::unix, task::JoinSet, time::MissedTickBehavior};
 
-use super::{keep_truth, told};
+use super::{TruthFile, told};
 use crate::{arguments::Simulate, tables};
 
 /// How often events are sent.
@@ -27,6 +27,10 @@ const MOST_AT_ONCE: usize = 5_000;
 const IN_FLIGHT: usize = 16;
 /// How long a server that cannot take events is asked again, before giving up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long an answer may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long what is on its way may still take after an interruption.
+const GRACE: Duration = Duration::from_secs(5);
 /// Lines that are told ahead of being sent.
 const AHEAD: usize = 20_000;
 
@@ -50,6 +54,7 @@ struct Played {
 
 /// Play the market to its end, or until interrupted.
 pub(crate) fn run(market: Market, arguments: &Simulate) -> anyhow::Result<ExitCode> {
+    let kept = arguments.truth.as_deref().map(TruthFile::create).transpose()?;
     let (lines, told_lines) = sync_channel(AHEAD);
     let teller = thread::spawn(move || tell(&market, &lines));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -61,7 +66,9 @@ pub(crate) fn run(market: Market, arguments: &Simulate) -> anyhow::Result<ExitCo
     match truth {
         Ok(truth) if !interrupted => {
             eprintln!("played {}", told(&truth));
-            keep_truth(&truth, arguments.truth.as_deref())?;
+            if let Some(kept) = kept {
+                kept.write(&truth)?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         Ok(_) | Err(MarketError::Write(_)) => {
@@ -81,13 +88,18 @@ fn tell(market: &Market, lines: &SyncSender<String>) -> Result<Truth, MarketErro
 
 async fn play(arguments: &Simulate, lines: Receiver<String>) -> anyhow::Result<(Played, bool)> {
     let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
-    let (client, url) = (Client::new(), format!("{}/v1/events", arguments.to.trim_end_matches('/')));
+    let client = Client::builder().timeout(REQUEST_TIMEOUT).build()?;
+    let url = format!("{}/v1/events", arguments.to.trim_end_matches('/'));
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}, {elapsed}")?);
+    bar.set_message(format!("waiting for {url}"));
+    bar.enable_steady_tick(Duration::from_millis(200));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (started, rate) = (Instant::now(), f64::from(arguments.rate));
     let (mut sent, mut played, mut ended, mut interrupted) = (0_usize, Played::default(), false, false);
     let mut in_flight = JoinSet::new();
+    let grace = tokio::time::sleep(GRACE);
+    tokio::pin!(grace);
     while !ended || !in_flight.is_empty() {
         tokio::select! {
             Some(answer) = in_flight.join_next() => {
@@ -101,7 +113,15 @@ async fn play(arguments: &Simulate, lines: Receiver<String>) -> anyhow::Result<(
                 let reached = total as f64 / started.elapsed().as_secs_f64().max(1e-9);
                 bar.set_message(format!("{total} lines answered, {reached:.0}/s of {rate:.0}/s"));
             }
-            _ = interrupt.recv(), if !ended => (ended, interrupted) = (true, true),
+            // Interrupted again, it ends at once.
+            _ = interrupt.recv() => {
+                if interrupted {
+                    break;
+                }
+                (ended, interrupted) = (true, true);
+                grace.as_mut().reset(tokio::time::Instant::now() + GRACE);
+            }
+            () = &mut grace, if interrupted => break,
             _ = tick.tick(), if !ended && in_flight.len() < IN_FLIGHT => {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "lines of a play")]
                 let due = (started.elapsed().as_secs_f64() * rate) as usize;

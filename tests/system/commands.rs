@@ -1,10 +1,10 @@
 //! The command line, and what is written about it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::{Forecourt, Nats, counted, forecourt, stdout};
+use crate::support::{Forecourt, Nats, counted, eventually, forecourt, stdout};
 
 const README: &str = include_str!("../../README.md");
 
@@ -16,6 +16,37 @@ fn simulate_is_deterministic_and_says_what_it_wrote() {
     assert_ne!(first.stdout, run("5").stdout);
     let lines = stdout(&first).lines().count();
     assert!(String::from_utf8_lossy(&first.stderr).starts_with(&format!("wrote {lines} events to -")));
+    let full = forecourt(&["simulate", "--days", "2", "--vehicles", "2", "--truth", "/dev/full"]);
+    assert!(!full.status.success() && String::from_utf8_lossy(&full.stderr).contains("cannot write /dev/full"));
+    let late = forecourt(&["simulate", "--start", "2199-12-31", "--days", "3"]);
+    assert!(!late.status.success() && String::from_utf8_lossy(&late.stderr).contains("ends after 2199"));
+}
+
+#[tokio::test]
+async fn a_live_play_keeps_its_rate_and_ends_when_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let server = Forecourt::start(&nats, folder.path()).await;
+    let truth = folder.path().join("truth.json");
+    let play = ["simulate", "--live", "--rate", "3000", "--days", "3", "--vehicles", "12", "--to"];
+    let played = forecourt(&[&play[..], &[&server.url, "--truth", truth.to_str().unwrap()]].concat());
+    let told: Value = serde_json::from_slice(&std::fs::read(truth).unwrap()).unwrap();
+    assert_eq!(counted(&stdout(&played), "accepted"), told["events"].as_u64().unwrap());
+
+    // Nobody answers at this address: it would ask again for long.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_forecourt"))
+        .args(["simulate", "--live", "--to", &url])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let (_asked, _) = silent.accept().unwrap();
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let ended = Mutex::new(child);
+    let status = eventually("the end of the play", || async { ended.lock().unwrap().try_wait().unwrap() }).await;
+    assert_eq!(status.code(), Some(130));
 }
 
 #[tokio::test]
@@ -45,6 +76,8 @@ async fn a_listing_file_is_imported_by_the_mapping_that_reads_its_columns() {
         (&json!(1), &json!("2017 Ford Focus"), &json!(32_187))
     );
 
+    let over_itself = forecourt(&["import", cars, "-o", cars]);
+    assert!(String::from_utf8(over_itself.stderr).unwrap().contains("is named twice"));
     std::fs::write(cars, "colour,wheels\nred,4\n").unwrap();
     let refused = forecourt(&["import", cars]);
     assert!(!refused.status.success());
@@ -76,7 +109,10 @@ fn every_command_and_route_is_in_the_readme_and_the_readme_names_no_other() {
     let section = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
     let commands: BTreeSet<&str> = section.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let commands: BTreeSet<&str> = commands.into_iter().filter(|name| *name != "help").collect();
-    assert_eq!(commands, BTreeSet::from(["up", "ingest", "import", "simulate", "sql", "catalogue", "dead-letters"]));
+    assert_eq!(
+        commands,
+        BTreeSet::from(["up", "ingest", "import", "simulate", "sql", "verify", "catalogue", "dead-letters"])
+    );
     for command in &commands {
         assert!(README.contains(&format!("`forecourt {command}")), "README lacks forecourt {command}");
     }

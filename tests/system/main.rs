@@ -11,4 +11,5 @@ mod language;
 mod oracle;
 mod support;
 mod truth;
+mod verify;
 mod volume;

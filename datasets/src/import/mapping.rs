@@ -13,6 +13,9 @@ use super::story::{DETAILS, LISTING, PRICE};
 
 const KM_PER_MILE: f64 = 1.609_344;
 
+/// Whole numbers up to this are exact in a float: 2^53.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// The mappings that come with the program.
 const SHIPPED: [(&str, &str); 3] = [
     ("australia.toml", include_str!("../../mappings/australia.toml")),
@@ -23,8 +26,8 @@ const SHIPPED: [(&str, &str); 3] = [
 /// A mapping that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingError {
-    #[error("{file}: {}", source.to_string().trim_end())]
-    Syntax { file: String, source: toml::de::Error },
+    #[error("{file}: {}", error.to_string().trim_end())]
+    Syntax { file: String, error: Box<toml::de::Error> },
     #[error("{file}: {problem}")]
     Meaning { file: String, problem: String },
 }
@@ -145,8 +148,8 @@ impl Mapping {
     /// # Errors
     /// What is wrong in the file, and where.
     pub fn parse(catalogue: &Catalogue, file: &str, text: &str) -> Result<Self, MappingError> {
-        let spec: File =
-            toml::from_str(text).map_err(|source| MappingError::Syntax { file: file.to_owned(), source })?;
+        let spec: File = toml::from_str(text)
+            .map_err(|error| MappingError::Syntax { file: file.to_owned(), error: Box::new(error) })?;
         let wrong = |problem: String| MappingError::Meaning { file: file.to_owned(), problem };
         let File { name, title, id, listed_at, missing, story, fields } = spec;
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
@@ -210,14 +213,11 @@ impl Mapping {
         }
         match kind {
             FieldType::Integer | FieldType::Money | FieldType::Number => {
-                let Some(number) = text.parse::<f64>().ok().filter(|number| number.is_finite()) else {
+                let Some(number) = text.parse::<f64>().ok().filter(|number| number.abs() <= EXACT) else {
                     return Reading::Unusable;
                 };
                 let number = if spec.unit == Some(Unit::Miles) { number * KM_PER_MILE } else { number };
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "a float saturates; the catalogue bounds the value"
-                )]
+                #[expect(clippy::cast_possible_truncation, reason = "within what a float holds exactly")]
                 Reading::Value(match kind {
                     FieldType::Integer => (number.round() as i64).into(),
                     _ if number.fract() == 0.0 => (number as i64).into(),

@@ -3,20 +3,21 @@
 use std::{fs::File, path::Path};
 
 use arrow::{
-    array::{Array, AsArray, StringArray},
-    compute::cast,
+    array::{Array, ArrayRef, AsArray, RecordBatchReader, StringArray, new_null_array},
+    compute::{can_cast_types, cast},
     datatypes::DataType,
     error::ArrowError,
-    record_batch::RecordBatchReader,
 };
+use csv::StringRecord;
 use parquet::{arrow::arrow_reader::ParquetRecordBatchReaderBuilder, errors::ParquetError};
+use schemas::field_type::UTC;
 
 /// A file that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("cannot be opened")]
     Open(#[from] std::io::Error),
-    #[error("is no CSV")]
+    #[error("cannot be read as CSV")]
     Csv(#[from] csv::Error),
     #[error("is no Parquet file")]
     Parquet(#[from] ParquetError),
@@ -31,7 +32,8 @@ pub enum SourceError {
 pub struct Row {
     /// The line it begins on, from 1; in a Parquet file its number, from 1.
     pub line: u64,
-    pub cells: Vec<String>,
+    /// None when a cell is no text.
+    pub cells: Option<Vec<String>>,
 }
 
 type Rows = Box<dyn Iterator<Item = Result<Row, SourceError>>>;
@@ -60,10 +62,11 @@ impl Source {
         // A row with a cell too many or too few is that row's fault.
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
         let columns = reader.headers()?.iter().map(|name| name.trim().to_owned()).collect();
-        let rows = reader.into_records().map(|record| {
+        let rows = reader.into_byte_records().map(|record| {
             let record = record?;
             let line = record.position().map_or(0, csv::Position::line);
-            Ok(Row { line, cells: record.iter().map(str::to_owned).collect() })
+            let text = StringRecord::from_byte_record(record).ok();
+            Ok(Row { line, cells: text.map(|text| text.iter().map(str::to_owned).collect()) })
         });
         Ok(Self { columns, rows: Box::new(rows) })
     }
@@ -74,7 +77,7 @@ impl Source {
         let mut line = 0;
         let rows = reader.flat_map(move |batch| {
             let texts = batch.and_then(|batch| {
-                let texts = batch.columns().iter().map(|column| cast(column, &DataType::Utf8));
+                let texts = batch.columns().iter().map(text_of);
                 Ok((batch.num_rows(), texts.collect::<Result<Vec<_>, _>>()?))
             });
             let rows: Vec<Result<Row, SourceError>> = match texts {
@@ -86,11 +89,22 @@ impl Source {
                     let first = line + 1;
                     line += rows as u64;
                     let cells = |row| texts.iter().map(|text| cell(text, row)).collect();
-                    (0..rows).map(|row| Ok(Row { line: first + row as u64, cells: cells(row) })).collect()
+                    (0..rows).map(|row| Ok(Row { line: first + row as u64, cells: Some(cells(row)) })).collect()
                 }
             };
             rows
         });
         Ok(Self { columns, rows: Box::new(rows) })
     }
+}
+
+/// A column as text. Times without a zone are UTC; what has no text, such as a list, is empty.
+fn text_of(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    if let DataType::Timestamp(unit, None) = column.data_type() {
+        return cast(&cast(column, &DataType::Timestamp(*unit, Some(UTC.into())))?, &DataType::Utf8);
+    }
+    if can_cast_types(column.data_type(), &DataType::Utf8) {
+        return cast(column, &DataType::Utf8);
+    }
+    Ok(new_null_array(&DataType::Utf8, column.len()))
 }

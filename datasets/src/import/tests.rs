@@ -139,7 +139,10 @@ fn rows_that_are_steps_tell_a_listings_story_in_the_files_order() {
         2024-01-04,gone,8,,\n\
         2024-01-04,priced,7,,\n\
         2024-01-04,lost,7,,\n\
-        soon,gone,7,,\n";
+        soon,gone,7,,\n\
+        2024-01-05 10:00:00,priced,7,,-5\n\
+        2024-01-02,gone,7,,\n\
+        2024-01-05 10:00:00,back,7,,\n";
     let (events, report, refused) = imported(STORY, csv);
     let told: Vec<(&str, &str)> = events
         .iter()
@@ -159,12 +162,40 @@ fn rows_that_are_steps_tell_a_listings_story_in_the_files_order() {
             ("PriceSet", "2024-01-03T00:00:00Z"),
             ("ListingPublished", "2024-01-03T00:00:00.001Z"),
             ("VehicleSold", "2024-01-04T00:00:00Z"),
+            ("ListingPublished", "2024-01-05T10:00:00.010Z"),
         ]
     );
     assert!(events.iter().all(|event| event["data"]["listingId"] == "auction-7"));
     let codes: Vec<(u64, &str)> = refused.iter().map(|row| (row.line, row.code)).collect();
-    assert_eq!(codes, [(7, "unknown_listing"), (8, "missing_field"), (9, "unknown_step"), (10, "unknown_step")]);
-    assert_eq!((report.rows, report.listings, report.events), (9, 1, 8));
+    assert_eq!(
+        codes,
+        [
+            (7, "unknown_listing"),
+            (8, "missing_field"),
+            (9, "unknown_step"),
+            (10, "invalid_time"),
+            (11, "invalid_value"),
+            (12, "repeated_row")
+        ]
+    );
+    assert_eq!((report.rows, report.listings, report.events), (12, 1, 9));
+}
+
+#[test]
+fn a_cell_that_is_no_text_and_an_id_that_comes_again_are_their_rows_fault() {
+    let catalogue = Catalogue::embedded().unwrap();
+    let mapping = LISTINGS.replace("listed_at", "id = \"Doors\"\nlisted_at");
+    let mapping = Mapping::parse(&catalogue, "lot.toml", &mapping).unwrap();
+    let (_folder, path) = file(
+        "csv",
+        b"Make,Model,Year,Miles,Doors,Price\nA,B,2010,1,4 doors,5\nA,\xeb,2010,1,5 doors,5\nA,C,2011,1,4 doors,5\n",
+    );
+    let (mut output, mut refused) = (Vec::new(), Vec::new());
+    let source = Source::open(&path).unwrap();
+    let report =
+        import(&catalogue, &mapping, source, &mut output, &mut |row| refused.push((row.line, row.code))).unwrap();
+    assert_eq!(refused, [(3, "invalid_utf8"), (4, "repeated_id")]);
+    assert_eq!((report.rows, report.listings), (3, 1));
 }
 
 #[test]
@@ -198,7 +229,7 @@ fn parquet_reads_as_its_text() {
     let source = Source::open(&path).unwrap();
     assert_eq!(source.columns, ["make", "price"]);
     let rows: Vec<Row> = source.rows.map(Result::unwrap).collect();
-    let row = |line, cells: [&str; 2]| Row { line, cells: cells.map(str::to_owned).into() };
+    let row = |line, cells: [&str; 2]| Row { line, cells: Some(cells.map(str::to_owned).into()) };
     assert_eq!(rows, [row(1, ["Ford", "450.0"]), row(2, ["", ""])]);
 }
 

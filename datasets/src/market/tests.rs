@@ -17,7 +17,7 @@ fn history(seed: u64, days: u32, vehicles: u32) -> String {
 #[test]
 fn a_small_market_tells_every_event_of_the_catalogue_validly_and_in_order() {
     let catalogue = Catalogue::embedded().unwrap();
-    for (days, vehicles) in [(90, 20), (7, 30), (365, 20)] {
+    for (days, vehicles) in [(90, 20), (7, 30), (365, 20), (1, 600)] {
         let history = history(7, days, vehicles);
         let (mut kinds, mut last) = (HashSet::new(), 0);
         for line in history.lines() {
@@ -142,6 +142,17 @@ fn a_car_is_worth_less_the_older_it_is_and_the_further_it_has_gone() {
 fn the_same_seed_gives_the_same_bytes_and_another_seed_does_not() {
     assert_eq!(history(1, 30, 12), history(1, 30, 12));
     assert_ne!(history(1, 30, 12), history(2, 30, 12));
+    let on = |cores: usize| {
+        let mut lines = Vec::new();
+        let market = Market::new(1, MICROS_2026, 20, 600);
+        let mut keep = |line: &str| {
+            lines.push(line.to_owned());
+            Ok(())
+        };
+        market.play_on(cores, &mut keep).unwrap();
+        lines
+    };
+    assert_eq!(on(1), on(3));
 }
 
 #[test]

@@ -1,0 +1,301 @@
+//! Proof that what is derived from the log is what the log says.
+//!
+//! Everything is recomputed from the lake at one cut, in another way than it was kept: positions and ids are counted,
+//! the listings are folded anew into an index of their own, and each KPI is computed over all of time. Nothing is
+//! changed.
+
+use std::{path::Path, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::Int64Type,
+};
+use datafusion::common::{DataFusionError, ParamValues};
+use futures::TryStreamExt;
+use lake::{Lake, LakeConfig, LakeView, SqlError, SqlSession};
+use schemas::{Catalogue, Position};
+use search_index::{ListingIndex, ListingSnapshot};
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+use crate::{
+    kpi_definition::KpiDefinition,
+    kpis::{Board, KpiError, recomputed},
+    listing_fold::CONTEXTS,
+    listings::{Listings, ListingsError},
+    pipeline::{PipelineError, folder_url},
+};
+
+/// Differences told; all are counted.
+const TOLD: usize = 20;
+/// Entities folded between two commits: what is held in memory.
+const FOLDED_AT_ONCE: usize = 100_000;
+
+const TABLES: &str = "a table can be read in every column, and holds what its own position says";
+
+/// What kept the proof from being made.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("the lake cannot be read")]
+    Lake(#[from] SqlError),
+    #[error(transparent)]
+    Folder(#[from] Box<PipelineError>),
+    #[error("the lake's rows cannot be read")]
+    Rows(#[source] DataFusionError),
+    #[error(transparent)]
+    Listings(#[from] ListingsError),
+    #[error(transparent)]
+    Kpi(#[from] KpiError),
+    #[error("there is no room for a second index")]
+    Scratch(#[from] std::io::Error),
+}
+
+/// What was looked at, and what of it is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    /// What must hold.
+    pub claim: &'static str,
+    /// How many things were looked at.
+    pub checked: u64,
+    /// How many differ.
+    pub different: u64,
+    /// The first of those.
+    pub differences: Vec<String>,
+}
+
+impl Check {
+    const fn new(name: &'static str, claim: &'static str) -> Self {
+        Self { name, claim, checked: 0, different: 0, differences: Vec::new() }
+    }
+
+    fn differs(&mut self, what: impl FnOnce() -> String) {
+        self.different += 1;
+        if self.differences.len() < TOLD {
+            self.differences.push(what());
+        }
+    }
+}
+
+/// What is to be proved: a cut of the lake, and what was derived from it.
+pub struct Subject<'a> {
+    pub catalogue: &'a Arc<Catalogue>,
+    pub sql: &'a SqlSession,
+    pub view: &'a Arc<LakeView>,
+    /// At or before the cut; none, where there is none to be checked.
+    pub listings: Option<&'a Arc<ListingSnapshot>>,
+    /// Buckets are kept by a running system alone.
+    pub board: Option<&'a Arc<Board>>,
+    pub definitions: &'a [KpiDefinition],
+}
+
+/// What was found in folders that nobody writes to.
+pub struct OfFolders {
+    pub checks: Vec<Check>,
+    /// The positions of index and lake, when the index is ahead and cannot be compared: the log has what lies between.
+    pub index_ahead: Option<(Position, Position)>,
+}
+
+/// Verify a lake and an index that lie in folders. KPIs are computed when a server starts, and not kept there.
+///
+/// # Errors
+/// When something cannot be read: what that is, is itself a finding.
+pub async fn of_folders(
+    catalogue: &Arc<Catalogue>,
+    lake: &Path,
+    index: &Path,
+    queries: Handle,
+) -> Result<OfFolders, VerifyError> {
+    let root = folder_url(lake).map_err(Box::new)?;
+    let lake = match Lake::open(&root, Arc::clone(catalogue), LakeConfig::default()).await {
+        Ok(lake) => lake,
+        Err(error) => {
+            let mut tables = Check::new("tables", TABLES);
+            tables.differs(|| in_full(&error));
+            return Ok(OfFolders { checks: vec![tables], index_ahead: None });
+        }
+    };
+    let (view, sql) = (Arc::new(lake.view()), SqlSession::new(queries).map_err(VerifyError::Rows)?);
+    let kept = ListingIndex::look(index).map_err(ListingsError::from)?;
+    let ahead = kept.as_ref().map(|kept| kept.position).filter(|position| *position > view.position);
+    let listings = kept.as_ref().filter(|_| ahead.is_none());
+    let subject = Subject { catalogue, sql: &sql, view: &view, listings, board: None, definitions: &[] };
+    Ok(OfFolders { checks: subject.verify().await?, index_ahead: ahead.map(|index| (index, view.position)) })
+}
+
+impl Subject<'_> {
+    /// Make every check.
+    ///
+    /// # Errors
+    /// When something cannot be read: what that is, is itself a finding.
+    pub async fn verify(&self) -> Result<Vec<Check>, VerifyError> {
+        let tables = self.tables().await?;
+        if tables.different > 0 {
+            // What cannot be read cannot be counted either.
+            return Ok(vec![tables]);
+        }
+        let mut checks = vec![tables, self.positions().await?, self.event_ids().await?];
+        if let Some(listings) = self.listings {
+            checks.push(self.listings(listings).await?);
+        }
+        if let Some(board) = self.board {
+            checks.push(self.kpis(board).await?);
+        }
+        Ok(checks)
+    }
+
+    async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>, SqlError> {
+        let context = self.sql.context(self.view, Vec::new(), Vec::new());
+        self.sql.collect(context, sql, ParamValues::List(Vec::new())).await
+    }
+
+    async fn positions(&self) -> Result<Check, VerifyError> {
+        let claim = "every position is a lake row, a dead letter or a duplicate, once";
+        let mut check = Check::new("positions", claim);
+        let end = self.view.position.as_i64();
+        let all = format!(
+            "(SELECT position FROM (SELECT position FROM lake.events UNION ALL SELECT position FROM system.dead_letters \
+             UNION ALL SELECT position FROM system.duplicates) WHERE position <= {end})"
+        );
+        let mut last = 0;
+        for batch in self.rows(&format!("SELECT count(*), max(position) FROM {all}")).await? {
+            check.checked = whole(&batch, 0, 0).unwrap_or_default().unsigned_abs();
+            last = whole(&batch, 1, 0).unwrap_or_default();
+        }
+        let steps = format!(
+            "SELECT before, position FROM (SELECT coalesce(lag(position) OVER (ORDER BY position), 0) AS before, position \
+             FROM {all}) WHERE position <> before + 1 ORDER BY position"
+        );
+        for batch in self.rows(&steps).await? {
+            for row in 0..batch.num_rows() {
+                let (Some(before), Some(position)) = (whole(&batch, 0, row), whole(&batch, 1, row)) else { continue };
+                check.differs(|| match position {
+                    position if position == before => format!("position {position} is accounted for twice"),
+                    position if position == before + 2 => format!("position {} is nowhere", before + 1),
+                    _ => format!("positions {} to {} are nowhere", before + 1, position - 1),
+                });
+            }
+        }
+        if last < end {
+            check.differs(|| format!("positions {} to {end} are nowhere", last + 1));
+        }
+        Ok(check)
+    }
+
+    async fn event_ids(&self) -> Result<Check, VerifyError> {
+        let mut check = Check::new("event ids", "an event id has taken effect once");
+        for batch in self.rows("SELECT count(*) FROM lake.events").await? {
+            check.checked = whole(&batch, 0, 0).unwrap_or_default().unsigned_abs();
+        }
+        let repeated = "SELECT event_id, min(position), max(position) FROM lake.events GROUP BY 1 HAVING count(*) > 1 \
+                        ORDER BY 2";
+        for batch in self.rows(repeated).await? {
+            let ids = batch.column(0).as_string_opt::<i32>();
+            for row in 0..batch.num_rows() {
+                let id = ids.filter(|ids| ids.is_valid(row)).map_or("", |ids| ids.value(row));
+                let (first, last) = (whole(&batch, 1, row), whole(&batch, 2, row));
+                check.differs(|| {
+                    format!("event {id} is at positions {} and {}", first.unwrap_or_default(), last.unwrap_or_default())
+                });
+            }
+        }
+        Ok(check)
+    }
+
+    async fn tables(&self) -> Result<Check, VerifyError> {
+        let mut check = Check::new("tables", TABLES);
+        for table in &self.view.tables {
+            check.checked += 1;
+            match self.sql.extent(table).await {
+                Err(error) => {
+                    check.differs(|| format!("table {} cannot be read: {}", table.spec.name, in_full(&error)))
+                }
+                Ok(Some(last)) if last > table.committed_position => check.differs(|| {
+                    let (name, says) = (&table.spec.name, table.committed_position);
+                    format!("table {name} says it is complete to position {says} and holds position {last}")
+                }),
+                Ok(_) => {}
+            }
+        }
+        Ok(check)
+    }
+
+    async fn listings(&self, listings: &ListingSnapshot) -> Result<Check, VerifyError> {
+        let claim = "a listing in the index is what the lake's events fold to";
+        let mut check = Check::new("listings", claim);
+        let to = listings.position;
+        let folder = tempfile::tempdir()?;
+        let mut anew = Listings::open(folder.path(), Arc::clone(self.catalogue))?;
+        // Rows come in any order; the fold passes over those before what is committed, so it commits once at the end.
+        for (index, context) in
+            self.catalogue.indexed().filter(|(_, context)| CONTEXTS.contains(&context.name.as_str()))
+        {
+            let mut rows = self.sql.rows_between(self.view, index, Position::START, to).await?;
+            while let Some(batch) = rows.try_next().await.map_err(VerifyError::Rows)? {
+                anew.fold(context, &batch)?;
+                if anew.pending() > FOLDED_AT_ONCE {
+                    // As reflecting nothing yet, so that no row is passed over.
+                    anew.commit(Position::START, None)?;
+                }
+            }
+        }
+        let anew = anew.commit(to, None)?;
+        let (kept, folded) = (listings.keys().map_err(ListingsError::from)?, anew.keys().map_err(ListingsError::from)?);
+        for key in kept.union(&folded) {
+            check.checked += 1;
+            match (kept.contains(key), folded.contains(key)) {
+                (true, false) => check.differs(|| format!("{key} is in the index and no event is about it")),
+                (false, true) => check.differs(|| format!("{key} is not in the index")),
+                _ => {
+                    let of = |snapshot: &ListingSnapshot| -> Result<_, search_index::IndexError> {
+                        let listing = key.strip_prefix("listing/").map(|id| snapshot.listing(id)).transpose()?;
+                        Ok((snapshot.state(key)?, listing.flatten()))
+                    };
+                    let ((state, listing), (folded_state, folded_listing)) =
+                        (of(listings).map_err(ListingsError::from)?, of(&anew).map_err(ListingsError::from)?);
+                    if listing != folded_listing {
+                        check.differs(|| format!("{key} is {} and folds to {}", told(&listing), told(&folded_listing)));
+                    } else if state != folded_state {
+                        check.differs(|| format!("{key} holds other facts than its events fold to"));
+                    }
+                }
+            }
+        }
+        Ok(check)
+    }
+
+    async fn kpis(&self, board: &Board) -> Result<Check, VerifyError> {
+        let mut check = Check::new("kpis", "a bucket of the board is what the KPI computes over all of time");
+        for (key, kept) in board.kept() {
+            let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) else { continue };
+            let whole = recomputed(self.sql, &board.view, kpi, key.calendar).await?;
+            let starts: std::collections::BTreeSet<_> = kept.keys().chain(whole.keys()).collect();
+            for start in starts {
+                check.checked += 1;
+                let (ours, theirs) = (kept.get(start), whole.get(start));
+                if ours != theirs {
+                    let at = schemas::field_type::format_timestamp(*start);
+                    check.differs(|| {
+                        format!("{} at {at} is {} and computes to {}", key.kpi, told(&ours), told(&theirs))
+                    });
+                }
+            }
+        }
+        Ok(check)
+    }
+}
+
+fn whole(batch: &RecordBatch, column: usize, row: usize) -> Option<i64> {
+    let values = batch.column(column).as_primitive_opt::<Int64Type>()?;
+    values.is_valid(row).then(|| values.value(row))
+}
+
+/// An error and what caused it.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn told(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,151 @@
+//! `forecourt verify` on a system that is right, and on one in which something was spoiled.
+
+use std::{fs, path::Path};
+
+use search_index::{Entry, ListingIndex};
+use serde_json::{Value, json};
+
+use crate::support::{Forecourt, Nats, counted, forecourt};
+
+/// What verify prints of a folder, and whether it holds.
+fn verify(data: &Path) -> (bool, String) {
+    let output = forecourt(&["verify", "--data", data.to_str().unwrap()]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.success(), said)
+}
+
+fn copied(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copied(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The actions of a table's last commit that added a file, and the number of the next commit.
+fn last_commit(table: &Path) -> (Vec<Value>, usize) {
+    let log = table.join("_delta_log");
+    let mut commits: Vec<_> = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path()).collect();
+    commits.retain(|path| path.extension().is_some_and(|ending| ending == "json"));
+    commits.sort();
+    let actions = |path: &Path| -> Vec<Value> {
+        fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let adds = |actions: &Vec<Value>| actions.iter().any(|action| action.get("add").is_some());
+    (commits.iter().rev().map(|path| actions(path)).find(adds).unwrap(), commits.len())
+}
+
+fn commit(table: &Path, number: usize, actions: &[Value]) {
+    let lines: String = actions.iter().map(|action| format!("{action}\n")).collect();
+    fs::write(table.join(format!("_delta_log/{number:020}.json")), lines).unwrap();
+}
+
+#[tokio::test]
+async fn verify_proves_a_system_right_and_finds_what_was_spoiled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, truth, data) =
+        (folder.path().join("market.ndjson"), folder.path().join("truth.json"), folder.path().join("data"));
+    let (file, truth) = (file.to_str().unwrap(), truth.to_str().unwrap());
+    let arguments = ["--seed", "9", "--days", "40", "--vehicles", "40", "--disorder", "--truth", truth, "-o", file];
+    assert!(forecourt(&[&["simulate"], &arguments[..]].concat()).status.success());
+    let nats = Nats::start().await;
+    let mut server = Forecourt::start(&nats, &data).await;
+    forecourt(&["ingest", file, "--to", &server.url]);
+
+    let proof = forecourt(&["verify", "--to", &server.url, "--truth", truth]);
+    let said = String::from_utf8(proof.stdout).unwrap();
+    assert!(proof.status.success(), "{said}");
+    for check in
+        ["tables", "positions", "event ids", "listings", "kpis", "truth: events", "truth: listings", "truth: kpis"]
+    {
+        assert!(counted(&said, check) > 0, "{check}: {said}");
+    }
+    // One event more than happened.
+    let event = json!({
+        "eventId": "more", "eventType": "PriceSet", "timestamp": "2026-01-02T00:00:00Z",
+        "data": {"listingId": "lst-more", "price": 9}
+    });
+    let position = server.publish(event.to_string()).await.1["position"].to_string();
+    let disproof = forecourt(&["verify", "--to", &server.url, "--truth", truth, "--min-position", &position]);
+    let said = String::from_utf8(disproof.stdout).unwrap();
+    assert_eq!(disproof.status.code(), Some(1));
+    assert!(said.contains("the number of PriceSet is "), "{said}");
+    server.reflects(position.parse().unwrap()).await;
+    server.stop();
+
+    let (holds, said) = verify(&data);
+    assert!(holds, "{said}");
+    let spoiled = |name: &str, spoil: &dyn Fn(&Path)| {
+        let copy = folder.path().join(name);
+        copied(&data.join("lake"), &copy.join("lake"));
+        copied(&data.join("index"), &copy.join("index"));
+        spoil(&copy);
+        let (holds, said) = verify(&copy);
+        assert!(!holds, "{name}: {said}");
+        said
+    };
+    let said = spoiled("a file gone", &|data| {
+        let table = data.join("lake/inventory");
+        let (actions, _) = last_commit(&table);
+        let path = actions.iter().find_map(|action| action["add"]["path"].as_str()).unwrap();
+        fs::remove_file(table.join(path)).unwrap();
+    });
+    assert!(said.contains("inventory/partition_date") && said.contains("not found"), "{said}");
+
+    let said = spoiled("rows twice", &|data| {
+        let table = data.join("lake/support");
+        let (mut actions, next) = last_commit(&table);
+        actions.retain(|action| action.get("add").is_some());
+        for action in &mut actions {
+            let path = action["add"]["path"].as_str().unwrap().to_owned();
+            let again = path.replace(".parquet", "-again.parquet");
+            fs::copy(table.join(&path), table.join(&again)).unwrap();
+            action["add"]["path"] = again.into();
+        }
+        commit(&table, next, &actions);
+    });
+    assert!(said.contains("is accounted for twice") && said.contains("is at positions"), "{said}");
+
+    let said = spoiled("rows gone", &|data| {
+        let table = data.join("lake/shop");
+        let (actions, next) = last_commit(&table);
+        let removes: Vec<Value> = actions
+            .iter()
+            .filter_map(|action| action.get("add"))
+            .map(|add| {
+                json!({"remove": {
+                    "path": add["path"], "deletionTimestamp": 1, "dataChange": true, "extendedFileMetadata": true,
+                    "partitionValues": add["partitionValues"], "size": add["size"]
+                }})
+            })
+            .collect();
+        commit(&table, next, &removes);
+    });
+    assert!(said.contains(" is nowhere") || said.contains(" are nowhere"), "{said}");
+
+    let said = spoiled("another price", &|data| {
+        let mut index = ListingIndex::open(&data.join("index")).unwrap();
+        let kept = index.snapshot();
+        let keys = kept.keys().unwrap();
+        let key = keys.iter().find(|key| key.starts_with("listing/")).unwrap();
+        let mut listing = kept.listing(key.strip_prefix("listing/").unwrap()).unwrap().unwrap();
+        listing.price_cents = Some(1);
+        let state = kept.state(key).unwrap().unwrap();
+        index.put(&Entry { key, state: &state, listing: Some(&listing) }).unwrap();
+        index.commit(kept.position, kept.event_time).unwrap();
+    });
+    assert!(said.contains("listing/lst-") && said.contains("folds to"), "{said}");
+
+    let said = spoiled("an entity too many", &|data| {
+        let mut index = ListingIndex::open(&data.join("index")).unwrap();
+        let kept = index.snapshot();
+        index.put(&Entry { key: "vehicle/nobodys", state: b"{}", listing: None }).unwrap();
+        index.commit(kept.position, kept.event_time).unwrap();
+    });
+    assert!(said.contains("vehicle/nobodys is in the index and no event is about it"), "{said}");
+}
