@@ -1,5 +1,5 @@
 # What people run, and what CI runs.
-.PHONY: run test fuzz check check-imports format lint docs bench tools clean
+.PHONY: run test fuzz chaos check check-imports format lint docs bench tools clean
 
 CARGO ?= cargo
 
@@ -16,6 +16,11 @@ test: tools
 ## Every entry fed with spoiled events, longer than `make test` does: make fuzz SECONDS=600.
 fuzz:
 	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test --workspace --locked --test fuzz -- --nocapture
+
+## Seeded plans of kills, pauses and damage while a market is played: make chaos PLANS=200 SEED=1.
+chaos: tools
+	CHAOS_PLANS=$(or $(PLANS),10) CHAOS_SEED=$(or $(SEED),1) \
+		$(CARGO) test --workspace --locked --test system -- chaos --nocapture
 
 ## Everything CI checks.
 check: format lint test docs

@@ -31,7 +31,7 @@ fn instants(seed: u64, events: u64) -> Vec<u64> {
     (0..KILLS).map(|kill| kill * third + rng.random_range(third / 10..third * 9 / 10)).collect()
 }
 
-async fn reached(forecourt: &Forecourt, position: u64) {
+pub(crate) async fn reached(forecourt: &Forecourt, position: u64) {
     eventually("the position to kill at", || async {
         forecourt.position().await.filter(|at| *at >= position).map(drop)
     })

@@ -86,6 +86,11 @@ impl Nats {
         eventually("nats-server listening", || async { async_connect(self.port).await }).await;
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
