@@ -33,7 +33,7 @@ async fn a_disorderly_market_is_what_its_ledger_says() {
 
     let position = counted(&table, "position");
     events_agree(&server, &truth, position).await;
-    listings_agree(&server, &truth).await;
+    listings_agree(&server, &truth, position).await;
     kpis_agree(&server, &truth, position).await;
 }
 
@@ -57,13 +57,13 @@ async fn events_agree(server: &Forecourt, truth: &Truth, position: u64) {
     assert_eq!(ours, theirs);
 }
 
-async fn listings_agree(server: &Forecourt, truth: &Truth) {
+async fn listings_agree(server: &Forecourt, truth: &Truth, position: u64) {
+    let fresh = format!("wait_ms=60000&min_position={position}");
     let public = truth.listings.values().filter(|listing| listing.status == "public").count();
-    let page = server.get("/v1/search?page_size=1").await;
+    let page = server.get(&format!("/v1/search?page_size=1&{fresh}")).await;
     assert_eq!(page["total"].as_u64().unwrap(), public as u64);
     for (id, told) in &truth.listings {
-        let listing = server.get(&format!("/v1/listings/{id}")).await;
-        let listing = listing.get("listing").unwrap_or(&listing);
+        let listing = server.get(&format!("/v1/listings/{id}?{fresh}")).await;
         let text = |name: &str| listing[name].as_str().unwrap_or_default().to_owned();
         assert_eq!(listing["price"].as_f64(), told.price.map(|price| price as f64), "{id}");
         assert_eq!(
