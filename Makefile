@@ -17,9 +17,13 @@ test: tools
 fuzz:
 	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test --workspace --locked --test fuzz -- --nocapture
 
-## Seeded plans of kills, pauses and damage while a market is played: make chaos PLANS=200 SEED=1.
+## Seeded plans of kills, pauses and damage while a market is played: make chaos PLANS=200 SEED=1. On a small disk that is
+## filled, with a clock that jumps: both are this command's own.
 chaos: tools
-	CHAOS_PLANS=$(or $(PLANS),10) CHAOS_SEED=$(or $(SEED),1) \
+	scripts/get-faketime
+	$(CARGO) test --workspace --locked --no-run
+	scripts/with-small-disk env CHAOS_FAKETIME=$(CURDIR)/.tools/libfaketime.so.1 \
+		CHAOS_PLANS=$(or $(PLANS),10) CHAOS_SEED=$(or $(SEED),1) \
 		$(CARGO) test --workspace --locked --test system -- chaos --nocapture
 
 ## Everything CI checks.

@@ -169,8 +169,8 @@ pub(crate) struct Simulate {
     /// Send the events to a running server at a steady rate instead
     #[arg(long, conflicts_with = "output")]
     pub live: bool,
-    /// Events a second
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "live")]
+    /// Events a second, with --live
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: u32,
     /// The server to send them to
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]

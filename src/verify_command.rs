@@ -5,7 +5,7 @@ mod truth;
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
-use processors::verify;
+use processors::verify::{self, Folders};
 use reqwest::Client;
 use serde::Deserialize;
 use serde_json::Value;
@@ -74,7 +74,9 @@ async fn of_folder(data: &Path, own: Option<&Path>) -> anyhow::Result<Vec<Check>
     let _lock = up::lock(data)?;
     let catalogue = catalogue_files::load(own)?;
     let runtime = tokio::runtime::Handle::current();
-    let of_folder = verify::of_folders(&catalogue, &data.join("lake"), &data.join("index"), runtime).await?;
+    let (lake, index, seen) = (data.join("lake"), data.join("index"), data.join("seen"));
+    let folders = Folders { lake: &lake, index: &index, seen: &seen };
+    let of_folder = verify::of_folders(&catalogue, folders, runtime).await?;
     if let Some((index, lake)) = of_folder.index_ahead {
         eprintln!("the index reflects position {index} and the lake {lake}: start forecourt to compare them");
     }

@@ -319,7 +319,11 @@ async fn publish_fresh(log: &Log, seen: &Arc<SeenEvents>, events: &[&Outgoing]) 
         loop {
             tries += 1;
             // Away, the server takes nothing for as long as the connection is tried again.
-            let published = tokio::time::timeout(PUBLISH_TIMEOUT, publish_batch(log, seen, chunk)).await;
+            let mut connection = log.connection();
+            let published = tokio::select! {
+                published = tokio::time::timeout(PUBLISH_TIMEOUT, publish_batch(log, seen, chunk)) => published,
+                () = connection.replaced() => Ok(Err(BatchError::Transient)),
+            };
             match published.unwrap_or(Err(BatchError::Transient)) {
                 Ok(batch) => {
                     outcomes.extend(batch);

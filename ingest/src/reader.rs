@@ -12,7 +12,10 @@ use futures::{FutureExt, StreamExt};
 use schemas::{Position, envelope};
 use tokio::task::unconstrained;
 
-use crate::{Backoff, Log, topology::EVENTS};
+use crate::{
+    Backoff, Log,
+    topology::{Connection, EVENTS},
+};
 
 /// Messages handed over at once: enough to amortise a batch, few enough to stay fresh.
 const MAX_CHUNK: usize = 8_192;
@@ -35,7 +38,7 @@ type Messages = async_nats::jetstream::consumer::pull::Ordered;
 pub struct LogReader {
     log: Log,
     last: Position,
-    messages: Option<Messages>,
+    messages: Option<(Messages, Connection)>,
     backoff: Backoff,
 }
 
@@ -51,14 +54,18 @@ impl LogReader {
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Vec<RawMessage> {
         loop {
-            let Some(messages) = &mut self.messages else {
+            let Some((messages, connection)) = &mut self.messages else {
                 self.open().await;
                 continue;
             };
             let mut batch = Vec::new();
             let mut bytes = 0;
             // Wait for the first; then take what is there already.
-            let mut next = Some(messages.next().await);
+            let mut next = tokio::select! {
+                biased;
+                message = messages.next() => Some(message),
+                () = connection.replaced() => None,
+            };
             loop {
                 match next.flatten().map(|message| message.map_err(async_nats::Error::from).and_then(raw)) {
                     // An ordered consumer that starts over may repeat what we have.
@@ -94,9 +101,10 @@ impl LogReader {
     }
 
     async fn open(&mut self) {
+        let connection = self.log.connection();
         match open_after(&self.log, self.last).await {
             Ok(messages) => {
-                self.messages = Some(messages);
+                self.messages = Some((messages, connection));
                 self.backoff = Backoff::default();
             }
             Err(error) => {

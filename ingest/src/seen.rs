@@ -116,6 +116,18 @@ impl SeenEvents {
         Ok(store)
     }
 
+    /// Open the store in `folder` as it is; none, where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read: a start begins it anew.
+    pub fn look(folder: &Path) -> Result<Option<Self>, SeenError> {
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let store = Self::open_store(folder);
+        store.map(Some).map_err(|source| SeenError::Open { path: folder.to_owned(), source })
+    }
+
     fn open_store(folder: &Path) -> Result<Self, lsm_tree::Error> {
         let (next, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
         let filter = FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(FILTER_BITS));

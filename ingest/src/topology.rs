@@ -1,15 +1,16 @@
 //! The streams and subjects of the log.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, ConnectOptions,
+    Client, ConnectOptions, Event,
     jetstream::{
         self,
         stream::{Config, DiscardPolicy, LastRawMessageErrorKind, StorageType},
     },
 };
 use schemas::{Position, names::subject_token};
+use tokio::sync::watch;
 
 /// Every event of the marketplace.
 pub const EVENTS: &str = "EVENTS";
@@ -100,11 +101,28 @@ impl LogState {
     }
 }
 
+/// One connection, of those that follow each other while servers come and go.
+#[derive(Debug)]
+pub(crate) struct Connection(watch::Receiver<u64>);
+
+impl Connection {
+    /// Wait until another has taken its place. What was asked over this one will not be answered, nor will a consumer
+    /// deliver that was opened over it: the client notices only when answers and heartbeats are long overdue.
+    pub(crate) async fn replaced(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The client is gone, and nothing will come.
+            std::future::pending().await
+        }
+    }
+}
+
 /// A connection to the log, its streams in place.
 #[derive(Clone, Debug)]
 pub struct Log {
     client: Client,
     context: jetstream::Context,
+    /// How often the connection was made.
+    connections: watch::Receiver<u64>,
 }
 
 impl Log {
@@ -113,7 +131,15 @@ impl Log {
     /// # Errors
     /// When the server is not there or too old.
     pub async fn connect(url: &str) -> Result<Self, LogError> {
+        let (connected, connections) = watch::channel(0);
+        let connected = Arc::new(connected);
         let client = ConnectOptions::new()
+            .event_callback(move |event| {
+                if matches!(event, Event::Connected) {
+                    connected.send_modify(|times| *times += 1);
+                }
+                std::future::ready(())
+            })
             .name("forecourt")
             .max_reconnects(None)
             .request_timeout(Some(REQUEST_TIMEOUT))
@@ -124,7 +150,14 @@ impl Log {
             return Err(LogError::TooOld { found: client.server_info().version });
         }
         let context = jetstream::new(client.clone());
-        Ok(Self { client, context })
+        Ok(Self { client, context, connections })
+    }
+
+    /// The connection as it is now.
+    pub(crate) fn connection(&self) -> Connection {
+        let mut connections = self.connections.clone();
+        connections.mark_unchanged();
+        Connection(connections)
     }
 
     /// Create or update the streams. A new stream of events begins after `lake`, so that no position means two events.

@@ -13,7 +13,6 @@ use datafusion::{
         datatypes::{Int64Type, TimestampMicrosecondType},
         error::ArrowError,
     },
-    catalog::TableProvider,
     error::DataFusionError,
     prelude::{SessionContext, col, lit},
 };
@@ -26,7 +25,7 @@ use url::Url;
 use crate::{
     ledger::{Closing, closings_batch},
     session,
-    table::{OpenError, StoredTable, TableSpec},
+    table::{Committed, OpenError, StoredTable, TableSpec},
     view::{LakeView, TableView},
 };
 
@@ -124,7 +123,7 @@ struct Slot {
     spec: Arc<TableSpec>,
     /// Away while a flush writes it.
     stored: Option<StoredTable>,
-    committed: Arc<dyn TableProvider>,
+    committed: Committed,
     committed_position: Position,
     tail: Tail,
 }
@@ -145,7 +144,7 @@ pub struct Lake {
     /// The identity of the log the positions are of.
     log: Option<i64>,
     closings: StoredTable,
-    closings_provider: Arc<dyn TableProvider>,
+    committed_closings: Committed,
     /// The dead letters that are closed.
     closed: HashSet<Position>,
 }
@@ -177,7 +176,7 @@ impl Lake {
                 .map_err(|source| LakeError::Open { table: closing.spec.name.clone(), source: source.into() })?,
             None => None,
         };
-        let (closings, closings_provider) = open_table(root, TableSpec::closings(), &session).await?;
+        let (closings, committed_closings) = open_table(root, TableSpec::closings(), &session).await?;
         let (waiting_rows, waiting_since) = (0, None);
         let mut lake = Self {
             catalogue,
@@ -192,7 +191,7 @@ impl Lake {
             flushing: false,
             log,
             closings,
-            closings_provider,
+            committed_closings,
             closed: HashSet::new(),
         };
         lake.closed = lake.closed_positions().await?;
@@ -231,7 +230,7 @@ impl Lake {
     }
 
     async fn closed_positions(&self) -> Result<HashSet<Position>, LakeError> {
-        let frame = self.session.read_table(Arc::clone(&self.closings_provider)).map_err(LakeError::Read)?;
+        let frame = self.session.read_table(Arc::clone(&self.committed_closings.rows)).map_err(LakeError::Read)?;
         let rows = frame.select_columns(&["position"]).map_err(LakeError::Read)?;
         let batches = rows.collect().await.map_err(LakeError::Read)?;
         let positions = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values());
@@ -268,8 +267,8 @@ impl Lake {
 
     async fn show_closings(&mut self) -> Result<(), LakeError> {
         let table = || self.closings.spec.name.clone();
-        let provider = self.closings.provider(&self.session).await;
-        self.closings_provider = provider.map_err(|source| LakeError::Reload { table: table(), source })?;
+        let committed = self.closings.committed(&self.session).await;
+        self.committed_closings = committed.map_err(|source| LakeError::Reload { table: table(), source })?;
         self.closed = self.closed_positions().await?;
         Ok(())
     }
@@ -285,7 +284,7 @@ impl Lake {
     ) -> Result<(), E> {
         for slot in self.contexts() {
             let rows = async {
-                let frame = self.session.read_table(Arc::clone(&slot.committed))?;
+                let frame = self.session.read_table(Arc::clone(&slot.committed.rows))?;
                 let frame = frame.filter(col("position").gt(lit(after.as_i64())))?;
                 frame.select_columns(&["event_id", "position"])?.execute_stream().await
             };
@@ -305,7 +304,7 @@ impl Lake {
         use datafusion::functions_aggregate::expr_fn::max;
         let mut latest = None;
         for slot in self.contexts() {
-            let frame = self.session.read_table(Arc::clone(&slot.committed)).map_err(LakeError::Read)?;
+            let frame = self.session.read_table(Arc::clone(&slot.committed.rows)).map_err(LakeError::Read)?;
             let frame = frame.aggregate(vec![], vec![max(col("event_time"))]).map_err(LakeError::Read)?;
             for batch in frame.collect().await.map_err(LakeError::Read)? {
                 let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
@@ -354,7 +353,7 @@ impl Lake {
         let tables = self.slots.iter().map(|slot| TableView {
             spec: Arc::clone(&slot.spec),
             committed_position: slot.committed_position,
-            committed: Arc::clone(&slot.committed),
+            committed: slot.committed.clone(),
             tail: slot.tail.batches(),
         });
         LakeView {
@@ -362,7 +361,7 @@ impl Lake {
             position: self.position,
             event_time: self.event_time,
             tables: tables.collect(),
-            closings: Arc::clone(&self.closings_provider),
+            closings: Arc::clone(&self.committed_closings.rows),
         }
     }
 
@@ -455,7 +454,7 @@ pub struct Flush {
 
 /// A flush that is on disk.
 pub struct Flushed {
-    tables: Vec<(usize, StoredTable, Arc<dyn TableProvider>)>,
+    tables: Vec<(usize, StoredTable, Committed)>,
     /// What every table now holds.
     pub position: Position,
     pub rows: usize,
@@ -485,7 +484,7 @@ async fn commit(
     position: Position,
     log: Option<i64>,
     session: &SessionContext,
-) -> Result<(usize, StoredTable, Arc<dyn TableProvider>), LakeError> {
+) -> Result<(usize, StoredTable, Committed), LakeError> {
     let FlushTable { index, mut stored, rows } = table;
     let name = stored.spec.name.clone();
     let mut pause = RETRY_FIRST;
@@ -503,9 +502,9 @@ async fn commit(
             }
         }
     }
-    let provider = stored.provider(session).await;
-    let provider = provider.map_err(|source| LakeError::Reload { table: name, source })?;
-    Ok((index, stored, provider))
+    let committed = stored.committed(session).await;
+    let committed = committed.map_err(|source| LakeError::Reload { table: name, source })?;
+    Ok((index, stored, committed))
 }
 
 /// Between half and all of a pause, so that those who failed together do not come back together.
@@ -517,12 +516,12 @@ async fn open_table(
     root: &Url,
     spec: TableSpec,
     session: &SessionContext,
-) -> Result<(StoredTable, Arc<dyn TableProvider>), LakeError> {
+) -> Result<(StoredTable, Committed), LakeError> {
     let table = spec.name.clone();
     let opened = async {
         let stored = StoredTable::open(root, spec).await?;
-        let provider = stored.provider(session).await?;
-        Ok((stored, provider))
+        let committed = stored.committed(session).await?;
+        Ok((stored, committed))
     };
     opened.await.map_err(|source| LakeError::Open { table, source })
 }

@@ -3,10 +3,12 @@
 //! - [`table`]: one Delta table: its columns, its partitions, and a commit that carries rows and position together;
 //! - [`lake`]: all tables, the tail, and when it is flushed;
 //! - [`view`]: an immutable cut of everything, which every query reads;
+//! - [`audit`]: whether a table's files hold what it says of them;
 //! - [`session`]: SQL over a view, read-only and within limits;
 //! - [`event_json`]: an event's payload as JSON, from its columns;
 //! - [`result_json`]: a query's result as JSON.
 
+mod audit;
 mod cut_table;
 pub mod event_json;
 pub mod lake;
@@ -17,6 +19,7 @@ pub mod session;
 pub mod table;
 pub mod view;
 
+pub use audit::Audit;
 pub use lake::{Flush, Lake, LakeConfig, LakeError};
 pub use session::{QueryLimits, QueryResult, SqlError, SqlSession};
 pub use view::LakeView;

@@ -4,12 +4,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use datafusion::{
-    arrow::{
-        array::{AsArray, RecordBatch},
-        compute,
-        datatypes::{Int64Type, SchemaRef},
-        error::ArrowError,
-    },
+    arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError},
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
     common::{Column, DataFusionError, JoinType, ParamValues, Result, TableReference, config::Dialect},
     datasource::{ViewTable, provider_as_source},
@@ -24,7 +19,6 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext, col, ident},
     sql::{parser::Statement, sqlparser},
 };
-use futures::TryStreamExt;
 use schemas::{
     ContextIndex, EventDefinition, Position,
     columns::{ENVELOPE, EXTRA},
@@ -32,6 +26,7 @@ use schemas::{
 use tokio::runtime::Handle;
 
 use crate::{
+    audit::{Audit, audit},
     event_json::event_json,
     view::{LakeView, TableView},
 };
@@ -189,22 +184,12 @@ impl SqlSession {
         rows.await.map_err(classify)
     }
 
-    /// The last position of a table's committed rows; every column of every row is read for it.
+    /// Read every column of every committed row of a table, and compare with what the table says of them.
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn extent(&self, table: &TableView) -> Result<Option<Position>, SqlError> {
-        let (context, committed) = (self.base.clone(), Arc::clone(&table.committed));
-        let rows = async move {
-            let mut rows = context.read_table(committed)?.execute_stream().await?;
-            let mut last = None;
-            while let Some(batch) = rows.try_next().await? {
-                let positions = batch.column_by_name("position").and_then(|it| it.as_primitive_opt::<Int64Type>());
-                last = last.max(positions.and_then(compute::max));
-            }
-            Ok(last)
-        };
-        Ok(self.run(rows, Duration::MAX).await?.map(Position::from_i64))
+    pub async fn audit(&self, table: &TableView) -> Result<Audit, SqlError> {
+        self.run(audit(self.base.clone(), table.clone()), Duration::MAX).await
     }
 
     /// Run one of our own queries to its end: `$name` parameters, no limits.

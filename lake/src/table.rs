@@ -14,15 +14,18 @@ use datafusion::{
         error::ArrowError,
     },
     catalog::TableProvider,
+    error::DataFusionError,
     prelude::SessionContext,
 };
 use deltalake::{
     DeltaTable, DeltaTableError, TableProperty,
+    delta_datafusion::TableProviderBuilder,
     kernel::{
-        StructType, Transaction,
+        EagerSnapshot, StructType, Transaction,
         engine::arrow_conversion::{TryIntoArrow, TryIntoKernel},
         transaction::CommitProperties,
     },
+    logstore::LogStoreRef,
     writer::{DeltaWriter, RecordBatchWriter},
 };
 use parquet::{
@@ -61,7 +64,7 @@ pub struct TableSpec {
     /// Columns to sort the rows of a file by.
     sort: &'static [&'static str],
     /// Columns with statistics for pruning.
-    statistics: &'static str,
+    pub(crate) statistics: &'static str,
 }
 
 impl TableSpec {
@@ -235,12 +238,31 @@ impl StoredTable {
         Ok(())
     }
 
-    /// A provider of the committed rows as of now. It keeps reading this version whatever is committed later.
-    pub(crate) async fn provider(&self, session: &SessionContext) -> Result<Arc<dyn TableProvider>, DeltaTableError> {
+    /// The committed rows as of now. They stay readable whatever is committed later.
+    pub(crate) async fn committed(&self, session: &SessionContext) -> Result<Committed, DeltaTableError> {
         let state = session.state();
         self.table.update_datafusion_session(&state)?;
-        let snapshot = self.table.snapshot()?.snapshot().clone();
-        let scan = self.table.table_provider().with_eager_snapshot(snapshot).with_session(Arc::new(state));
+        let version = Arc::new(self.table.snapshot()?.snapshot().clone());
+        let scan = self.table.table_provider().with_eager_snapshot(Arc::clone(&version)).with_session(Arc::new(state));
+        Ok(Committed { rows: Arc::new(scan.build().await?), version, log_store: self.table.log_store() })
+    }
+}
+
+/// A version of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    pub(crate) rows: Arc<dyn TableProvider>,
+    pub(crate) version: Arc<EagerSnapshot>,
+    log_store: LogStoreRef,
+}
+
+impl Committed {
+    /// The rows, each with the file it is in.
+    pub(crate) async fn rows_with_files(&self, file_column: &str) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+        let scan = TableProviderBuilder::default()
+            .with_log_store(Arc::clone(&self.log_store))
+            .with_eager_snapshot(Arc::clone(&self.version))
+            .with_file_column(file_column);
         Ok(Arc::new(scan.build().await?))
     }
 }

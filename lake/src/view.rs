@@ -5,7 +5,10 @@ use std::sync::Arc;
 use datafusion::{arrow::array::RecordBatch, catalog::TableProvider};
 use schemas::{Catalogue, Position};
 
-use crate::{cut_table::CutTable, table::TableSpec};
+use crate::{
+    cut_table::CutTable,
+    table::{Committed, TableSpec},
+};
 
 /// A table as part of a view.
 #[derive(Clone, Debug)]
@@ -13,7 +16,7 @@ pub struct TableView {
     pub spec: Arc<TableSpec>,
     /// The position up to which the committed rows are complete.
     pub committed_position: Position,
-    pub(crate) committed: Arc<dyn TableProvider>,
+    pub(crate) committed: Committed,
     /// The rows in `(committed position, view position]`.
     pub tail: Vec<RecordBatch>,
 }
@@ -22,7 +25,7 @@ impl TableView {
     pub(crate) fn provider(&self) -> Arc<dyn TableProvider> {
         Arc::new(CutTable {
             schema: self.spec.schema.clone(),
-            committed: Arc::clone(&self.committed),
+            committed: Arc::clone(&self.committed.rows),
             tail: self.tail.clone(),
         })
     }

@@ -69,7 +69,7 @@ pub struct Board {
     pub event_time: Option<i64>,
     /// The cut it was computed over.
     pub view: Arc<LakeView>,
-    series: HashMap<SeriesKey, Arc<Series>>,
+    pub(crate) series: HashMap<SeriesKey, Arc<Series>>,
 }
 
 impl Board {

@@ -104,6 +104,8 @@ pub struct Pipeline {
     pub listings: watch::Receiver<Option<Arc<ListingSnapshot>>>,
     pub kpis: KpiService,
     pub sql: SqlSession,
+    /// What everything is derived from.
+    pub log: Log,
     /// The event ids that have taken effect.
     pub seen: Arc<SeenEvents>,
     closings: mpsc::Sender<CloseRequest>,
@@ -164,7 +166,7 @@ impl Pipeline {
         let dead_letters = DeadLetters::open(log.clone()).await?;
         let from_lake = lake.position();
         tasks.spawn(read(reader, Arc::clone(&catalogue), Arc::clone(&seen), dead_letters, to_lake, stop.clone()));
-        tasks.spawn(watch_log(log, state.identity, lake_views.clone(), stop.clone()));
+        tasks.spawn(watch_log(log.clone(), state.identity, lake_views.clone(), stop.clone()));
         let board = BoardFeed {
             catalogue: Arc::clone(&catalogue),
             definitions: Arc::clone(&service.definitions),
@@ -181,6 +183,7 @@ impl Pipeline {
             listings: listing_snapshots,
             kpis: service,
             sql,
+            log,
             seen,
             closings,
             log_end_at_start: log_end,

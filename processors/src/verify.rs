@@ -1,8 +1,8 @@
 //! Proof that what is derived from the log is what the log says.
 //!
 //! Everything is recomputed from the lake at one cut, in another way than it was kept: positions and ids are counted,
-//! the listings are folded anew into an index of their own, and each KPI is computed over all of time. Nothing is
-//! changed.
+//! the listings are folded anew into an index of their own, and each KPI is computed over all of time. What the log
+//! still holds is compared with the lake. Nothing is changed.
 
 use std::{path::Path, sync::Arc};
 
@@ -10,10 +10,14 @@ use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::Int64Type,
 };
-use datafusion::common::{DataFusionError, ParamValues};
+use datafusion::{
+    common::{DataFusionError, ParamValues},
+    execution::SendableRecordBatchStream,
+};
 use futures::TryStreamExt;
+use ingest::{Log, LogError, SeenError, SeenEvents};
 use lake::{Lake, LakeConfig, LakeView, SqlError, SqlSession};
-use schemas::{Catalogue, Position};
+use schemas::{Catalogue, EventKey, Position};
 use search_index::{ListingIndex, ListingSnapshot};
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -26,12 +30,15 @@ use crate::{
     pipeline::{PipelineError, folder_url},
 };
 
+mod log;
+
 /// Differences told; all are counted.
 const TOLD: usize = 20;
 /// Entities folded between two commits: what is held in memory.
 const FOLDED_AT_ONCE: usize = 100_000;
 
-const TABLES: &str = "a table can be read in every column, and holds what its own position says";
+const TABLES: &str = "a table's files can be read, and hold what its position and its statistics say";
+const SEEN: &str = "an event id is known to have taken effect where it did";
 
 /// What kept the proof from being made.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +53,12 @@ pub enum VerifyError {
     Listings(#[from] ListingsError),
     #[error(transparent)]
     Kpi(#[from] KpiError),
+    #[error(transparent)]
+    Seen(#[from] SeenError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the log ends at position {reached} and its last message is at {end}")]
+    LogEnded { reached: Position, end: Position },
     #[error("there is no room for a second index")]
     Scratch(#[from] std::io::Error),
 }
@@ -84,6 +97,10 @@ pub struct Subject<'a> {
     pub view: &'a Arc<LakeView>,
     /// At or before the cut; none, where there is none to be checked.
     pub listings: Option<&'a Arc<ListingSnapshot>>,
+    /// The ids that have taken effect; none, where there is no store of them.
+    pub seen: Option<&'a SeenEvents>,
+    /// Read by a running system alone.
+    pub log: Option<&'a Log>,
     /// Buckets are kept by a running system alone.
     pub board: Option<&'a Arc<Board>>,
     pub definitions: &'a [KpiDefinition],
@@ -96,17 +113,24 @@ pub struct OfFolders {
     pub index_ahead: Option<(Position, Position)>,
 }
 
-/// Verify a lake and an index that lie in folders. KPIs are computed when a server starts, and not kept there.
+/// Where a system keeps its things.
+#[derive(Clone, Copy, Debug)]
+pub struct Folders<'a> {
+    pub lake: &'a Path,
+    pub index: &'a Path,
+    pub seen: &'a Path,
+}
+
+/// Verify what lies in folders. KPIs are computed when a server starts, and not kept there.
 ///
 /// # Errors
 /// When something cannot be read: what that is, is itself a finding.
 pub async fn of_folders(
     catalogue: &Arc<Catalogue>,
-    lake: &Path,
-    index: &Path,
+    folders: Folders<'_>,
     queries: Handle,
 ) -> Result<OfFolders, VerifyError> {
-    let root = folder_url(lake).map_err(Box::new)?;
+    let root = folder_url(folders.lake).map_err(Box::new)?;
     let lake = match Lake::open(&root, Arc::clone(catalogue), LakeConfig::default()).await {
         Ok(lake) => lake,
         Err(error) => {
@@ -116,11 +140,30 @@ pub async fn of_folders(
         }
     };
     let (view, sql) = (Arc::new(lake.view()), SqlSession::new(queries).map_err(VerifyError::Rows)?);
-    let kept = ListingIndex::look(index).map_err(ListingsError::from)?;
+    let kept = ListingIndex::look(folders.index).map_err(ListingsError::from)?;
     let ahead = kept.as_ref().map(|kept| kept.position).filter(|position| *position > view.position);
     let listings = kept.as_ref().filter(|_| ahead.is_none());
-    let subject = Subject { catalogue, sql: &sql, view: &view, listings, board: None, definitions: &[] };
-    Ok(OfFolders { checks: subject.verify().await?, index_ahead: ahead.map(|index| (index, view.position)) })
+    let (seen, unreadable) = match SeenEvents::look(folders.seen) {
+        Ok(seen) => (seen, None),
+        Err(error) => (None, Some(error)),
+    };
+    let subject = Subject {
+        catalogue,
+        sql: &sql,
+        view: &view,
+        listings,
+        seen: seen.as_ref(),
+        log: None,
+        board: None,
+        definitions: &[],
+    };
+    let mut checks = subject.verify().await?;
+    if let Some(error) = unreadable {
+        let mut check = Check::new("seen events", SEEN);
+        check.differs(|| in_full(&error));
+        checks.push(check);
+    }
+    Ok(OfFolders { checks, index_ahead: ahead.map(|index| (index, view.position)) })
 }
 
 impl Subject<'_> {
@@ -129,12 +172,18 @@ impl Subject<'_> {
     /// # Errors
     /// When something cannot be read: what that is, is itself a finding.
     pub async fn verify(&self) -> Result<Vec<Check>, VerifyError> {
-        let tables = self.tables().await?;
-        if tables.different > 0 {
+        let (tables, all_are_read) = self.tables().await;
+        if !all_are_read {
             // What cannot be read cannot be counted either.
             return Ok(vec![tables]);
         }
         let mut checks = vec![tables, self.positions().await?, self.event_ids().await?];
+        if let Some(log) = self.log {
+            checks.push(self.log(log).await?);
+        }
+        if let Some(seen) = self.seen {
+            checks.push(self.seen(seen).await?);
+        }
         if let Some(listings) = self.listings {
             checks.push(self.listings(listings).await?);
         }
@@ -147,6 +196,12 @@ impl Subject<'_> {
     async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>, SqlError> {
         let context = self.sql.context(self.view, Vec::new(), Vec::new());
         self.sql.collect(context, sql, ParamValues::List(Vec::new())).await
+    }
+
+    async fn stream(&self, sql: &str) -> Result<SendableRecordBatchStream, VerifyError> {
+        let context = self.sql.context(self.view, Vec::new(), Vec::new());
+        let rows = async { context.sql(sql).await?.execute_stream().await };
+        rows.await.map_err(VerifyError::Rows)
     }
 
     async fn positions(&self) -> Result<Check, VerifyError> {
@@ -202,22 +257,56 @@ impl Subject<'_> {
         Ok(check)
     }
 
-    async fn tables(&self) -> Result<Check, VerifyError> {
-        let mut check = Check::new("tables", TABLES);
-        for table in &self.view.tables {
-            check.checked += 1;
-            match self.sql.extent(table).await {
-                Err(error) => {
-                    check.differs(|| format!("table {} cannot be read: {}", table.spec.name, in_full(&error)))
+    async fn seen(&self, seen: &SeenEvents) -> Result<Check, VerifyError> {
+        let mut check = Check::new("seen events", SEEN);
+        // Between the two, ids are read again from the lake when a system starts.
+        let to = seen.position()?.min(self.view.position);
+        let sql = format!("SELECT event_id, position FROM lake.events WHERE position <= {}", to.as_i64());
+        let mut rows = self.stream(&sql).await?;
+        while let Some(batch) = rows.try_next().await.map_err(VerifyError::Rows)? {
+            let ids = batch.column(0).as_string::<i32>();
+            let keys: Vec<EventKey> = ids.iter().map(|id| EventKey::of(id.unwrap_or_default())).collect();
+            for (row, known) in seen.positions(&keys)?.into_iter().enumerate() {
+                check.checked += 1;
+                let position = whole(&batch, 1, row).map(Position::from_i64);
+                if known != position {
+                    let at = |position: Option<Position>| position.map_or("nowhere".to_owned(), |it| it.to_string());
+                    check.differs(|| {
+                        let id = ids.value(row);
+                        format!("event {id} is at position {} and known to be at {}", at(position), at(known))
+                    });
                 }
-                Ok(Some(last)) if last > table.committed_position => check.differs(|| {
-                    let (name, says) = (&table.spec.name, table.committed_position);
-                    format!("table {name} says it is complete to position {says} and holds position {last}")
-                }),
-                Ok(_) => {}
             }
         }
         Ok(check)
+    }
+
+    /// The check, and whether every table could be read.
+    async fn tables(&self) -> (Check, bool) {
+        let (mut check, mut all_are_read) = (Check::new("tables", TABLES), true);
+        for table in &self.view.tables {
+            let name = &table.spec.name;
+            check.checked += 1;
+            match self.sql.audit(table).await {
+                Err(error) => {
+                    all_are_read = false;
+                    check.differs(|| format!("table {name} cannot be read: {}", in_full(&error)));
+                }
+                Ok(audit) => {
+                    check.checked += audit.files;
+                    let (last, says) = (audit.last.unwrap_or_default(), table.committed_position);
+                    if last > says {
+                        check.differs(|| {
+                            format!("table {name} says it is complete to position {says} and holds position {last}")
+                        });
+                    }
+                    for difference in audit.differences {
+                        check.differs(|| difference);
+                    }
+                }
+            }
+        }
+        (check, all_are_read)
     }
 
     async fn listings(&self, listings: &ListingSnapshot) -> Result<Check, VerifyError> {
@@ -226,7 +315,7 @@ impl Subject<'_> {
         let to = listings.position;
         let folder = tempfile::tempdir()?;
         let mut anew = Listings::open(folder.path(), Arc::clone(self.catalogue))?;
-        // Rows come in any order; the fold passes over those before what is committed, so it commits once at the end.
+        // Rows come in any order.
         for (index, context) in
             self.catalogue.indexed().filter(|(_, context)| CONTEXTS.contains(&context.name.as_str()))
         {
@@ -234,7 +323,7 @@ impl Subject<'_> {
             while let Some(batch) = rows.try_next().await.map_err(VerifyError::Rows)? {
                 anew.fold(context, &batch)?;
                 if anew.pending() > FOLDED_AT_ONCE {
-                    // As reflecting nothing yet, so that no row is passed over.
+                    // As reflecting nothing yet: a row that the index reflects already would be passed over.
                     anew.commit(Position::START, None)?;
                 }
             }
@@ -299,3 +388,6 @@ fn in_full(error: &dyn std::error::Error) -> String {
 fn told(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,8 @@ pub(crate) async fn post(
             sql: &api.pipeline.sql,
             view: &cut,
             listings: Some(&listings),
+            seen: Some(&api.pipeline.seen),
+            log: Some(&api.pipeline.log),
             board: Some(&board),
             definitions: &api.pipeline.kpis.definitions,
         };

@@ -1,13 +1,15 @@
 //! Seeded plans of misfortune while a disorderly market is played: after each, everything is as it happened.
 //!
-//! `make chaos PLANS=200 SEED=1` makes as many as one likes. A plan that fails says the seed that repeats it.
+//! `make chaos PLANS=200 SEED=1` makes as many as one likes, on a small disk of their own that can be filled and with a
+//! clock that can jump; without it, plans have neither. A plan that fails says the seed that repeats it.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use datasets::{Disorder, Market};
@@ -38,9 +40,11 @@ enum Misfortune {
     TruncateTheIndex,
     LoseUncommittedFiles,
     SecondWriter,
+    FillTheDisk,
+    JumpTheClock,
 }
 
-const ALL: [Misfortune; 9] = [
+const ANYWHERE: [Misfortune; 9] = [
     Misfortune::KillForecourt,
     Misfortune::KillNats,
     Misfortune::PauseForecourt,
@@ -52,6 +56,11 @@ const ALL: [Misfortune; 9] = [
     Misfortune::SecondWriter,
 ];
 
+/// Set when temporary folders are on a small disk that may be filled.
+const SMALL_DISK: &str = "CHAOS_SMALL_DISK";
+/// The library that shifts a process's clock, when there is one.
+const FAKETIME: &str = "CHAOS_FAKETIME";
+
 /// A number from the environment.
 fn asked(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
@@ -60,13 +69,28 @@ fn asked(name: &str) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_befalls_it_the_system_ends_as_it_happened() {
     let first = asked("CHAOS_SEED").unwrap_or(1);
+    let mut befallen: BTreeMap<String, u64> = BTreeMap::new();
+    let started = Instant::now();
     for seed in first..first + asked("CHAOS_PLANS").unwrap_or(PLANS) {
         eprintln!("chaos plan {seed}: make chaos PLANS=1 SEED={seed} repeats it");
-        plan(seed).await;
+        for misfortune in plan(seed).await {
+            *befallen.entry(format!("{misfortune:?}")).or_default() += 1;
+        }
     }
+    eprintln!("all hold after {:.0} s: {befallen:?}", started.elapsed().as_secs_f64());
 }
 
-async fn plan(seed: u64) {
+/// A system, and where its things are.
+struct Stage {
+    nats: Nats,
+    server: Forecourt,
+    data: PathBuf,
+    /// What the clock's library reads the shift from.
+    clock: PathBuf,
+}
+
+/// What befell.
+async fn plan(seed: u64) -> Vec<Misfortune> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
     let (data, truth) = (folder.path().join("data"), folder.path().join("truth.json"));
@@ -75,16 +99,35 @@ async fn plan(seed: u64) {
     let events = market.play(&mut |_| Ok(())).unwrap().events;
     let mut instants: Vec<u64> = (0..MISFORTUNES).map(|_| rng.random_range(events / 50..events * 9 / 10)).collect();
     instants.sort_unstable();
+    let faketime = std::env::var_os(FAKETIME);
+    let mut possible = ANYWHERE.to_vec();
+    possible.extend(std::env::var_os(SMALL_DISK).map(|_| Misfortune::FillTheDisk));
+    possible.extend(faketime.as_ref().map(|_| Misfortune::JumpTheClock));
 
-    let mut nats = Nats::start().await;
+    let nats = Nats::start().await;
     // Flushed often, so that misfortunes meet flushes.
-    let mut server = Forecourt::start_with(&nats, &data, &["--flush-seconds", "1"]).await;
+    let mut server = Forecourt::new(&nats, &data, &["--flush-seconds", "1"]);
+    let clock = folder.path().join("clock");
+    if let Some(library) = faketime {
+        shift_clock(&clock, 0);
+        server.environment = vec![
+            ("LD_PRELOAD".into(), library),
+            ("FAKETIME_TIMESTAMP_FILE".into(), clock.clone().into()),
+            ("FAKETIME_CACHE_DURATION".into(), "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
+        ];
+    }
+    server.launch();
+    server.ready().await;
     let mut player = play(seed, &server.url, &truth);
+    let mut stage = Stage { nats, server, data, clock };
+    let mut befallen = Vec::new();
     for instant in instants {
-        reached(&server, instant).await;
-        let misfortune = *ALL.choose(&mut rng).unwrap();
+        reached(&stage.server, instant).await;
+        let misfortune = *possible.choose(&mut rng).unwrap();
         eprintln!("  at {instant} of {events}: {misfortune:?}");
-        befall(misfortune, &mut rng, &mut nats, &mut server, &data).await;
+        stage.befall(misfortune, &mut rng).await;
+        befallen.push(misfortune);
     }
     let status = eventually("the end of the play", || {
         let ended = player.try_wait().unwrap();
@@ -92,10 +135,11 @@ async fn plan(seed: u64) {
     })
     .await;
     assert!(status.success(), "plan {seed}: the player ended with {status}");
-    server.ready().await;
-    let proof = forecourt(&["verify", "--to", &server.url, "--truth", truth.to_str().unwrap()]);
+    stage.server.ready().await;
+    let proof = forecourt(&["verify", "--to", &stage.server.url, "--truth", truth.to_str().unwrap()]);
     let said = String::from_utf8([proof.stdout, proof.stderr].concat()).unwrap();
     assert!(proof.status.success(), "plan {seed}: {said}");
+    befallen
 }
 
 /// Play the market to the server; what cannot be sent is sent again.
@@ -110,51 +154,84 @@ fn play(seed: u64, url: &str, truth: &Path) -> Child {
         .unwrap()
 }
 
-async fn befall(misfortune: Misfortune, rng: &mut ChaCha8Rng, nats: &mut Nats, server: &mut Forecourt, data: &Path) {
-    match misfortune {
-        Misfortune::KillForecourt => {
-            server.kill();
-            server.launch();
-        }
-        Misfortune::KillNats => {
-            nats.kill();
-            nats.restart().await;
-        }
-        Misfortune::PauseForecourt => pause(server.id(), rng).await,
-        Misfortune::PauseNats => pause(nats.id(), rng).await,
-        Misfortune::DeleteIndex => {
-            server.kill();
-            fs::remove_dir_all(data.join("index")).unwrap();
-            server.launch();
-        }
-        Misfortune::FlipAByteOfTheIndex => {
-            server.kill();
-            spoil(&data.join("index"), rng, |rng, bytes| {
-                let at = rng.random_range(0..bytes.len());
-                bytes[at] ^= 1 << rng.random_range(0..8);
-            });
-            server.launch();
-        }
-        Misfortune::TruncateTheIndex => {
-            server.kill();
-            spoil(&data.join("index"), rng, |rng, bytes| bytes.truncate(rng.random_range(0..bytes.len())));
-            server.launch();
-        }
-        Misfortune::LoseUncommittedFiles => {
-            server.kill();
-            for file in uncommitted(&data.join("lake")) {
-                fs::remove_file(file).unwrap();
+impl Stage {
+    async fn befall(&mut self, misfortune: Misfortune, rng: &mut ChaCha8Rng) {
+        let index = self.data.join("index");
+        match misfortune {
+            Misfortune::KillForecourt => self.with_forecourt_killed(|| {}),
+            Misfortune::KillNats => {
+                self.nats.kill();
+                self.nats.restart().await;
             }
-            server.launch();
-        }
-        Misfortune::SecondWriter => {
-            let url = nats.url();
-            let arguments = ["up", "--http", "127.0.0.1:0", "--nats", &url, "--data", data.to_str().unwrap()];
-            let second = forecourt(&arguments);
-            let said = String::from_utf8(second.stderr).unwrap();
-            assert!(!second.status.success() && said.contains("another forecourt uses"), "{said}");
+            Misfortune::PauseForecourt => pause(self.server.id(), rng).await,
+            Misfortune::PauseNats => pause(self.nats.id(), rng).await,
+            Misfortune::DeleteIndex => self.with_forecourt_killed(|| fs::remove_dir_all(index).unwrap()),
+            Misfortune::FlipAByteOfTheIndex => self.with_forecourt_killed(|| {
+                spoil(&index, rng, |rng, bytes| {
+                    let at = rng.random_range(0..bytes.len());
+                    bytes[at] ^= 1 << rng.random_range(0..8);
+                });
+            }),
+            Misfortune::TruncateTheIndex => self.with_forecourt_killed(|| {
+                spoil(&index, rng, |rng, bytes| bytes.truncate(rng.random_range(0..bytes.len())));
+            }),
+            Misfortune::LoseUncommittedFiles => {
+                let lake = self.data.join("lake");
+                // In the middle of a flush, if there is one while we look.
+                let look_until = Instant::now() + Duration::from_secs(3);
+                while uncommitted(&lake).is_empty() && Instant::now() < look_until {}
+                self.with_forecourt_killed(|| {
+                    for file in uncommitted(&lake) {
+                        fs::remove_file(file).unwrap();
+                    }
+                });
+            }
+            Misfortune::SecondWriter => {
+                let url = self.nats.url();
+                let arguments = ["up", "--http", "127.0.0.1:0", "--nats", &url, "--data", self.data.to_str().unwrap()];
+                let second = forecourt(&arguments);
+                let said = String::from_utf8(second.stderr).unwrap();
+                assert!(!second.status.success() && said.contains("another forecourt uses"), "{said}");
+            }
+            Misfortune::FillTheDisk => {
+                let filler = fill(&std::env::temp_dir());
+                tokio::time::sleep(Duration::from_millis(rng.random_range(200..3_000))).await;
+                fs::remove_file(filler).unwrap();
+                // As an operator does: JetStream stays away after a full disk until its server starts again.
+                self.nats.kill();
+                self.nats.restart().await;
+                if self.server.has_ended() {
+                    self.server.launch();
+                }
+            }
+            Misfortune::JumpTheClock => {
+                let days = rng.random_range(-40..40);
+                shift_clock(&self.clock, days);
+                if rng.random_bool(0.5) {
+                    self.with_forecourt_killed(|| {});
+                }
+            }
         }
     }
+
+    fn with_forecourt_killed(&mut self, spoil: impl FnOnce()) {
+        self.server.kill();
+        spoil();
+        self.server.launch();
+    }
+}
+
+/// The shift is read again every second.
+fn shift_clock(clock: &Path, days: i32) {
+    fs::write(clock, format!("{days:+}d\n")).unwrap();
+}
+
+/// Write until there is no room; the file that takes it.
+fn fill(folder: &Path) -> PathBuf {
+    let filler = folder.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 1 << 16]).is_ok() {}
+    filler
 }
 
 /// Stop a process for a moment: the misfortune itself, not a wait for something.

@@ -11,6 +11,5 @@ mod house;
 mod language;
 mod oracle;
 mod support;
-mod truth;
 mod verify;
 mod volume;

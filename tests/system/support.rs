@@ -1,6 +1,7 @@
 //! Guards that start real servers and end them, and what tests ask of them.
 
 use std::{
+    ffi::OsString,
     io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -126,6 +127,8 @@ pub(crate) struct Forecourt {
     nats: String,
     data: PathBuf,
     more: Vec<String>,
+    /// Beside what the test itself was started with.
+    pub environment: Vec<(String, OsString)>,
     /// What it has said on standard error.
     said: Arc<Mutex<String>>,
     child: Option<Child>,
@@ -138,20 +141,26 @@ impl Forecourt {
 
     /// With more arguments than every test's.
     pub(crate) async fn start_with(nats: &Nats, data: &Path, more: &[&str]) -> Self {
+        let mut forecourt = Self::new(nats, data, more);
+        forecourt.launch();
+        forecourt.ready().await;
+        forecourt
+    }
+
+    /// Not started yet.
+    pub(crate) fn new(nats: &Nats, data: &Path, more: &[&str]) -> Self {
         let port = free_port();
-        let mut forecourt = Self {
+        Self {
             url: format!("http://127.0.0.1:{port}"),
             client: Client::new(),
             port,
             nats: nats.url(),
             data: data.to_owned(),
             more: more.iter().map(|argument| (*argument).to_owned()).collect(),
+            environment: Vec::new(),
             said: Arc::default(),
             child: None,
-        };
-        forecourt.launch();
-        forecourt.ready().await;
-        forecourt
+        }
     }
 
     /// Start the process, ready or not. Small flushes, so that a test sees many.
@@ -161,6 +170,7 @@ impl Forecourt {
             .arg("--data")
             .arg(&self.data)
             .args(&self.more)
+            .envs(self.environment.iter().cloned())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
@@ -198,6 +208,11 @@ impl Forecourt {
         let sent = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
         assert!(sent.success());
         assert!(child.wait().unwrap().success(), "forecourt did not end cleanly");
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
     /// Wait until it ends by itself; what it said.
