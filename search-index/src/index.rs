@@ -314,3 +314,6 @@ fn alive(segment: &SegmentReader, mut postings: impl DocSet) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

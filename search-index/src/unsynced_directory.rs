@@ -16,6 +16,9 @@ use tantivy::directory::{
     error::{DeleteError, LockError, OpenReadError, OpenWriteError},
 };
 
+/// Every file ends in its footer's length and a magic number.
+const FOOTER_TAIL: usize = 8;
+
 #[derive(Clone, Debug)]
 pub(crate) struct UnsyncedDirectory {
     inner: MmapDirectory,
@@ -48,7 +51,12 @@ impl TerminatingWrite for UnsyncedFile {
 
 impl Directory for UnsyncedDirectory {
     fn get_file_handle(&self, path: &Path) -> Result<Arc<dyn FileHandle>, OpenReadError> {
-        self.inner.get_file_handle(path)
+        let file = self.inner.get_file_handle(path)?;
+        if file.len() < FOOTER_TAIL {
+            // The engine would subtract beyond zero.
+            return Err(OpenReadError::wrap_io_error(io::ErrorKind::UnexpectedEof.into(), path.to_owned()));
+        }
+        Ok(file)
     }
 
     fn delete(&self, path: &Path) -> Result<(), DeleteError> {
