@@ -173,7 +173,8 @@ impl Pipeline {
             queue: to_kpis,
         };
         tasks.spawn(keep_lake(lake, decoded, close_requests, view_sender, to_listings, board));
-        tasks.spawn(keep_listings(listings, from_lake, listing_rows, listing_sender));
+        let source = IndexSource { folder: config.index, catalogue, sql: sql.clone(), lake: lake_views.clone() };
+        tasks.spawn(keep_listings(listings, source, from_lake, listing_rows, listing_sender));
         tasks.spawn(async move {
             kpis.run(board_updates, requests, stop).await;
             Ok(())
@@ -458,9 +459,18 @@ fn show(lake: &Lake, views: &watch::Sender<Option<Arc<LakeView>>>) -> Option<Arc
     Some(view)
 }
 
+/// What the index is opened again from, when it fails.
+struct IndexSource {
+    folder: PathBuf,
+    catalogue: Arc<Catalogue>,
+    sql: SqlSession,
+    lake: watch::Receiver<Option<Arc<LakeView>>>,
+}
+
 /// Fold and commit until the rows end. What no commit reflects is folded again after a restart.
 async fn keep_listings(
     mut listings: Listings,
+    source: IndexSource,
     mut position: Position,
     mut rows: mpsc::Receiver<Arc<Decoded>>,
     snapshots: watch::Sender<Option<Arc<ListingSnapshot>>>,
@@ -477,30 +487,62 @@ async fn keep_listings(
                 None => Some(rows.blocking_recv()),
                 Some(due) => runtime.block_on(tokio::time::timeout_at(due, rows.recv())).ok(),
             };
-            match received {
+            let folded = match received {
                 Some(Some(batch)) => {
-                    listings.fold_tables(&batch.tables)?;
                     position = position.max(batch.to);
                     event_time = event_time.max(batch.event_time);
                     if position > listings.position() {
                         held_since.get_or_insert_with(Instant::now);
                     }
+                    listings.fold_tables(&batch.tables)
                 }
                 Some(None) => return Ok(()),
-                None => {}
-            }
+                None => Ok(()),
+            };
             let Some(since) = held_since else { continue };
             let may_hold = listings.pending() < MAX_PENDING_ENTITIES && since.elapsed() < MAX_COMMIT_DELAY;
-            if may_hold && (!rows.is_empty() || committed.elapsed() < COMMIT_EVERY) {
+            if folded.is_ok() && may_hold && (!rows.is_empty() || committed.elapsed() < COMMIT_EVERY) {
                 continue;
             }
             held_since = None;
-            snapshots.send_replace(Some(listings.commit(position, event_time)?));
+            let snapshot = match folded.and_then(|()| listings.commit(position, event_time)) {
+                Ok(snapshot) => snapshot,
+                Err(error) => {
+                    // The disk may be full. What was not committed is lost with the writer, and is in the lake.
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the index failed; opening it again");
+                    drop(listings);
+                    let Some(opened) = runtime.block_on(source.open_patiently(position, &rows)) else { return Ok(()) };
+                    listings = opened;
+                    position = position.max(listings.position());
+                    listings.snapshot()
+                }
+            };
             committed = Instant::now();
-            metrics::gauge!("index_position").set(position_gauge(position));
+            metrics::gauge!("index_position").set(position_gauge(snapshot.position));
+            snapshots.send_replace(Some(snapshot));
         }
     };
     tokio::task::spawn_blocking(work).await?
+}
+
+impl IndexSource {
+    /// Open the index and bring it to `position` at least, however long that takes; none, if the rows end meanwhile.
+    async fn open_patiently(&self, position: Position, rows: &mpsc::Receiver<Arc<Decoded>>) -> Option<Listings> {
+        let mut backoff = Backoff::default();
+        while !rows.is_closed() {
+            tokio::time::sleep(backoff.next_pause()).await;
+            let Some(view) = self.lake.borrow().clone().filter(|view| view.position >= position) else { continue };
+            // The log has what the index has: it was checked when the pipeline started.
+            let log_end = Position::new(u64::MAX);
+            match open_listings(&self.folder, &self.catalogue, &self.sql, &view, log_end).await {
+                Ok(listings) => return Some(listings),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot open the index; trying again");
+                }
+            }
+        }
+        None
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; positions are far below 2^53")]

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::{
     crash::reached,
-    support::{Forecourt, Nats, eventually, forecourt},
+    support::{DEADLINE, Forecourt, Nats, eventually, forecourt},
 };
 
 /// Plans unless `CHAOS_PLANS` says otherwise.
@@ -135,7 +135,7 @@ async fn plan(seed: u64) -> Vec<Misfortune> {
     })
     .await;
     assert!(status.success(), "plan {seed}: the player ended with {status}");
-    stage.server.ready().await;
+    stage.recover().await;
     let proof = forecourt(&["verify", "--to", &stage.server.url, "--truth", truth.to_str().unwrap()]);
     let said = String::from_utf8([proof.stdout, proof.stderr].concat()).unwrap();
     assert!(proof.status.success(), "plan {seed}: {said}");
@@ -200,9 +200,7 @@ impl Stage {
                 // As an operator does: JetStream stays away after a full disk until its server starts again.
                 self.nats.kill();
                 self.nats.restart().await;
-                if self.server.has_ended() {
-                    self.server.launch();
-                }
+                self.recover().await;
             }
             Misfortune::JumpTheClock => {
                 let days = rng.random_range(-40..40);
@@ -211,6 +209,18 @@ impl Stage {
                     self.with_forecourt_killed(|| {});
                 }
             }
+        }
+    }
+
+    /// Wait until it is ready; started again, if it gave up meanwhile.
+    async fn recover(&mut self) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.server.is_ready().await {
+            assert!(Instant::now() < deadline, "forecourt is not ready within {DEADLINE:?}");
+            if self.server.has_ended() {
+                self.server.launch();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

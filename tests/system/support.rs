@@ -190,11 +190,13 @@ impl Forecourt {
 
     /// Wait until it has caught up with the log.
     pub(crate) async fn ready(&mut self) {
-        eventually("forecourt ready", || async {
-            let answer = self.client.get(format!("{}/ready", self.url)).send().await.ok()?;
-            (answer.status() == StatusCode::OK).then_some(())
-        })
-        .await;
+        eventually("forecourt ready", || async { self.is_ready().await.then_some(()) }).await;
+    }
+
+    /// Whether it has caught up with the log.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let answer = self.client.get(format!("{}/ready", self.url)).send().await;
+        answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
     /// `kill -9`.
