@@ -85,8 +85,10 @@ pub fn import(
     for row in source.rows {
         let row = row?;
         importer.report.rows += 1;
+        importer.unusable.clear();
         match importer.events(&row) {
             Ok(events) => {
+                importer.count_left_out(&row);
                 importer.report.events += events.len() as u64;
                 for event in events {
                     writeln!(output, "{event}")?;
@@ -116,6 +118,8 @@ struct Importer<'a> {
     /// Every row so far, and every listing.
     rows: HashSet<EventKey>,
     seen: HashSet<EventKey>,
+    /// Fields of the current row that cannot be used.
+    unusable: Vec<usize>,
     report: ImportReport,
 }
 
@@ -142,6 +146,7 @@ impl<'a> Importer<'a> {
             rows_at: HashMap::new(),
             rows: HashSet::new(),
             seen: HashSet::new(),
+            unusable: Vec::new(),
             report: ImportReport::default(),
         })
     }
@@ -187,7 +192,7 @@ impl<'a> Importer<'a> {
             _ => {}
         }
         let mut fields =
-            self.fields(row.line, cells).map_err(|(field, message)| refuse("missing_field", Some(&field), message))?;
+            self.fields(cells).map_err(|(field, message)| refuse("missing_field", Some(&field), message))?;
         let needs_price = matches!(step, Step::Priced | Step::Sold);
         if needs_price && !fields.contains_key("price") {
             return Err(refuse("missing_field", Some("price"), "the row changes the price and has none".to_owned()));
@@ -234,7 +239,7 @@ impl<'a> Importer<'a> {
                 return Err(refuse(rejection.code.as_str(), rejection.field.as_deref(), rejection.message));
             };
             fields.remove(&self.mapping.fields[index].name);
-            self.leave_out(index, row.line, cells);
+            self.unusable.push(index);
         };
         if step == Step::Listed {
             self.seen.insert(EventKey::of(&listing));
@@ -265,7 +270,7 @@ impl<'a> Importer<'a> {
     }
 
     /// What a row says; or the required field it does not say, and why.
-    fn fields(&mut self, line: u64, cells: &[String]) -> Result<Map<String, Value>, (String, String)> {
+    fn fields(&mut self, cells: &[String]) -> Result<Map<String, Value>, (String, String)> {
         let mut fields = Map::new();
         for (index, field) in self.mapping.fields.iter().enumerate() {
             let cell = self.cells[index].map_or("", |cell| cells[cell].as_str());
@@ -280,20 +285,24 @@ impl<'a> Importer<'a> {
                     ));
                 }
                 Reading::Missing => {}
-                Reading::Unusable => self.leave_out(index, line, cells),
+                Reading::Unusable => self.unusable.push(index),
             }
         }
         Ok(fields)
     }
 
-    fn leave_out(&mut self, index: usize, line: u64, cells: &[String]) {
-        let text = self.cells[index].map_or("", |cell| cells[cell].as_str());
-        let left_out = self.report.left_out.entry(self.mapping.fields[index].name.clone()).or_insert_with(|| LeftOut {
-            rows: 0,
-            first_line: line,
-            first_text: text.to_owned(),
-        });
-        left_out.rows += 1;
+    /// Count what was left out of a row that is taken.
+    fn count_left_out(&mut self, row: &Row) {
+        for &index in &self.unusable {
+            let cell = self.cells[index].zip(row.cells.as_ref()).map(|(cell, cells)| cells[cell].as_str());
+            let name = self.mapping.fields[index].name.clone();
+            let left_out = self.report.left_out.entry(name).or_insert_with(|| LeftOut {
+                rows: 0,
+                first_line: row.line,
+                first_text: cell.unwrap_or_default().to_owned(),
+            });
+            left_out.rows += 1;
+        }
     }
 }
 

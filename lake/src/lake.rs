@@ -360,6 +360,7 @@ impl Lake {
             catalogue: Arc::clone(&self.catalogue),
             position: self.position,
             event_time: self.event_time,
+            until: None,
             tables: tables.collect(),
             closings: Arc::clone(&self.committed_closings.rows),
         }

@@ -4,7 +4,8 @@
 //! - [`lake`]: all tables, the tail, and when it is flushed;
 //! - [`view`]: an immutable cut of everything, which every query reads;
 //! - [`audit`]: whether a table's files hold what it says of them;
-//! - [`session`]: SQL over a view, read-only and within limits;
+//! - [`session`]: SQL over a view, read-only and within limits; its tables ([`sql_catalog`]) and errors ([`sql_error`]);
+//! - [`result_format`]: a query's result as it is sent: JSON, CSV, Arrow, Parquet;
 //! - [`event_json`]: an event's payload as JSON, from its columns;
 //! - [`result_json`]: a query's result as JSON.
 
@@ -14,14 +15,20 @@ pub mod event_json;
 pub mod lake;
 pub mod ledger;
 pub mod letters;
+pub mod result_format;
 pub mod result_json;
 pub mod session;
+mod sql_catalog;
+mod sql_error;
 pub mod table;
 pub mod view;
 
 pub use audit::Audit;
 pub use lake::{Flush, Lake, LakeConfig, LakeError};
-pub use session::{QueryLimits, QueryResult, SqlError, SqlSession};
+pub use result_format::ResultFormat;
+pub use session::{QueryLimits, QueryRows, SqlSession};
+pub use sql_catalog::ExtraTable;
+pub use sql_error::SqlError;
 pub use view::LakeView;
 
 /// What callers need of the query engine: the arrays a result is made of.

@@ -39,6 +39,8 @@ pub struct LakeView {
     pub position: Position,
     /// The latest event time in it, in microseconds since 1970, UTC.
     pub event_time: Option<i64>,
+    /// Rows after this are not part of it; every row is, when none.
+    pub(crate) until: Option<Position>,
     /// One per context in the catalogue's order, then dead letters, then duplicates.
     pub tables: Vec<TableView>,
     /// What became of dead letters, by somebody's decision: as of now rather than of the position.
@@ -46,6 +48,12 @@ pub struct LakeView {
 }
 
 impl LakeView {
+    /// The same as of an earlier position, whose latest event time this is. What became of dead letters stays as of now.
+    #[must_use]
+    pub(crate) fn cut(&self, position: Position, event_time: Option<i64>) -> Self {
+        Self { position, event_time, until: Some(position), ..self.clone() }
+    }
+
     /// The table of this name.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&TableView> {

@@ -45,6 +45,10 @@ const fn choice(name: &'static str, meaning: &'static str) -> Parameter {
 const MIN_POSITION: Parameter = number("min_position", "Answer only when this position is reflected.");
 const WAIT_MS: Parameter = number("wait_ms", "How long to wait for min_position, in milliseconds; 2000 unless given.");
 
+/// The answer to a query.
+const RESULT: &str = "Columns with their types and rows in JSON; or, by Accept, NDJSON, CSV, an Arrow stream or Parquet, \
+                      streamed. The header x-forecourt-position says what it reflects.";
+
 /// The body of a decision about dead letters.
 const DECISION: (&str, &[&str]) =
     ("{\"all\": true}, {\"reason\": \"…\"} or {\"positions\": [1, 2]}; and \"by\", who decides", &["application/json"]);
@@ -245,9 +249,32 @@ fn endpoints() -> Vec<Endpoint> {
             path: "/v1/sql",
             summary: "Run a SELECT over the lake",
             parameters: vec![MIN_POSITION, WAIT_MS],
-            body: Some(("{\"query\": \"SELECT …\", \"limit\": 100}", &["application/json"])),
-            answer: "Columns with their types, and rows",
+            body: Some((
+                "{\"query\": \"SELECT …\"}; and limit (rows; 10000 in JSON, all in other formats, unless given), params \
+                 (of $1, $2, …), as_of (an earlier position or time), format (json, ndjson, csv, arrow or parquet, \
+                 instead of Accept) and timeout_ms (60000 unless given)",
+                &["application/json"],
+            )),
+            answer: RESULT,
             handler: || post(sql::post),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/sql",
+            summary: "Run a SELECT over the lake, for links and spreadsheets",
+            parameters: vec![
+                text("query", "What to ask."),
+                choice("param", "A text for $1, $2 and so on, in their order."),
+                number("limit", "Rows at most; 10000 in JSON unless given, all in other formats."),
+                text("as_of", "An earlier position, or a time of the log."),
+                text("format", "json, ndjson, csv, arrow or parquet, instead of Accept."),
+                number("timeout_ms", "How long it may take; 60000 unless given, at most 600000."),
+                MIN_POSITION,
+                WAIT_MS,
+            ],
+            body: None,
+            answer: RESULT,
+            handler: || get(sql::get),
         },
         Endpoint {
             method: Method::GET,

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use ingest::Intake;
 use processors::Pipeline;
 use schemas::Catalogue;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 /// Serve the API until `stop`; requests under way then still end.
 ///
@@ -50,4 +50,12 @@ pub struct Api {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Microseconds since 1970, UTC.
     pub now: fn() -> i64,
+    /// Queries that may run at once; see [`sql_turns`].
+    pub sql_turns: Arc<Semaphore>,
+}
+
+/// As many queries as run at once, whatever way they come; others wait their turn.
+#[must_use]
+pub fn sql_turns() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(sql::MAX_QUERIES))
 }

@@ -10,6 +10,7 @@ mod door;
 mod house;
 mod language;
 mod oracle;
+mod sql;
 mod support;
 mod verify;
 mod volume;

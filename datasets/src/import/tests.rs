@@ -97,7 +97,7 @@ fn a_row_of_no_use_is_refused_with_its_line_and_reason() {
         Honda,Civic,2018,1,4 doors,9000\n\
         -,Civic,2018,1,4 doors,9000\n\
         Honda,Civic,next,1,4 doors,9000\n\
-        Honda,Civic,2060,1,4 doors,9000\n\
+        Honda,Civic,2060,many,4 doors,9000\n\
         Honda,Civic\n\
         Honda,Fit,2017,a few,five,-3\n\
         Honda,HR-V,2017,,,\n";

@@ -1,0 +1,252 @@
+//! A query's result as it is sent, chunk by chunk: memory is bounded however many rows there are.
+
+use datafusion::{
+    arrow::{
+        array::RecordBatch,
+        datatypes::{DataType, SchemaRef},
+        error::ArrowError,
+        ipc::writer::StreamWriter,
+    },
+    error::DataFusionError,
+};
+use parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, ZstdLevel},
+    file::properties::WriterProperties,
+};
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use crate::{QueryRows, SqlError, SqlSession, result_json, session::AbortOnDrop};
+
+/// Chunks that wait for whoever reads them.
+const CHUNK_QUEUE: usize = 2;
+/// Rows of a Parquet row group: what is held until it is written.
+const ROW_GROUP: usize = 64 * 1024;
+
+/// How a result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResultFormat {
+    /// The rows of one JSON array, each an array, without its brackets.
+    Json,
+    /// An object per line, by column name.
+    Ndjson,
+    /// RFC 4180, with a header.
+    Csv,
+    /// Arrow's IPC stream.
+    Arrow,
+    Parquet,
+}
+
+impl ResultFormat {
+    pub const ALL: [Self; 5] = [Self::Json, Self::Ndjson, Self::Csv, Self::Arrow, Self::Parquet];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+            Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
+        }
+    }
+
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
+        }
+    }
+}
+
+/// A part of a result.
+#[derive(Debug)]
+pub enum Chunk {
+    Bytes(Vec<u8>),
+    /// The last.
+    End {
+        rows: u64,
+        /// Whether there were more rows than the limit.
+        truncated: bool,
+    },
+}
+
+/// A result on its way. Dropped, the query ends.
+pub struct EncodedRows {
+    pub schema: SchemaRef,
+    chunks: mpsc::Receiver<Result<Chunk, SqlError>>,
+    _task: AbortOnDrop<()>,
+}
+
+impl EncodedRows {
+    /// The next part; none after the end or an error.
+    pub async fn next(&mut self) -> Option<Result<Chunk, SqlError>> {
+        self.chunks.recv().await
+    }
+}
+
+impl SqlSession {
+    /// Write rows in a format, where queries run.
+    #[must_use]
+    pub fn encode(&self, rows: QueryRows, format: ResultFormat) -> EncodedRows {
+        let (sender, chunks) = mpsc::channel(CHUNK_QUEUE);
+        let schema = rows.schema.clone();
+        let task = self.spawn(async move {
+            // Whoever went away no longer wants to know.
+            if let Err(error) = encode_all(rows, format, &sender).await {
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        EncodedRows { schema, chunks, _task: task }
+    }
+}
+
+async fn encode_all(
+    mut rows: QueryRows,
+    format: ResultFormat,
+    sender: &mpsc::Sender<Result<Chunk, SqlError>>,
+) -> Result<(), SqlError> {
+    let unwritten = |error: ArrowError| SqlError::Internal(Box::new(DataFusionError::from(error)));
+    let mut encoder = Encoder::new(format, &rows.schema).map_err(unwritten)?;
+    let mut count = 0;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        count += batch.num_rows() as u64;
+        let bytes = encoder.encode(&batch).map_err(unwritten)?;
+        if !bytes.is_empty() && sender.send(Ok(Chunk::Bytes(bytes))).await.is_err() {
+            return Ok(());
+        }
+    }
+    let bytes = encoder.finish().map_err(unwritten)?;
+    let end = Chunk::End { rows: count, truncated: rows.is_truncated() };
+    if sender.send(Ok(Chunk::Bytes(bytes))).await.is_ok() {
+        let _ = sender.send(Ok(end)).await;
+    }
+    Ok(())
+}
+
+enum Encoder {
+    Json { rows: u64 },
+    Ndjson { columns: Vec<String> },
+    Csv { header: Option<Vec<u8>> },
+    Arrow(StreamWriter<Vec<u8>>),
+    Parquet(Box<ArrowWriter<Vec<u8>>>),
+}
+
+impl Encoder {
+    fn new(format: ResultFormat, schema: &SchemaRef) -> Result<Self, ArrowError> {
+        let names = || schema.fields().iter().map(|field| field.name().clone());
+        Ok(match format {
+            ResultFormat::Json => Self::Json { rows: 0 },
+            ResultFormat::Ndjson => Self::Ndjson { columns: names().collect() },
+            ResultFormat::Csv => {
+                let cells: Vec<Value> = names().map(Value::from).collect();
+                Self::Csv { header: Some(csv_line(&cells).into_bytes()) }
+            }
+            ResultFormat::Arrow => Self::Arrow(StreamWriter::try_new(Vec::new(), schema)?),
+            ResultFormat::Parquet => {
+                let properties = WriterProperties::builder()
+                    .set_compression(Compression::ZSTD(ZstdLevel::default()))
+                    .set_max_row_group_row_count(Some(ROW_GROUP))
+                    .build();
+                let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))?;
+                Self::Parquet(Box::new(writer))
+            }
+        })
+    }
+
+    fn encode(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+        let cells = |row| batch.columns().iter().map(move |column| result_json::cell(column.as_ref(), row));
+        let mut text = String::new();
+        match self {
+            Self::Json { rows } => {
+                for row in 0..batch.num_rows() {
+                    if *rows > 0 {
+                        text.push(',');
+                    }
+                    *rows += 1;
+                    text.push_str(&cells(row).collect::<Value>().to_string());
+                }
+            }
+            Self::Ndjson { columns } => {
+                for row in 0..batch.num_rows() {
+                    let members: Map<String, Value> = columns.iter().cloned().zip(cells(row)).collect();
+                    text.push_str(&Value::Object(members).to_string());
+                    text.push('\n');
+                }
+            }
+            Self::Csv { header } => {
+                let mut bytes = header.take().unwrap_or_default();
+                for row in 0..batch.num_rows() {
+                    bytes.extend_from_slice(csv_line(&cells(row).collect::<Vec<_>>()).as_bytes());
+                }
+                return Ok(bytes);
+            }
+            Self::Arrow(writer) => {
+                writer.write(batch)?;
+                return Ok(std::mem::take(writer.get_mut()));
+            }
+            Self::Parquet(writer) => {
+                writer.write(batch)?;
+                return Ok(std::mem::take(writer.inner_mut()));
+            }
+        }
+        Ok(text.into_bytes())
+    }
+
+    fn finish(self) -> Result<Vec<u8>, ArrowError> {
+        Ok(match self {
+            Self::Json { .. } | Self::Ndjson { .. } => Vec::new(),
+            Self::Csv { header } => header.unwrap_or_default(),
+            Self::Arrow(writer) => writer.into_inner()?,
+            Self::Parquet(writer) => writer.into_inner()?,
+        })
+    }
+}
+
+/// A line of CSV: nothing for null, text as it is, and the rest as JSON; quoted where it would be misread.
+fn csv_line(cells: &[Value]) -> String {
+    let cell = |value: &Value| match value {
+        Value::Null => String::new(),
+        // An empty text is none of the nulls.
+        Value::String(text) if text.is_empty() || text.contains([',', '"', '\n', '\r']) => quoted(text),
+        Value::String(text) => text.clone(),
+        other => {
+            let text = other.to_string();
+            if text.contains([',', '"']) { quoted(&text) } else { text }
+        }
+    };
+    let mut line = cells.iter().map(cell).collect::<Vec<_>>().join(",");
+    line.push_str("\r\n");
+    line
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// A column's type by its SQL name.
+#[must_use]
+pub fn sql_type(kind: &DataType) -> String {
+    match kind {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
+        DataType::Boolean => "boolean".to_owned(),
+        DataType::Int8 | DataType::Int16 => "smallint".to_owned(),
+        DataType::Int32 => "integer".to_owned(),
+        DataType::Int64 => "bigint".to_owned(),
+        DataType::Float32 => "real".to_owned(),
+        DataType::Float64 => "double".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("decimal({precision},{scale})"),
+        DataType::Date32 => "date".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "timestamptz".to_owned(),
+        DataType::Timestamp(_, None) => "timestamp".to_owned(),
+        DataType::Binary => "bytea".to_owned(),
+        DataType::List(item) => format!("{}[]", sql_type(item.data_type())),
+        other => other.to_string().to_lowercase(),
+    }
+}

@@ -1,0 +1,215 @@
+//! The schemas and tables that SQL sees: a view of the lake, planned when a query names them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
+    common::{Column, DataFusionError, JoinType, Result, TableReference},
+    datasource::{ViewTable, provider_as_source},
+    functions::expr_fn::coalesce,
+    logical_expr::{Expr, LogicalPlanBuilder, lit},
+    prelude::{col, ident},
+};
+use schemas::{
+    ContextIndex, EventDefinition,
+    columns::{ENVELOPE, EXTRA},
+};
+
+use crate::{
+    event_json::event_json,
+    view::{LakeView, TableView},
+};
+
+/// The catalogue's name in SQL, and the database's for those who connect to it.
+pub(crate) const DATABASE: &str = "forecourt";
+/// The schema of names that name none.
+pub(crate) const DEFAULT_SCHEMA: &str = "lake";
+const SYSTEM: &str = "system";
+
+/// A table that is not the lake's, shown in a query's cut: a board, the positions.
+#[derive(Clone, Debug)]
+pub struct ExtraTable {
+    pub schema: &'static str,
+    pub name: String,
+    pub provider: Arc<dyn TableProvider>,
+}
+
+/// The one catalog there is. Nothing can be added to it.
+#[derive(Debug)]
+pub(crate) struct OneCatalog(pub(crate) Arc<ViewCatalog>);
+
+impl CatalogProviderList for OneCatalog {
+    fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![DATABASE.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == DATABASE).then(|| Arc::clone(&self.0) as Arc<dyn CatalogProvider>)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ViewCatalog {
+    pub(crate) view: Arc<LakeView>,
+    pub(crate) extra: Vec<ExtraTable>,
+}
+
+/// What a schema's tables are made from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Context(ContextIndex),
+    Lake,
+    System,
+    Extra,
+}
+
+impl ViewCatalog {
+    fn source(&self, schema: &str) -> Option<Source> {
+        match schema {
+            DEFAULT_SCHEMA => Some(Source::Lake),
+            SYSTEM => Some(Source::System),
+            _ => match self.view.catalogue.context(schema) {
+                Some((index, _)) => Some(Source::Context(index)),
+                None => self.extra.iter().any(|table| table.schema == schema).then_some(Source::Extra),
+            },
+        }
+    }
+}
+
+impl CatalogProvider for ViewCatalog {
+    fn schema_names(&self) -> Vec<String> {
+        let contexts = self.view.catalogue.contexts().iter().map(|context| context.name.clone());
+        let extra = self.extra.iter().map(|table| table.schema.to_owned()).filter(|schema| schema != SYSTEM);
+        let mut names: Vec<_> = contexts.chain([DEFAULT_SCHEMA.to_owned(), SYSTEM.to_owned()]).chain(extra).collect();
+        names.dedup();
+        names
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let source = self.source(name)?;
+        let extra = self.extra.iter().filter(|table| table.schema == name).cloned().collect();
+        Some(Arc::new(ViewSchema { view: Arc::clone(&self.view), source, extra }))
+    }
+}
+
+/// A schema whose tables are planned when a query names them.
+#[derive(Debug)]
+struct ViewSchema {
+    view: Arc<LakeView>,
+    source: Source,
+    extra: Vec<ExtraTable>,
+}
+
+#[async_trait]
+impl SchemaProvider for ViewSchema {
+    fn table_names(&self) -> Vec<String> {
+        let own: Vec<String> = match self.source {
+            Source::Context(index) => {
+                self.view.catalogue.context_at(index).events.iter().map(|event| event.view.clone()).collect()
+            }
+            Source::Lake => vec!["events".to_owned()],
+            Source::System => vec!["dead_letters".to_owned(), "duplicates".to_owned()],
+            Source::Extra => Vec::new(),
+        };
+        own.into_iter().chain(self.extra.iter().map(|table| table.name.clone())).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if let Some(extra) = self.extra.iter().find(|table| table.name == name) {
+            return Ok(Some(Arc::clone(&extra.provider)));
+        }
+        match self.source {
+            Source::Context(index) => {
+                let context = self.view.catalogue.context_at(index);
+                match context.events.iter().find(|event| event.view == name) {
+                    Some(event) => event_view(&self.view, index, event).map(Some),
+                    None => Ok(None),
+                }
+            }
+            Source::Lake if name == "events" => every_event(&self.view).map(Some),
+            Source::System if name == "dead_letters" => dead_letters(&self.view).map(Some),
+            Source::System if name == "duplicates" => duplicates(&self.view).map(Some),
+            Source::Lake | Source::System | Source::Extra => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.table_names().iter().any(|table| table == name)
+    }
+}
+
+/// A context's rows at the view's cut.
+pub(crate) fn scan(view: &LakeView, index: ContextIndex) -> Result<LogicalPlanBuilder> {
+    let table = &view.tables[index.get()];
+    cut(view, &table.spec.name, table)
+}
+
+/// A table's rows at the view's cut, under a name.
+fn cut(view: &LakeView, name: &str, table: &TableView) -> Result<LogicalPlanBuilder> {
+    let rows = LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(table.provider()), None)?;
+    match view.until {
+        None => Ok(rows),
+        Some(until) => rows.filter(col("position").lt_eq(lit(until.as_i64()))),
+    }
+}
+
+/// The view of one event type: the envelope and the columns its events may carry.
+fn event_view(view: &LakeView, index: ContextIndex, event: &EventDefinition) -> Result<Arc<dyn TableProvider>> {
+    let context = view.catalogue.context_at(index);
+    let carried = event.fields.iter().map(|field| context.columns[field.column].name.as_str());
+    let columns = ENVELOPE.into_iter().chain(carried).chain([EXTRA]).map(ident);
+    let plan = scan(view, index)?.filter(col("event_type").eq(lit(event.name.clone())))?.project(columns)?.build()?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
+}
+
+/// `system.duplicates`: every position whose event id had taken effect before.
+fn duplicates(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
+    Ok(Arc::new(ViewTable::new(cut(view, "duplicates", ledger(view, "duplicates")?)?.build()?, None)))
+}
+
+fn ledger<'a>(view: &'a LakeView, name: &str) -> Result<&'a TableView> {
+    view.table(name).ok_or_else(|| DataFusionError::Plan(format!("the lake has no {name}")))
+}
+
+/// `system.dead_letters`: every dead letter, and what became of it.
+fn dead_letters(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
+    let letters = ledger(view, "dead_letters")?;
+    let letter = |name: &str| Column::new(Some("letter"), name);
+    let own = letters.spec.schema.fields().iter().map(|field| Expr::Column(letter(field.name())).alias(field.name()));
+    let closings =
+        LogicalPlanBuilder::scan("closing", provider_as_source(Arc::clone(&view.closings)), None)?.build()?;
+    let closing = |name: &str| Expr::Column(Column::new(Some("closing"), name));
+    let status = coalesce(vec![closing("status"), lit("open")]).alias("status");
+    let ends = ["closed_at", "closed_by", "retried_as"].map(|name| closing(name).alias(name));
+    let plan = cut(view, "letter", letters)?
+        .join(
+            closings,
+            JoinType::Left,
+            (vec![letter("position")], vec![Column::new(Some("closing"), "position")]),
+            None,
+        )?
+        .project(own.chain([status]).chain(ends))?
+        .build()?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
+}
+
+/// `lake.events`: every event of every context, its payload as JSON text.
+fn every_event(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
+    let mut plan: Option<LogicalPlanBuilder> = None;
+    for (index, context) in view.catalogue.indexed() {
+        let envelope = ENVELOPE.into_iter().map(ident);
+        let data = event_json(&view.catalogue, index).alias("data");
+        let rows = scan(view, index)?.project(envelope.chain([lit(context.name.clone()).alias("context"), data]))?;
+        plan = Some(match plan {
+            Some(plan) => plan.union(rows.build()?)?,
+            None => rows,
+        });
+    }
+    let plan = plan.ok_or_else(|| DataFusionError::Plan("the catalogue has no contexts".to_owned()))?;
+    Ok(Arc::new(ViewTable::new(plan.build()?, None)))
+}
