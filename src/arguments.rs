@@ -180,7 +180,9 @@ pub(crate) struct Simulate {
 #[derive(Debug, Args)]
 #[command(after_help = "\
   forecourt sql 'SELECT count(*) FROM inventory.vehicle_sold'
-  forecourt sql --format csv 'SELECT listing_id, price FROM inventory.price_set' > prices.csv
+  forecourt sql --format parquet 'SELECT listing_id, price FROM inventory.price_set' > prices.parquet
+  forecourt sql --as-of 2026-11-02T08:30:00Z 'SELECT max(price) FROM inventory.price_set'
+  forecourt sql --data data 'SELECT count(*) FROM lake.events'       a folder that no server uses
 Every event type is a view: its context, a dot, its name in snake_case. lake.events has them all.")]
 pub(crate) struct Sql {
     /// A SELECT; - reads it from standard input
@@ -188,12 +190,24 @@ pub(crate) struct Sql {
     /// How to print the rows
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
-    /// Most rows to fetch
-    #[arg(long, default_value_t = 10_000)]
-    pub limit: usize,
+    /// Most rows to fetch; 10000 in a table or JSON unless given, else all
+    #[arg(long)]
+    pub limit: Option<usize>,
+    /// Answer as of an earlier position, or a time of the log
+    #[arg(long, value_name = "POSITION|TIME")]
+    pub as_of: Option<String>,
+    /// Seconds it may take
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub timeout: u64,
     /// Answer only when the server reflects this position
     #[arg(long)]
     pub min_position: Option<u64>,
+    /// Ask the folder of a server that does not run
+    #[arg(long, conflicts_with = "min_position")]
+    pub data: Option<PathBuf>,
+    /// A folder of more catalogue files, with --data
+    #[arg(long, value_name = "DIR", requires = "data", env = "FORECOURT_CATALOGUE")]
+    pub catalogue: Option<PathBuf>,
     /// The server to ask
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
@@ -350,10 +364,15 @@ pub(crate) struct Chosen {
 pub(crate) enum Format {
     /// Aligned columns
     Table,
-    /// The server's answer
+    /// One object: columns, rows, and what they reflect
     Json,
+    /// An object per line
+    Ndjson,
     /// RFC 4180, with a header
     Csv,
+    /// Arrow's IPC stream
+    Arrow,
+    Parquet,
 }
 
 fn parse_style(text: &str) -> Result<Style, String> {

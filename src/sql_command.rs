@@ -1,20 +1,39 @@
-//! `forecourt sql`: ask a running server.
+//! `forecourt sql`: ask a running server, or a folder.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, IsTerminal, Read, Write},
+    path::Path,
     process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use comfy_table::Table;
+use futures::StreamExt;
+use lake::{
+    Lake, LakeConfig, LakeView, QueryLimits, QueryRows, ResultFormat, SqlError, SqlSession,
+    arrow::datatypes::Field,
+    result_format::{Chunk, sql_type},
+    result_json, session,
+};
+use schemas::{
+    Position,
+    field_type::{format_timestamp, parse_timestamp},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     arguments::{Format, Sql},
-    tables,
+    catalogue_files, tables, up,
 };
 
+/// Rows that people look at, unless they ask for more.
+const DEFAULT_ROWS: usize = 10_000;
+
+/// Rows for people.
 #[derive(Deserialize)]
 struct Answer {
     columns: Vec<Column>,
@@ -33,40 +52,147 @@ pub(crate) fn run(arguments: &Sql) -> anyhow::Result<ExitCode> {
         query.clear();
         io::stdin().read_to_string(&mut query).context("cannot read the query")?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let body = runtime.block_on(ask(arguments, &query))?;
-    if arguments.format == Format::Json {
-        println!("{body}");
-        return Ok(ExitCode::SUCCESS);
+    if matches!(arguments.format, Format::Arrow | Format::Parquet) && io::stdout().is_terminal() {
+        bail!("this format is no text; send it to a file: > result.parquet");
     }
-    let answer: Answer = serde_json::from_str(&body).context("the server's answer cannot be read")?;
-    match arguments.format {
-        Format::Table => println!("{}", table(&answer)),
-        Format::Csv | Format::Json => csv(&answer)?,
-    }
-    if answer.truncated {
-        eprintln!("there are more rows than {}; raise --limit", arguments.limit);
+    let runtime = Runtime::new()?;
+    let answered = match &arguments.data {
+        None => runtime.block_on(ask_server(arguments, &query)),
+        Some(data) => runtime.block_on(ask_folder(arguments, data, &query)),
+    };
+    runtime.shutdown_background();
+    if let Some(answer) = answered? {
+        println!("{}", table(&answer));
+        if answer.truncated {
+            eprintln!("there are more rows than {}; raise --limit", arguments.limit.unwrap_or(DEFAULT_ROWS));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(arguments: &Sql, query: &str) -> anyhow::Result<String> {
+/// Rows to be shown in a table; none, when they are printed already.
+async fn ask_server(arguments: &Sql, query: &str) -> anyhow::Result<Option<Answer>> {
     let url = format!("{}/v1/sql", arguments.to.trim_end_matches('/'));
-    let mut request = reqwest::Client::new().post(&url).json(&json!({"query": query, "limit": arguments.limit}));
+    let format = result_format(arguments.format).unwrap_or(ResultFormat::Json);
+    let body = json!({
+        "query": query, "limit": arguments.limit, "as_of": arguments.as_of, "format": format.name(),
+        "timeout_ms": arguments.timeout * 1_000,
+    });
+    let mut request = reqwest::Client::new().post(&url).json(&body);
     if let Some(position) = arguments.min_position {
         request = request.query(&[("min_position", position)]);
     }
     let answer = request.send().await.with_context(|| format!("cannot ask {url}; is `forecourt up` running?"))?;
-    let status = answer.status();
-    let body = answer.text().await?;
-    if status.is_success() {
-        return Ok(body);
+    if !answer.status().is_success() {
+        let body = answer.text().await?;
+        let problem: Value = serde_json::from_str(&body).unwrap_or_default();
+        let detail = problem["detail"].as_str().unwrap_or(&body);
+        return Err(refused(detail, query, problem["line"].as_u64().zip(problem["column"].as_u64())));
     }
-    let problem: Value = serde_json::from_str(&body).unwrap_or_default();
-    let detail = problem["detail"].as_str().unwrap_or(&body);
-    match (problem["line"].as_u64(), problem["column"].as_u64()) {
-        (Some(line), Some(column)) => bail!("{detail}\n{}", pointed(query, line, column)),
-        _ => bail!("{detail}"),
+    if arguments.format == Format::Table {
+        return Ok(Some(answer.json().await.context("the server's answer cannot be read")?));
+    }
+    let (mut bytes, mut output) = (answer.bytes_stream(), io::stdout().lock());
+    while let Some(chunk) = bytes.next().await {
+        output.write_all(&chunk.context("the server broke off: the query failed on its way, and its log says why")?)?;
+    }
+    if arguments.format == Format::Json {
+        writeln!(output)?;
+    }
+    Ok(None)
+}
+
+/// As [`ask_server`], of a folder that no server uses.
+async fn ask_folder(arguments: &Sql, data: &Path, query: &str) -> anyhow::Result<Option<Answer>> {
+    if !data.join("lake").is_dir() {
+        bail!("there is no lake in {}", data.display());
+    }
+    let _lock = up::lock(data)?;
+    let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
+    let root = lake::folder_url(&data.join("lake"))?;
+    let view = Arc::new(Lake::open(&root, catalogue, LakeConfig::default()).await?.view());
+    let sql = SqlSession::new(Handle::current())?;
+    let view = match &arguments.as_of {
+        None => view,
+        Some(text) => sql.cut(&view, position_of(&sql, &view, text).await?).await?,
+    };
+    let people = matches!(arguments.format, Format::Table | Format::Json);
+    let rows = arguments.limit.unwrap_or(if people { DEFAULT_ROWS } else { usize::MAX });
+    let limits = QueryLimits { rows, time: Duration::from_secs(arguments.timeout) };
+    let none = session::parameters(&[]).map_err(|_| anyhow!("no parameters"))?;
+    let mut rows = sql.query(&view, Vec::new(), query, none, limits).await.map_err(|error| wrong(error, query))?;
+    match result_format(arguments.format) {
+        None => Ok(Some(read(&mut rows).await.map_err(|error| wrong(error, query))?)),
+        Some(ResultFormat::Json) => {
+            let typed = |field: &Arc<Field>| json!({"name": field.name(), "type": sql_type(field.data_type())});
+            let columns: Vec<Value> = rows.schema.fields().iter().map(typed).collect();
+            let answer = read(&mut rows).await.map_err(|error| wrong(error, query))?;
+            let (count, truncated) = (answer.rows.len(), answer.truncated);
+            let as_of = json!({"position": view.position.get(), "event_time": view.event_time.map(format_timestamp)});
+            let body = json!({
+                "columns": columns, "rows": answer.rows, "row_count": count, "truncated": truncated, "as_of": as_of
+            });
+            println!("{body}");
+            Ok(None)
+        }
+        Some(format) => {
+            let (mut chunks, mut output) = (sql.encode(rows, format), io::stdout().lock());
+            while let Some(chunk) = chunks.next().await {
+                if let Chunk::Bytes(bytes) = chunk.map_err(|error| wrong(error, query))? {
+                    output.write_all(&bytes)?;
+                }
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// What a position, or a time of the log, means.
+async fn position_of(sql: &SqlSession, view: &Arc<LakeView>, text: &str) -> anyhow::Result<Position> {
+    let position = match (text.parse().map(Position::new), parse_timestamp(text)) {
+        (Ok(position), _) => position,
+        (Err(_), Some(time)) => sql.position_at(view, time).await?,
+        (Err(_), None) => bail!("--as-of is a position or a time, such as 1200 or 2026-11-02T08:30:00Z, not {text:?}"),
+    };
+    if position > view.position {
+        bail!("the folder reflects position {}, and {position} is asked for", view.position);
+    }
+    Ok(position)
+}
+
+async fn read(rows: &mut QueryRows) -> Result<Answer, SqlError> {
+    let columns = rows.schema.fields().iter().map(|field| Column { name: field.name().clone() }).collect();
+    let batches = rows.collect().await?;
+    let values = result_json::rows(&batches).filter_map(|row| match row {
+        Value::Array(cells) => Some(cells),
+        _ => None,
+    });
+    Ok(Answer { columns, rows: values.collect(), truncated: rows.is_truncated() })
+}
+
+/// None for what is shown in a table.
+const fn result_format(format: Format) -> Option<ResultFormat> {
+    match format {
+        Format::Table => None,
+        Format::Json => Some(ResultFormat::Json),
+        Format::Ndjson => Some(ResultFormat::Ndjson),
+        Format::Csv => Some(ResultFormat::Csv),
+        Format::Arrow => Some(ResultFormat::Arrow),
+        Format::Parquet => Some(ResultFormat::Parquet),
+    }
+}
+
+fn wrong(error: SqlError, query: &str) -> anyhow::Error {
+    match &error {
+        SqlError::Invalid { message, at, .. } => refused(message, query, *at),
+        _ => error.into(),
+    }
+}
+
+fn refused(detail: &str, query: &str, at: Option<(u64, u64)>) -> anyhow::Error {
+    match at {
+        Some((line, column)) => anyhow!("{detail}\n{}", pointed(query, line, column)),
+        None => anyhow!("{detail}"),
     }
 }
 
@@ -97,20 +223,4 @@ fn shown(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
-}
-
-fn csv(answer: &Answer) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    let header: Vec<String> = answer.columns.iter().map(|column| quoted(&column.name)).collect();
-    write!(output, "{}\r\n", header.join(","))?;
-    for row in &answer.rows {
-        let cells: Vec<String> = row.iter().map(|value| quoted(&shown(value))).collect();
-        write!(output, "{}\r\n", cells.join(","))?;
-    }
-    Ok(())
-}
-
-/// RFC 4180: quoted where a comma, a quote or a line break would be misread.
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }

@@ -4,7 +4,7 @@
 //! a [`Flush`] away to run beside it. The duplicates table is committed last, also when it has no rows: its
 //! position is the one that *every* table has reached, from which a restart reads on.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, path::Path, sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::{
@@ -421,6 +421,15 @@ impl Lake {
         }
         self.flushing = false;
     }
+}
+
+/// Where a lake in a folder is; the folder is made when it is not there.
+///
+/// # Errors
+/// When it cannot be.
+pub fn folder_url(folder: &Path) -> io::Result<Url> {
+    std::fs::create_dir_all(folder)?;
+    Url::from_directory_path(folder.canonicalize()?).map_err(|()| io::ErrorKind::InvalidFilename.into())
 }
 
 /// Every table's spec: one per context in the catalogue's order, then dead letters, then duplicates.

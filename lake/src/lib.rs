@@ -24,7 +24,7 @@ pub mod table;
 pub mod view;
 
 pub use audit::Audit;
-pub use lake::{Flush, Lake, LakeConfig, LakeError};
+pub use lake::{Flush, Lake, LakeConfig, LakeError, folder_url};
 pub use result_format::ResultFormat;
 pub use session::{QueryLimits, QueryRows, SqlSession};
 pub use sql_catalog::ExtraTable;

@@ -14,7 +14,7 @@ use parquet::{
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::{QueryRows, SqlError, SqlSession, result_json, session::AbortOnDrop};
@@ -131,10 +131,17 @@ async fn encode_all(
 }
 
 enum Encoder {
-    Json { rows: u64 },
-    Ndjson { columns: Vec<String> },
-    Csv { header: Option<Vec<u8>> },
-    Arrow(StreamWriter<Vec<u8>>),
+    Json {
+        rows: u64,
+    },
+    /// Its columns' names, quoted.
+    Ndjson {
+        columns: Vec<String>,
+    },
+    Csv {
+        header: Option<Vec<u8>>,
+    },
+    Arrow(Box<StreamWriter<Vec<u8>>>),
     Parquet(Box<ArrowWriter<Vec<u8>>>),
 }
 
@@ -143,12 +150,14 @@ impl Encoder {
         let names = || schema.fields().iter().map(|field| field.name().clone());
         Ok(match format {
             ResultFormat::Json => Self::Json { rows: 0 },
-            ResultFormat::Ndjson => Self::Ndjson { columns: names().collect() },
+            ResultFormat::Ndjson => {
+                Self::Ndjson { columns: names().map(|name| Value::from(name).to_string()).collect() }
+            }
             ResultFormat::Csv => {
                 let cells: Vec<Value> = names().map(Value::from).collect();
                 Self::Csv { header: Some(csv_line(&cells).into_bytes()) }
             }
-            ResultFormat::Arrow => Self::Arrow(StreamWriter::try_new(Vec::new(), schema)?),
+            ResultFormat::Arrow => Self::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?)),
             ResultFormat::Parquet => {
                 let properties = WriterProperties::builder()
                     .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -175,9 +184,9 @@ impl Encoder {
             }
             Self::Ndjson { columns } => {
                 for row in 0..batch.num_rows() {
-                    let members: Map<String, Value> = columns.iter().cloned().zip(cells(row)).collect();
-                    text.push_str(&Value::Object(members).to_string());
-                    text.push('\n');
+                    // In the columns' order.
+                    let members = columns.iter().zip(cells(row)).map(|(name, value)| format!("{name}:{value}"));
+                    text.push_str(&format!("{{{}}}\n", members.collect::<Vec<_>>().join(",")));
                 }
             }
             Self::Csv { header } => {

@@ -274,10 +274,7 @@ async fn watch_log(
 }
 
 pub(crate) fn folder_url(path: &Path) -> Result<url::Url, PipelineError> {
-    let unusable = |source| PipelineError::Folder { path: path.to_owned(), source };
-    std::fs::create_dir_all(path).map_err(unusable)?;
-    let absolute = path.canonicalize().map_err(unusable)?;
-    url::Url::from_directory_path(&absolute).map_err(|()| unusable(std::io::ErrorKind::InvalidFilename.into()))
+    lake::folder_url(path).map_err(|source| PipelineError::Folder { path: path.to_owned(), source })
 }
 
 /// Open the index and bring it to the lake's position, from the lake.

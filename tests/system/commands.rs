@@ -88,8 +88,9 @@ async fn a_listing_file_is_imported_by_the_mapping_that_reads_its_columns() {
 async fn sql_prints_tables_csv_and_json_and_points_at_mistakes() {
     let folder = tempfile::tempdir().unwrap();
     let nats = Nats::start().await;
-    let server = Forecourt::start(&nats, folder.path()).await;
-    let ask = |query: &str, format: &str| forecourt(&["sql", query, "--format", format, "--to", &server.url]);
+    let mut server = Forecourt::start(&nats, folder.path()).await;
+    let url = server.url.clone();
+    let ask = |query: &str, format: &str| forecourt(&["sql", query, "--format", format, "--to", &url]);
     let query = "SELECT 1 AS one, 'a,b' AS text, NULL AS nothing";
     assert_eq!(stdout(&ask(query, "csv")), "one,text,nothing\r\n1,\"a,b\",\r\n");
     assert!(stdout(&ask(query, "table")).contains("a,b"));
@@ -99,6 +100,33 @@ async fn sql_prints_tables_csv_and_json_and_points_at_mistakes() {
     assert!(!wrong.status.success());
     let message = String::from_utf8(wrong.stderr).unwrap();
     assert!(message.ends_with("  SELECT count(* FROM lake.events\n                 ^\n"), "{message}");
+    server
+        .publish(
+            json!({
+                "eventId": "p-1", "eventType": "PriceSet", "timestamp": "2026-03-01T10:00:00Z",
+                "data": {"listingId": "l-1", "price": 7}
+            })
+            .to_string(),
+        )
+        .await;
+    server.reflects(1).await;
+    let asked = |format: &str| ask("SELECT position, listing_id, price FROM inventory.price_set", format);
+    assert_eq!(stdout(&asked("ndjson")), "{\"position\":1,\"listing_id\":\"l-1\",\"price\":7.0}\n");
+    let (answer, parquet) = (stdout(&asked("json")), asked("parquet").stdout);
+    assert_eq!(&parquet[..4], b"PAR1");
+    server.stop();
+    let data = folder.path().to_str().unwrap();
+    let offline = |query: &str, format: &str| forecourt(&["sql", query, "--format", format, "--data", data]);
+    let query = "SELECT position, listing_id, price FROM inventory.price_set";
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    assert_eq!(parsed(&stdout(&offline(query, "json"))), parsed(&answer));
+    assert_eq!(offline(query, "parquet").stdout, parquet);
+    assert_eq!(
+        stdout(&forecourt(&["sql", query, "--format", "csv", "--data", data, "--as-of", "0"])),
+        "position,listing_id,price\r\n"
+    );
+    let wrong = String::from_utf8(offline("SELECT nothing FROM inventory.price_set", "table").stderr).unwrap();
+    assert!(wrong.contains("       ^"), "{wrong}");
     let nobody = forecourt(&["sql", "SELECT 1", "--to", "http://127.0.0.1:1"]);
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("is `forecourt up` running?"));
 }
