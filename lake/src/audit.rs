@@ -74,7 +74,7 @@ pub(crate) async fn audit(context: SessionContext, table: TableView) -> Result<A
         }
     }
     let mut audit = Audit { files: 0, last: last.map(Position::from_i64), differences: Vec::new() };
-    for file in table.committed.version.log_data().iter() {
+    for file in table.committed.version().log_data().iter() {
         audit.files += 1;
         let path = file.path();
         let found = files.iter().find(|(name, _)| name.ends_with(path.as_ref()));

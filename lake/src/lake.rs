@@ -6,23 +6,26 @@
 
 use std::{collections::HashSet, io, path::Path, sync::Arc, time::Duration};
 
+use chrono::Utc;
 use datafusion::{
     arrow::{
         array::{AsArray, BooleanArray, RecordBatch},
         compute::{concat_batches, filter_record_batch},
-        datatypes::{Int64Type, TimestampMicrosecondType},
+        datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
         error::ArrowError,
     },
     error::DataFusionError,
     prelude::{SessionContext, col, lit},
 };
 use deltalake::DeltaTableError;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use schemas::{Catalogue, EventKey, Position};
 use tokio::time::Instant;
 use url::Url;
 
 use crate::{
+    commits::{Applied, Apply, Flush, FlushTable, Flushed, Vacuum},
+    compaction::{Compacted, Compaction, Eagerness, choose},
     ledger::{Closing, closings_batch},
     session,
     table::{Committed, OpenError, StoredTable, TableSpec},
@@ -48,11 +51,6 @@ impl Default for LakeConfig {
 
 /// How many flushes' worth of rows the tail may hold before appending must wait.
 const MAX_TAIL_FLUSHES: usize = 5;
-/// Tables committed at once. More gain nothing on few cores and cost memory.
-const COMMITS_AT_ONCE: usize = 2;
-/// The first pause before a failed commit is tried again; it doubles up to the last.
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LAST: Duration = Duration::from_secs(30);
 
 /// What keeps the lake from being read or written.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +123,8 @@ struct Slot {
     stored: Option<StoredTable>,
     committed: Committed,
     committed_position: Position,
+    /// The table's own columns, in their order.
+    columns: SchemaRef,
     tail: Tail,
 }
 
@@ -141,6 +141,8 @@ pub struct Lake {
     waiting_bytes: usize,
     waiting_since: Option<Instant>,
     flushing: bool,
+    /// A compaction is being committed.
+    applying: bool,
     /// The identity of the log the positions are of.
     log: Option<i64>,
     closings: StoredTable,
@@ -163,6 +165,7 @@ impl Lake {
             slots.push(Slot {
                 spec: Arc::clone(&stored.spec),
                 committed_position: stored.position,
+                columns: stored.columns.clone(),
                 stored: Some(stored),
                 committed,
                 tail: Tail::default(),
@@ -189,6 +192,7 @@ impl Lake {
             waiting_bytes: 0,
             waiting_since,
             flushing: false,
+            applying: false,
             log,
             closings,
             committed_closings,
@@ -370,13 +374,13 @@ impl Lake {
     #[must_use]
     pub const fn is_full(&self) -> bool {
         let (rows, bytes) = (self.config.flush_rows, self.config.flush_bytes);
-        self.flushing && (self.waiting_rows >= MAX_TAIL_FLUSHES * rows || self.waiting_bytes >= 2 * bytes)
+        self.is_writing() && (self.waiting_rows >= MAX_TAIL_FLUSHES * rows || self.waiting_bytes >= 2 * bytes)
     }
 
     /// When the tail has to be flushed for its age.
     #[must_use]
     pub fn flush_due(&self) -> Option<Instant> {
-        self.waiting_since.filter(|_| !self.flushing).map(|since| since + self.config.flush_after)
+        self.waiting_since.filter(|_| !self.is_writing()).map(|since| since + self.config.flush_after)
     }
 
     /// Whether the tail is large or old enough to be flushed.
@@ -384,13 +388,76 @@ impl Lake {
     pub fn wants_flush(&self) -> bool {
         let old = self.flush_due().is_some_and(|due| due <= Instant::now());
         let large = self.waiting_rows >= self.config.flush_rows || self.waiting_bytes >= self.config.flush_bytes;
-        !self.flushing && (old || large)
+        !self.flushing && !self.applying && (old || large)
+    }
+
+    /// Whether tables are away, being written.
+    #[must_use]
+    pub const fn is_writing(&self) -> bool {
+        self.flushing || self.applying
+    }
+
+    /// Whether a merged file is being committed.
+    #[must_use]
+    pub const fn is_applying(&self) -> bool {
+        self.applying
+    }
+
+    /// The files that are merged next, if there are any: to be run beside the lake.
+    pub fn next_compaction(&self, eagerness: Eagerness) -> Option<Compaction> {
+        let now = Utc::now().timestamp_millis();
+        let chosen = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let files = choose(&slot.committed.files(), now, eagerness)?;
+            Some((index, slot, files))
+        });
+        let (index, slot, files) = chosen.max_by_key(|(_, _, files)| files.len())?;
+        Some(Compaction {
+            index,
+            spec: Arc::clone(&slot.spec),
+            columns: slot.columns.clone(),
+            committed: slot.committed.clone(),
+            files,
+            session: self.session.clone(),
+        })
+    }
+
+    /// Take away the table that a merged file belongs to, to commit it beside the lake; the merged file comes back while
+    /// tables are being written.
+    ///
+    /// # Errors
+    /// The merged file, when it has to wait.
+    pub fn begin_apply(&mut self, compacted: Compacted) -> Result<Apply, Compacted> {
+        if self.is_writing() {
+            return Err(compacted);
+        }
+        match self.slots[compacted.index].stored.take() {
+            None => Err(compacted),
+            Some(stored) => {
+                self.applying = true;
+                Ok(Apply { stored, compacted, session: self.session.clone() })
+            }
+        }
+    }
+
+    /// Put a table back whose files were merged.
+    pub fn finish_apply(&mut self, applied: Applied) {
+        let slot = &mut self.slots[applied.index];
+        slot.committed = applied.committed;
+        slot.stored = Some(applied.stored);
+        self.applying = false;
+    }
+
+    /// Every table as it is committed, to be cleaned up beside the lake.
+    #[must_use]
+    pub fn vacuum(&self) -> Vacuum {
+        let tables = self.slots.iter().map(|slot| slot.committed.clone());
+        Vacuum { tables: tables.chain([self.committed_closings.clone()]).collect() }
     }
 
     /// Take away what has to be written, to be run beside the lake. `None` when nothing new is known, or while
     /// another flush runs.
     pub fn begin_flush(&mut self) -> Option<Flush> {
-        if self.flushing || self.waiting_since.is_none() {
+        if self.is_writing() || self.waiting_since.is_none() {
             return None;
         }
         let closing = self.slots.len() - 1;
@@ -448,80 +515,6 @@ fn rows_after(batch: &RecordBatch, position: Position) -> Result<RecordBatch, Ar
     filter_record_batch(batch, &after)
 }
 
-struct FlushTable {
-    index: usize,
-    stored: StoredTable,
-    rows: Vec<RecordBatch>,
-}
-
-/// The tail on its way to files.
-pub struct Flush {
-    tables: Vec<FlushTable>,
-    position: Position,
-    log: Option<i64>,
-    session: SessionContext,
-}
-
-/// A flush that is on disk.
-pub struct Flushed {
-    tables: Vec<(usize, StoredTable, Committed)>,
-    /// What every table now holds.
-    pub position: Position,
-    pub rows: usize,
-}
-
-impl Flush {
-    /// Write and commit every table, the closing one last. Failures of the store are retried until they pass.
-    ///
-    /// # Errors
-    /// When another process writes to the lake.
-    pub async fn run(mut self) -> Result<Flushed, LakeError> {
-        let position = self.position;
-        let rows = self.tables.iter().flat_map(|table| &table.rows).map(RecordBatch::num_rows).sum();
-        let closing = self.tables.pop();
-        let (session, log) = (&self.session, self.log);
-        let commits = stream::iter(self.tables).map(|table| commit(table, position, None, session));
-        let mut tables: Vec<_> = commits.buffer_unordered(COMMITS_AT_ONCE).try_collect().await?;
-        if let Some(closing) = closing {
-            tables.push(commit(closing, position, log, session).await?);
-        }
-        Ok(Flushed { tables, position, rows })
-    }
-}
-
-async fn commit(
-    table: FlushTable,
-    position: Position,
-    log: Option<i64>,
-    session: &SessionContext,
-) -> Result<(usize, StoredTable, Committed), LakeError> {
-    let FlushTable { index, mut stored, rows } = table;
-    let name = stored.spec.name.clone();
-    let mut pause = RETRY_FIRST;
-    while let Err(error) = stored.commit(&rows, position, log).await {
-        // The commit may have landed although we were not told.
-        match stored.reload().await {
-            Ok(reached) if reached == position => break,
-            Ok(reached) if reached > position || is_conflict(&error) => {
-                return Err(LakeError::SecondWriter { table: name });
-            }
-            Ok(_) | Err(_) => {
-                tracing::warn!(error = %error, table = name, "the lake does not take a commit; trying again");
-                tokio::time::sleep(jittered(pause)).await;
-                pause = (pause * 2).min(RETRY_LAST);
-            }
-        }
-    }
-    let committed = stored.committed(session).await;
-    let committed = committed.map_err(|source| LakeError::Reload { table: name, source })?;
-    Ok((index, stored, committed))
-}
-
-/// Between half and all of a pause, so that those who failed together do not come back together.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.5..=1.0))
-}
-
 async fn open_table(
     root: &Url,
     spec: TableSpec,
@@ -548,18 +541,6 @@ fn refuse_unknown_tables(root: &Url, catalogue: &Catalogue) -> Result<(), LakeEr
         }
     }
     Ok(())
-}
-
-fn is_conflict(error: &DeltaTableError) -> bool {
-    use deltalake::kernel::transaction::TransactionError;
-    matches!(
-        error,
-        DeltaTableError::Transaction {
-            source: TransactionError::MaxCommitAttempts(_)
-                | TransactionError::CommitConflict(_)
-                | TransactionError::VersionAlreadyExists(_)
-        }
-    )
 }
 
 #[cfg(test)]

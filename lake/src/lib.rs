@@ -2,6 +2,8 @@
 //!
 //! - [`table`]: one Delta table: its columns, its partitions, and a commit that carries rows and position together;
 //! - [`lake`]: all tables, the tail, and when it is flushed;
+//! - [`commits`]: what is written while the lake goes on: flushes, merged files;
+//! - [`compaction`]: small files become larger ones, beside the commits;
 //! - [`view`]: an immutable cut of everything, which every query reads;
 //! - [`audit`]: whether a table's files hold what it says of them;
 //! - [`session`]: SQL over a view, read-only and within limits; its tables ([`sql_catalog`]) and errors ([`sql_error`]);
@@ -10,6 +12,8 @@
 //! - [`result_json`]: a query's result as JSON.
 
 mod audit;
+pub mod commits;
+pub mod compaction;
 mod cut_table;
 pub mod event_json;
 pub mod lake;
@@ -24,7 +28,9 @@ pub mod table;
 pub mod view;
 
 pub use audit::Audit;
-pub use lake::{Flush, Lake, LakeConfig, LakeError, folder_url};
+pub use commits::{Applied, Apply, Flush, Flushed, Vacuum};
+pub use compaction::{Compacted, Compaction, CompactionError, Eagerness};
+pub use lake::{Lake, LakeConfig, LakeError, folder_url};
 pub use result_format::ResultFormat;
 pub use session::{QueryLimits, QueryRows, SqlSession};
 pub use sql_catalog::ExtraTable;

@@ -3,9 +3,14 @@
 //! Rows and progress are one atomic write: each commit carries an application transaction whose version is the
 //! position up to which the table is complete.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
-use chrono::{DateTime, Datelike, NaiveDate};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use datafusion::{
     arrow::{
         array::{ArrayRef, AsArray, Date32Array, RecordBatch, new_null_array},
@@ -21,13 +26,15 @@ use deltalake::{
     DeltaTable, DeltaTableError, TableProperty,
     delta_datafusion::TableProviderBuilder,
     kernel::{
-        EagerSnapshot, StructType, Transaction,
+        Action, EagerSnapshot, StructType, Transaction,
         engine::arrow_conversion::{TryIntoArrow, TryIntoKernel},
-        transaction::CommitProperties,
+        transaction::{CommitBuilder, CommitProperties},
     },
-    logstore::LogStoreRef,
+    protocol::DeltaOperation,
     writer::{DeltaWriter, RecordBatchWriter},
 };
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::{
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
@@ -35,7 +42,7 @@ use parquet::{
 use schemas::{Context, Position};
 use url::Url;
 
-use crate::ledger;
+use crate::{compaction::PartFile, ledger};
 
 /// The application whose transactions record a table's position.
 const APP: &str = "forecourt";
@@ -43,6 +50,11 @@ const APP: &str = "forecourt";
 const LOG_APP: &str = "forecourt.log";
 /// The partition column: the first day of the month, or the day, of a row's time.
 const PARTITION: &str = "partition_date";
+
+/// How long the table's log and the files it no longer has are kept, for readers of an older version. What was at an
+/// earlier position is asked of the newest.
+const KEPT_FOR: &str = "interval 1 day";
+pub(crate) const KEEP_FOR: Duration = Duration::from_secs(86_400);
 
 /// How finely a table is partitioned by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +74,7 @@ pub struct TableSpec {
     time_column: &'static str,
     granularity: Granularity,
     /// Columns to sort the rows of a file by.
-    sort: &'static [&'static str],
+    pub(crate) sort: &'static [&'static str],
     /// Columns with statistics for pruning.
     pub(crate) statistics: &'static str,
 }
@@ -154,7 +166,7 @@ impl TableSpec {
 pub(crate) struct StoredTable {
     pub(crate) spec: Arc<TableSpec>,
     /// The table's own columns, in their order.
-    columns: SchemaRef,
+    pub(crate) columns: SchemaRef,
     table: DeltaTable,
     /// Every row up to here is in the table.
     pub(crate) position: Position,
@@ -177,6 +189,8 @@ impl StoredTable {
                 .with_partition_columns([PARTITION])
                 .with_configuration_property(TableProperty::DataSkippingStatsColumns, Some(spec.statistics))
                 .with_configuration_property(TableProperty::AppendOnly, Some("true"))
+                .with_configuration_property(TableProperty::LogRetentionDuration, Some(KEPT_FOR))
+                .with_configuration_property(TableProperty::DeletedFileRetentionDuration, Some(KEPT_FOR))
                 .await?;
         }
         let missing = missing_columns(&spec, &stored_columns(&table)?)?;
@@ -244,26 +258,97 @@ impl StoredTable {
         self.table.update_datafusion_session(&state)?;
         let version = Arc::new(self.table.snapshot()?.snapshot().clone());
         let scan = self.table.table_provider().with_eager_snapshot(Arc::clone(&version)).with_session(Arc::new(state));
-        Ok(Committed { rows: Arc::new(scan.build().await?), version, log_store: self.table.log_store() })
+        Ok(Committed { rows: Arc::new(scan.build().await?), table: self.table.clone(), version })
+    }
+
+    /// Commit what a compaction wrote.
+    pub(crate) async fn apply(&mut self, actions: Vec<Action>) -> Result<(), DeltaTableError> {
+        let properties = CommitProperties::default().with_max_retries(0);
+        let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
+        let commit = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(Some(self.table.snapshot()?), self.table.log_store(), operation)
+            .await?;
+        self.table.state = Some(commit.snapshot());
+        Ok(())
     }
 }
 
 /// A version of a table.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Committed {
     pub(crate) rows: Arc<dyn TableProvider>,
-    pub(crate) version: Arc<EagerSnapshot>,
-    log_store: LogStoreRef,
+    pub(crate) table: DeltaTable,
+    version: Arc<EagerSnapshot>,
+}
+
+impl fmt::Debug for Committed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committed").field("version", &self.version.version()).finish_non_exhaustive()
+    }
 }
 
 impl Committed {
+    pub(crate) const fn version(&self) -> &Arc<EagerSnapshot> {
+        &self.version
+    }
+
     /// The rows, each with the file it is in.
     pub(crate) async fn rows_with_files(&self, file_column: &str) -> Result<Arc<dyn TableProvider>, DataFusionError> {
         let scan = TableProviderBuilder::default()
-            .with_log_store(Arc::clone(&self.log_store))
+            .with_log_store(self.table.log_store())
             .with_eager_snapshot(Arc::clone(&self.version))
             .with_file_column(file_column);
         Ok(Arc::new(scan.build().await?))
+    }
+
+    /// The files by partition.
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<PartFile>> {
+        let mut partitions: BTreeMap<String, Vec<PartFile>> = BTreeMap::new();
+        for file in self.version.log_data().iter() {
+            let path = file.path().into_owned();
+            let partition = path.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned());
+            let part = PartFile { path, bytes: file.size(), written_at: file.modification_time() };
+            partitions.entry(partition).or_default().push(part);
+        }
+        partitions
+    }
+
+    /// Delete what no version within `keep` has: files that were merged, and those of writes that never ended. How many
+    /// there were, and their bytes.
+    ///
+    /// # Errors
+    /// When the store cannot be listed or does not delete them.
+    pub(crate) async fn vacuum(&self, keep: Duration, deletes: bool) -> Result<(usize, u64), DeltaTableError> {
+        let until = Utc::now() - keep;
+        let mut kept: HashSet<String> = self.version.log_data().iter().map(|file| file.path().into_owned()).collect();
+        let log_store = self.table.log_store();
+        let mut removed = self.table.snapshot()?.all_tombstones(log_store.as_ref());
+        while let Some(tombstone) = removed.try_next().await? {
+            if tombstone.deletion_timestamp().is_none_or(|at| at > until.timestamp_millis()) {
+                kept.insert(tombstone.path().into_owned());
+            }
+        }
+        drop(removed);
+        let (mut files, mut bytes) = (0, 0);
+        let store = self.table.object_store();
+        let mut listed = store.list(None);
+        let mut unwanted = Vec::new();
+        while let Some(file) = listed.try_next().await? {
+            let path = file.location.to_string();
+            let is_data = path.ends_with(".parquet") && !path.starts_with("_delta_log");
+            if is_data && file.last_modified < until && !kept.contains(&path) {
+                files += 1;
+                bytes += file.size;
+                unwanted.push(file.location);
+            }
+        }
+        if deletes {
+            for path in unwanted {
+                store.delete(&path).await?;
+            }
+        }
+        Ok((files, bytes))
     }
 }
 
@@ -310,7 +395,7 @@ fn same_type(a: &DataType, b: &DataType) -> bool {
     }
 }
 
-fn writer_properties() -> WriterProperties {
+pub(crate) fn writer_properties() -> WriterProperties {
     // Rows are sorted by event type: groups of this size let a view skip what is not its own.
     const ROW_GROUP: usize = 128 * 1024;
     let level = ZstdLevel::try_new(3).unwrap_or_default();

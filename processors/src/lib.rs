@@ -9,6 +9,7 @@
 //! - [`kpi_definition`]: a KPI as a SQL file;
 //! - [`calendar`]: buckets of time, in any time zone;
 //! - [`kpis`]: the sink that keeps the board;
+//! - `upkeep`: small files of the lake become larger ones, and old ones go;
 //! - [`verify`]: the proof that all of it is what the log says.
 
 pub mod calendar;
@@ -18,6 +19,7 @@ pub mod kpis;
 pub mod listing_fold;
 pub mod listings;
 pub mod pipeline;
+mod upkeep;
 pub mod verify;
 
 pub use kpis::{Board, KpiError, KpiService, SeriesKey};

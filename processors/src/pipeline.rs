@@ -35,6 +35,7 @@ use crate::{
     kpis::{BoardUpdate, KpiService, Kpis},
     listing_fold::CONTEXTS,
     listings::{Listings, ListingsError},
+    upkeep::Upkeep,
 };
 
 /// Batches between two stages: one being worked on, one ready.
@@ -395,18 +396,26 @@ async fn keep_lake(
     to_listings: mpsc::Sender<Arc<Decoded>>,
     board: BoardFeed,
 ) -> Result<(), PipelineError> {
-    let mut flush = JoinSet::new();
+    let (mut flush, mut upkeep) = (JoinSet::new(), Upkeep::default());
+    upkeep.look();
     // What the board has not taken yet: it computes at its own pace and never holds up the lake.
     let mut pending = Some(BoardUpdate { view: show(&lake, &views), ..BoardUpdate::default() });
     loop {
-        let due = lake.flush_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
+        let due = [lake.flush_due(), upkeep.due()].into_iter().flatten().min();
+        let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
         tokio::select! {
             biased;
             Some(flushed) = flush.join_next() => {
-                let flushed: lake::lake::Flushed = flushed??;
+                let flushed: lake::Flushed = flushed??;
                 tracing::info!(position = flushed.position.get(), rows = flushed.rows, "flushed the lake");
                 lake.finish_flush(flushed);
                 show(&lake, &views);
+                upkeep.look();
+            }
+            Some(done) = upkeep.running.join_next() => {
+                if upkeep.take(done??, &mut lake) {
+                    show(&lake, &views);
+                }
             }
             Ok(permit) = board.queue.reserve(), if pending.is_some() => {
                 if let Some(update) = pending.take() {
@@ -435,7 +444,9 @@ async fn keep_lake(
         {
             flush.spawn(next.run());
         }
+        upkeep.step(&mut lake);
     }
+    upkeep.end(&mut lake).await?;
     // What is flushed now need not be read from the log again.
     while let Some(flushed) = flush.join_next().await {
         lake.finish_flush(flushed??);

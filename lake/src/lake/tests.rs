@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use url::Url;
 
-use super::{Lake, LakeConfig, LakeError, commit};
+use super::{Lake, LakeConfig, LakeError};
 use crate::{
-    LakeView, QueryLimits, SqlSession,
+    Eagerness, LakeView, QueryLimits, SqlSession,
+    commits::commit,
     ledger::{Closing, DeadLetterRow, Decision, dead_letters_batch},
     result_json,
     table::OpenError,
@@ -247,4 +248,97 @@ async fn a_dead_letter_is_closed_once_and_stays_closed() {
         json!([3, "invalid_json", "open", null, null]),
     ];
     assert_eq!(rows, expected);
+}
+
+/// Files are merged while rows come, are flushed and the lake is opened again: every view has every row once, what a view
+/// read stays readable, statistics are true, and files stay few.
+#[tokio::test(flavor = "multi_thread")]
+async fn merging_files_changes_nothing_that_anybody_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lake = open(folder.path()).await.unwrap();
+    let sql = SqlSession::new(Handle::current()).unwrap();
+    let (mut end, mut merged, mut waiting, mut applied) = (0_u64, None, 0, 0);
+    let mut earlier: Option<(u64, Arc<LakeView>)> = None;
+    for step in 0_u64..60 {
+        // One month each, so that a partition soon has many files.
+        let next = end + 1 + step % 3;
+        lake.append(rows(end + 1..=next), Position::new(next), None).unwrap();
+        end = next;
+        match step % 5 {
+            0..3 => flush(&mut lake).await,
+            3 => {
+                if let Some(compaction) = lake.next_compaction(Eagerness::Thorough) {
+                    assert!(compaction.files.len() > 1);
+                    merged = Some(compaction.run().await.unwrap());
+                }
+            }
+            _ => {}
+        }
+        if step % 5 == 1
+            && let Some(compacted) = merged.take()
+        {
+            // Not while a flush has its table; and a crash before it is committed leaves a file that nobody reads.
+            if step % 4 == 0 {
+                lake = open(folder.path()).await.unwrap();
+                let position = lake.position();
+                lake.append(rows(position.get() + 1..=end), Position::new(end), None).unwrap();
+            } else {
+                lake.append(rows(end + 1..=end + 1), Position::new(end + 1), None).unwrap();
+                end += 1;
+                let flush = lake.begin_flush().unwrap();
+                let Err(compacted) = lake.begin_apply(compacted) else { panic!("a table is away") };
+                waiting += 1;
+                lake.finish_flush(flush.run().await.unwrap());
+                let Ok(apply) = lake.begin_apply(compacted) else { panic!("no table is away") };
+                assert!(lake.begin_flush().is_none());
+                lake.finish_apply(apply.run().await.unwrap());
+                applied += 1;
+            }
+        }
+        for (end, view) in
+            earlier.iter().map(|(end, view)| (*end, Arc::clone(view))).chain([(end, Arc::new(lake.view()))])
+        {
+            let expected = json!([end / 2, end.div_ceil(2), end, end]);
+            assert_eq!(seen(&view).await, expected, "step {step}");
+        }
+        if step % 7 == 0 {
+            earlier = Some((end, Arc::new(lake.view())));
+        }
+    }
+    assert!(waiting > 3 && applied > 3, "{waiting} {applied}");
+    flush(&mut lake).await;
+    while let Some(compaction) = lake.next_compaction(Eagerness::Thorough) {
+        let Ok(apply) = lake.begin_apply(compaction.run().await.unwrap()) else { panic!("no table is away") };
+        lake.finish_apply(apply.run().await.unwrap());
+    }
+    let lake = open(folder.path()).await.unwrap();
+    let view = Arc::new(lake.view());
+    assert_eq!(seen(&view).await, json!([end / 2, end.div_ceil(2), end, end]));
+    for table in &view.tables {
+        let audit = sql.audit(table).await.unwrap();
+        assert_eq!(audit.differences, Vec::<String>::new());
+        // Each of the two has the months of its parity.
+        let months = if ["inventory", "support"].contains(&table.spec.name.as_str()) { 6 } else { 0 };
+        assert_eq!(audit.files, months, "{}", table.spec.name);
+    }
+
+    // What was merged, and what was written in vain, is deleted when nobody can have it open any more.
+    let (kept, _) = lake.vacuum().run(true).await.unwrap();
+    assert_eq!(kept, 0);
+    let day_ago = std::time::SystemTime::now() - Duration::from_secs(90_000);
+    let parts = ["inventory", "support"].map(|table| folder.path().join(table));
+    let files = || {
+        let partitions = parts.iter().flat_map(|table| std::fs::read_dir(table).unwrap());
+        let folders = partitions.map(|entry| entry.unwrap().path()).filter(|path| !path.ends_with("_delta_log"));
+        folders.flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path())
+    };
+    for file in files() {
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(day_ago).unwrap();
+    }
+    let before = files().count();
+    let (orphans, _) = lake.vacuum().run(false).await.unwrap();
+    assert!(orphans > 0 && files().count() == before, "{orphans} of {before}");
+    assert_eq!(lake.vacuum().run(true).await.unwrap().0, orphans);
+    assert_eq!(files().count(), before - orphans);
+    assert_eq!(seen(&view).await, json!([end / 2, end.div_ceil(2), end, end]));
 }

@@ -1,0 +1,154 @@
+//! Small files of a partition become one larger, beside the commits: a table stays quick to open, read and commit to.
+//!
+//! A compaction reads files that a version of the table has, writes their rows sorted as one, and then, in one short
+//! commit of its own, puts the new file in their place. Files never change and only compactions take them away, so what
+//! was written stays right whatever is appended meanwhile. Positions are rows' own and are not touched.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use datafusion::{
+    arrow::datatypes::SchemaRef,
+    error::DataFusionError,
+    prelude::{SessionContext, col},
+};
+use deltalake::{
+    DeltaTableError,
+    delta_datafusion::TableProviderBuilder,
+    kernel::{Action, Add},
+    writer::{DeltaWriter, RecordBatchWriter},
+};
+use futures::StreamExt;
+
+use crate::table::{Committed, TableSpec, writer_properties};
+
+/// A file is made no larger than this: reading and sorting it takes some ten times as much memory.
+const LARGEST: i64 = 32 << 20;
+/// A file of at least this size stays as it is.
+const LARGE: i64 = LARGEST / 2;
+/// So many small files of a partition that is written to are merged.
+const MANY: usize = 8;
+/// A partition that was not written to for this long is brought to as few files as can be.
+const QUIET_AFTER: Duration = Duration::from_secs(3_600);
+
+/// A file of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PartFile {
+    pub(crate) path: String,
+    pub(crate) bytes: i64,
+    /// Milliseconds since 1970.
+    pub(crate) written_at: i64,
+}
+
+/// How eagerly files are merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eagerness {
+    /// Where there are many, and where nothing is written any more.
+    Continuous,
+    /// Wherever there is more than one.
+    Thorough,
+}
+
+/// What keeps a compaction from being made. Nothing is lost: the files stay as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactionError {
+    #[error("the small files cannot be read")]
+    Read(#[source] DataFusionError),
+    #[error("the merged file cannot be written")]
+    Write(#[source] DeltaTableError),
+}
+
+/// The files of one partition that are merged next: those of the partition with the most.
+pub(crate) fn choose(
+    partitions: &BTreeMap<String, Vec<PartFile>>,
+    now: i64,
+    eagerness: Eagerness,
+) -> Option<Vec<PartFile>> {
+    let chosen = partitions.values().filter_map(|files| of_partition(files, now, eagerness));
+    chosen.max_by_key(Vec::len)
+}
+
+fn of_partition(files: &[PartFile], now: i64, eagerness: Eagerness) -> Option<Vec<PartFile>> {
+    let mut small: Vec<&PartFile> = files.iter().filter(|file| file.bytes < LARGE).collect();
+    small.sort_by_key(|file| file.bytes);
+    let quiet_since = now - i64::try_from(QUIET_AFTER.as_millis()).unwrap_or(i64::MAX);
+    let settled = eagerness == Eagerness::Thorough || files.iter().all(|file| file.written_at < quiet_since);
+    let mut merged: Vec<PartFile> = Vec::new();
+    let mut bytes = 0;
+    for file in small {
+        // One much larger than the others is not written again for their sake.
+        let too_large = !settled && merged.len() > 1 && file.bytes > 2 * bytes;
+        if too_large || bytes + file.bytes > LARGEST {
+            break;
+        }
+        bytes += file.bytes;
+        merged.push(file.clone());
+    }
+    (merged.len() >= if settled { 2 } else { MANY }).then_some(merged)
+}
+
+/// Files to be merged, taken away to be run beside the lake.
+pub struct Compaction {
+    pub(crate) index: usize,
+    pub(crate) spec: Arc<TableSpec>,
+    pub(crate) committed: Committed,
+    pub(crate) columns: SchemaRef,
+    pub(crate) files: Vec<PartFile>,
+    pub(crate) session: SessionContext,
+}
+
+/// A merged file that the table does not know yet.
+pub struct Compacted {
+    pub(crate) index: usize,
+    /// What takes its place, and what it takes the place of.
+    pub(crate) actions: Vec<Action>,
+    pub files: usize,
+    pub bytes: i64,
+}
+
+impl Compaction {
+    /// The table whose files are merged.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Read the files and write one.
+    ///
+    /// # Errors
+    /// When the store does not give or take them.
+    pub async fn run(self) -> Result<Compacted, CompactionError> {
+        let added = self.write().await?;
+        let known = self.committed.version().log_data();
+        let removed = known.iter().filter(|file| self.files.iter().any(|merged| merged.path == file.path()));
+        let mut actions: Vec<Action> = removed.map(|file| Action::Remove(file.remove_action(false))).collect();
+        actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })));
+        let bytes = self.files.iter().map(|file| file.bytes).sum();
+        Ok(Compacted { index: self.index, actions, files: self.files.len(), bytes })
+    }
+
+    async fn write(&self) -> Result<Vec<Add>, CompactionError> {
+        let paths: Vec<String> = self.files.iter().map(|file| file.path.clone()).collect();
+        let scan = TableProviderBuilder::default()
+            .with_log_store(self.committed.table.log_store())
+            .with_eager_snapshot(self.committed.version().clone())
+            .with_session(Arc::new(self.session.state()))
+            .with_file_paths(paths);
+        let rows = async {
+            let names: Vec<&str> = self.columns.fields().iter().map(|field| field.name().as_str()).collect();
+            let frame = self.session.read_table(Arc::new(scan.build().await?))?.select_columns(&names)?;
+            let order = self.spec.sort.iter().map(|name| col(*name).sort(true, true)).collect();
+            frame.sort(order)?.execute_stream().await
+        };
+        let mut rows = rows.await.map_err(CompactionError::Read)?;
+        let writer = RecordBatchWriter::for_table(&self.committed.table).map_err(CompactionError::Write)?;
+        let mut writer = writer.with_writer_properties(writer_properties());
+        while let Some(batch) = rows.next().await {
+            let batch = batch.and_then(|batch| Ok(batch.with_schema(Arc::clone(&self.columns))?));
+            writer.write(batch.map_err(CompactionError::Read)?).await.map_err(CompactionError::Write)?;
+        }
+        writer.flush().await.map_err(CompactionError::Write)
+    }
+}
+
+#[cfg(test)]
+mod tests;
