@@ -17,6 +17,7 @@ use lake::{
     result_format::{Chunk, sql_type},
     result_json, session,
 };
+use processors::{derived_tables::derived_tables, kpi_definition::KpiDefinition};
 use schemas::{
     Position,
     field_type::{format_timestamp, parse_timestamp},
@@ -119,8 +120,9 @@ async fn ask_folder(arguments: &Sql, data: &Path, query: &str) -> anyhow::Result
     let people = matches!(arguments.format, Format::Table | Format::Json);
     let rows = arguments.limit.unwrap_or(if people { DEFAULT_ROWS } else { usize::MAX });
     let limits = QueryLimits { rows, time: Duration::from_secs(arguments.timeout) };
+    let tables = derived_tables(&KpiDefinition::embedded()?);
     let none = session::parameters(&[]).map_err(|_| anyhow!("no parameters"))?;
-    let mut rows = sql.query(&view, Vec::new(), query, none, limits).await.map_err(|error| wrong(error, query))?;
+    let mut rows = sql.query(&view, tables, query, none, limits).await.map_err(|error| wrong(error, query))?;
     match result_format(arguments.format) {
         None => Ok(Some(read(&mut rows).await.map_err(|error| wrong(error, query))?)),
         Some(ResultFormat::Json) => {

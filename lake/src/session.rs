@@ -7,7 +7,9 @@ use datafusion::{
         array::{AsArray, RecordBatch},
         datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
     },
-    common::{DataFusionError, ParamValues, Result, ScalarValue, config::Dialect, metadata::ScalarAndMetadata},
+    common::{
+        DataFusionError, ParamValues, Result, ScalarValue, TableReference, config::Dialect, metadata::ScalarAndMetadata,
+    },
     execution::{
         SendableRecordBatchStream, SessionStateBuilder,
         context::SQLOptions,
@@ -25,7 +27,7 @@ use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
     audit::{Audit, audit},
-    sql_catalog::{DATABASE, DEFAULT_SCHEMA, ExtraTable, OneCatalog, ViewCatalog, scan},
+    sql_catalog::{self, DATABASE, DEFAULT_SCHEMA, ExtraTable, scan},
     sql_error::{SqlError, classify},
     view::{LakeView, TableView},
 };
@@ -149,15 +151,27 @@ impl SqlSession {
     /// A context whose tables are the view's. `functions` are added to the engine's own.
     #[must_use]
     pub fn context(&self, view: &Arc<LakeView>, extra: Vec<ExtraTable>, functions: Vec<ScalarUDF>) -> SessionContext {
-        let catalog = Arc::new(ViewCatalog { view: Arc::clone(view), extra });
-        let state = SessionStateBuilder::new_from_existing(self.base.state())
-            .with_catalog_list(Arc::new(OneCatalog(catalog)))
-            .build();
-        let context = SessionContext::new_with_state(state);
-        for function in functions {
-            context.register_udf(function);
+        sql_catalog::context(&self.base, view, extra, functions)
+    }
+
+    /// The tables a query names, each with the schema it names; none, when it cannot be read.
+    #[must_use]
+    pub fn references(&self, sql: &str) -> Vec<(Option<String>, String)> {
+        let state = self.base.state();
+        let statement = state.sql_to_statement(sql, &Dialect::Generic);
+        let names = statement.and_then(|statement| state.resolve_table_references(&statement)).unwrap_or_default();
+        names.iter().map(|name| (name.schema().map(str::to_owned), name.table().to_owned())).collect()
+    }
+
+    /// The columns of tables beside the events, in their order; none of one that cannot be planned.
+    pub async fn columns_of(&self, view: &Arc<LakeView>, extra: &[ExtraTable]) -> Vec<Option<SchemaRef>> {
+        let context = self.context(view, extra.to_vec(), Vec::new());
+        let mut columns = Vec::new();
+        for table in extra {
+            let found = context.table_provider(TableReference::partial(table.schema, table.name.as_str())).await;
+            columns.push(found.ok().map(|table| table.schema()));
         }
-        context
+        columns
     }
 
     /// Answer a person's query at the view's cut. The limits hold until the last row is read.

@@ -1,15 +1,16 @@
 //! The schemas and tables that SQL sees: a view of the lake, planned when a query names them.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
-    common::{Column, DataFusionError, JoinType, Result, TableReference},
+    common::{Column, DataFusionError, JoinType, ParamValues, Result, TableReference},
     datasource::{ViewTable, provider_as_source},
+    execution::SessionStateBuilder,
     functions::expr_fn::coalesce,
-    logical_expr::{Expr, LogicalPlanBuilder, lit},
-    prelude::{col, ident},
+    logical_expr::{Expr, LogicalPlanBuilder, ScalarUDF, lit},
+    prelude::{SessionContext, col, ident},
 };
 use schemas::{
     ContextIndex, EventDefinition,
@@ -27,17 +28,80 @@ pub(crate) const DATABASE: &str = "forecourt";
 pub(crate) const DEFAULT_SCHEMA: &str = "lake";
 const SYSTEM: &str = "system";
 
-/// A table that is not the lake's, shown in a query's cut: a board, the positions.
+/// A table beside the events: what stands now, a KPI, the positions.
 #[derive(Clone, Debug)]
 pub struct ExtraTable {
     pub schema: &'static str,
     pub name: String,
-    pub provider: Arc<dyn TableProvider>,
+    /// What it holds, in words.
+    pub meaning: String,
+    rows: ExtraRows,
+}
+
+#[derive(Clone, Debug)]
+enum ExtraRows {
+    Provided(Arc<dyn TableProvider>),
+    /// A query over the events, planned when it is named.
+    Queried {
+        sql: String,
+        functions: Vec<ScalarUDF>,
+        parameters: ParamValues,
+    },
+}
+
+impl ExtraTable {
+    /// Rows that are there.
+    #[must_use]
+    pub fn provider(schema: &'static str, name: &str, meaning: &str, rows: Arc<dyn TableProvider>) -> Self {
+        Self { schema, name: name.to_owned(), meaning: meaning.to_owned(), rows: ExtraRows::Provided(rows) }
+    }
+
+    /// A query over the events, at the cut of whoever asks.
+    #[must_use]
+    pub fn query(
+        schema: &'static str,
+        name: &str,
+        meaning: &str,
+        sql: &str,
+        functions: Vec<ScalarUDF>,
+        parameters: ParamValues,
+    ) -> Self {
+        let rows = ExtraRows::Queried { sql: sql.to_owned(), functions, parameters };
+        Self { schema, name: name.to_owned(), meaning: meaning.to_owned(), rows }
+    }
+
+    async fn table(&self, base: &SessionContext, view: &Arc<LakeView>) -> Result<Arc<dyn TableProvider>> {
+        match &self.rows {
+            ExtraRows::Provided(rows) => Ok(Arc::clone(rows)),
+            ExtraRows::Queried { sql, functions, parameters } => {
+                let context = context(base, view, Vec::new(), functions.clone());
+                let plan = context.state().create_logical_plan(sql).await?.with_param_values(parameters.clone())?;
+                Ok(Arc::new(ViewTable::new(plan, None)))
+            }
+        }
+    }
+}
+
+/// A context whose tables are the view's, and those beside them.
+pub(crate) fn context(
+    base: &SessionContext,
+    view: &Arc<LakeView>,
+    extra: Vec<ExtraTable>,
+    functions: Vec<ScalarUDF>,
+) -> SessionContext {
+    let catalog = Arc::new(ViewCatalog { view: Arc::clone(view), extra, base: base.clone() });
+    let state =
+        SessionStateBuilder::new_from_existing(base.state()).with_catalog_list(Arc::new(OneCatalog(catalog))).build();
+    let context = SessionContext::new_with_state(state);
+    for function in functions {
+        context.register_udf(function);
+    }
+    context
 }
 
 /// The one catalog there is. Nothing can be added to it.
 #[derive(Debug)]
-pub(crate) struct OneCatalog(pub(crate) Arc<ViewCatalog>);
+struct OneCatalog(Arc<ViewCatalog>);
 
 impl CatalogProviderList for OneCatalog {
     fn register_catalog(&self, _: String, _: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
@@ -53,10 +117,16 @@ impl CatalogProviderList for OneCatalog {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct ViewCatalog {
-    pub(crate) view: Arc<LakeView>,
-    pub(crate) extra: Vec<ExtraTable>,
+struct ViewCatalog {
+    view: Arc<LakeView>,
+    extra: Vec<ExtraTable>,
+    base: SessionContext,
+}
+
+impl fmt::Debug for ViewCatalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ViewCatalog").field("position", &self.view.position).finish_non_exhaustive()
+    }
 }
 
 /// What a schema's tables are made from.
@@ -86,6 +156,7 @@ impl CatalogProvider for ViewCatalog {
         let contexts = self.view.catalogue.contexts().iter().map(|context| context.name.clone());
         let extra = self.extra.iter().map(|table| table.schema.to_owned()).filter(|schema| schema != SYSTEM);
         let mut names: Vec<_> = contexts.chain([DEFAULT_SCHEMA.to_owned(), SYSTEM.to_owned()]).chain(extra).collect();
+        names.sort();
         names.dedup();
         names
     }
@@ -93,16 +164,22 @@ impl CatalogProvider for ViewCatalog {
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         let source = self.source(name)?;
         let extra = self.extra.iter().filter(|table| table.schema == name).cloned().collect();
-        Some(Arc::new(ViewSchema { view: Arc::clone(&self.view), source, extra }))
+        Some(Arc::new(ViewSchema { view: Arc::clone(&self.view), source, extra, base: self.base.clone() }))
     }
 }
 
 /// A schema whose tables are planned when a query names them.
-#[derive(Debug)]
 struct ViewSchema {
     view: Arc<LakeView>,
     source: Source,
     extra: Vec<ExtraTable>,
+    base: SessionContext,
+}
+
+impl fmt::Debug for ViewSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ViewSchema").field("source", &self.source).finish_non_exhaustive()
+    }
 }
 
 #[async_trait]
@@ -121,7 +198,7 @@ impl SchemaProvider for ViewSchema {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         if let Some(extra) = self.extra.iter().find(|table| table.name == name) {
-            return Ok(Some(Arc::clone(&extra.provider)));
+            return extra.table(&self.base, &self.view).await.map(Some);
         }
         match self.source {
             Source::Context(index) => {

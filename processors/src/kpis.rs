@@ -34,7 +34,7 @@ use crate::{
     kpi_definition::{KpiDefinition, KpiInput, Touches},
 };
 
-mod bucket_function;
+pub(crate) mod bucket_function;
 
 /// Between two computations of the board: people do not read faster.
 const REFRESH_EVERY: Duration = Duration::from_millis(250);
@@ -422,6 +422,17 @@ pub async fn recomputed(
     compute(session, view, kpi, calendar, EARLIEST, LATEST).await
 }
 
+/// The parameters of a KPI's query for all of time.
+pub(crate) fn all_time() -> ParamValues {
+    between(EARLIEST, LATEST)
+}
+
+fn between(from: i64, to: i64) -> ParamValues {
+    let time =
+        |micros: i64| ScalarAndMetadata::new(ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into())), None);
+    ParamValues::Map(HashMap::from([("from".to_owned(), time(from)), ("to".to_owned(), time(to))]))
+}
+
 /// The buckets of `[from, to)`, whose ends are bucket ends.
 async fn compute(
     session: &SqlSession,
@@ -433,10 +444,7 @@ async fn compute(
 ) -> Result<Series, KpiError> {
     let function = ScalarUDF::new_from_impl(bucket_function::Bucket::new(calendar));
     let context = session.context(view, Vec::new(), vec![function]);
-    let time =
-        |micros: i64| ScalarAndMetadata::new(ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into())), None);
-    let parameters = HashMap::from([("from".to_owned(), time(from)), ("to".to_owned(), time(to))]);
-    let batches = session.collect(context, &kpi.sql, ParamValues::Map(parameters)).await;
+    let batches = session.collect(context, &kpi.sql, between(from, to)).await;
     let batches = batches.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
     let mut series = Series::new();
     for batch in &batches {

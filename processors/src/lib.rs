@@ -9,11 +9,13 @@
 //! - [`kpi_definition`]: a KPI as a SQL file;
 //! - [`calendar`]: buckets of time, in any time zone;
 //! - [`kpis`]: the sink that keeps the board;
+//! - [`derived_tables`]: what stands now and the KPIs, as tables of SQL;
 //! - `upkeep`: small files of the lake become larger ones, and old ones go;
 //! - [`verify`]: the proof that all of it is what the log says.
 
 pub mod calendar;
 pub mod decode;
+pub mod derived_tables;
 pub mod kpi_definition;
 pub mod kpis;
 pub mod listing_fold;

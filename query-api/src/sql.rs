@@ -10,10 +10,11 @@ use axum::{
 };
 use futures::{Stream, StreamExt, stream};
 use lake::{
-    LakeView, QueryLimits, ResultFormat, SqlError,
+    ExtraTable, LakeView, QueryLimits, ResultFormat, SqlError,
     result_format::{Chunk, EncodedRows, sql_type},
     session,
 };
+use processors::derived_tables::{CURRENT, LISTINGS, derived_tables, listings_table};
 use schemas::{Catalogue, Position, field_type::parse_timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -97,14 +98,14 @@ async fn ask(api: &Api, question: Question, parameters: &Parameters, headers: &H
         problem.at("field", "params").at("index", index)
     })?;
     let freshness = Freshness::of(parameters, headers)?;
-    let view = view_of(api, question.as_of.as_ref(), freshness).await?;
+    let (view, tables) = tables_of(api, &question, freshness).await?;
     let turn = tokio::time::timeout(PATIENCE, Arc::clone(&api.sql_turns).acquire_owned()).await;
     let Ok(Ok(turn)) = turn else {
         let detail = format!("{MAX_QUERIES} queries are running. Ask again in a moment.");
         return Err(Problem::unavailable("busy", detail));
     };
     let sql = &api.pipeline.sql;
-    let rows = sql.query(&view, Vec::new(), &question.query, values, limits).await;
+    let rows = sql.query(&view, tables, &question.query, values, limits).await;
     let mut encoded = sql.encode(rows.map_err(refused)?, format);
     // What goes wrong before the first rows is still told as a problem.
     let first = encoded.next().await.transpose().map_err(refused)?;
@@ -177,6 +178,37 @@ fn limits(question: &Question, format: ResultFormat) -> Result<QueryLimits, Prob
         return out_of("timeout_ms", MAX_TIME.as_millis(), time.as_millis());
     }
     Ok(QueryLimits { rows, time })
+}
+
+/// The view a query is answered from, and the tables beside its events, all at one position.
+async fn tables_of(
+    api: &Api,
+    question: &Question,
+    freshness: Freshness,
+) -> Result<(Arc<LakeView>, Vec<ExtraTable>), Problem> {
+    let (pipeline, sql) = (&api.pipeline, &api.pipeline.sql);
+    let mut tables = derived_tables(&pipeline.kpis.definitions);
+    let names_listings = sql
+        .references(&question.query)
+        .iter()
+        .any(|(schema, name)| schema.as_deref() == Some(CURRENT) && name == LISTINGS);
+    let view = if names_listings {
+        if question.as_of.is_some() {
+            let detail = "current.listings is as of now: leave out as_of, or ask the events.";
+            return Err(Problem::parameter("as_of", detail));
+        }
+        // Search comes a moment after the events: they are cut where it is.
+        let listings = freshness.wait(&pipeline.listings).await?;
+        let view = freshness.at_least(listings.position).wait(&pipeline.lake).await?;
+        let view = sql.cut(&view, listings.position).await.map_err(refused)?;
+        let shown = tokio::task::spawn_blocking(move || listings_table(&listings)).await;
+        let shown = shown.map_err(|error| Problem::internal(&error))?;
+        tables.push(shown.map_err(|error| Problem::internal(&error))?);
+        view
+    } else {
+        view_of(api, question.as_of.as_ref(), freshness).await?
+    };
+    Ok((view, tables))
 }
 
 /// The newest view, or the one of an earlier position or time.
@@ -282,8 +314,22 @@ pub(crate) async fn tables(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let view = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.lake).await?;
-    Ok(answer(view.as_ref(), json!({"tables": describe(&api.catalogue)})))
+    let freshness = Freshness::of(&parameters, &headers)?;
+    let listings = freshness.wait(&api.pipeline.listings).await?;
+    let view = freshness.at_least(listings.position).wait(&api.pipeline.lake).await?;
+    let mut tables = describe(&api.catalogue);
+    let mut beside = derived_tables(&api.pipeline.kpis.definitions);
+    beside.push(listings_table(&listings).map_err(|error| Problem::internal(&error))?);
+    for (table, columns) in beside.iter().zip(api.pipeline.sql.columns_of(&view, &beside).await) {
+        let columns = columns.iter().flat_map(|schema| schema.fields().iter()).map(
+            |field| json!({"name": field.name(), "type": sql_type(field.data_type()), "nullable": field.is_nullable()}),
+        );
+        let columns: Vec<Value> = columns.collect();
+        tables.push(json!({
+            "schema": table.schema, "name": table.name, "meaning": table.meaning, "columns": columns
+        }));
+    }
+    Ok(answer(view.as_ref(), json!({"tables": tables})))
 }
 
 /// Every event view, with the columns of its payload; all have the envelope's columns too.

@@ -258,6 +258,16 @@ impl ListingSnapshot {
         }
     }
 
+    /// Every listing, public or not, by id.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn every_listing(&self) -> Result<Vec<Listing>, IndexError> {
+        let keys = self.keys()?;
+        let ids = keys.iter().filter_map(|key| key.strip_prefix("listing/"));
+        ids.filter_map(|id| self.listing(id).transpose()).collect()
+    }
+
     pub(crate) fn listing_at(&self, address: DocAddress) -> Result<Option<Listing>, IndexError> {
         self.listing_of(&self.searcher.doc(address)?)
     }

@@ -1,6 +1,9 @@
 //! SQL as it is asked over HTTP: formats, parameters, past positions, limits.
 
-use std::io::Cursor;
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Cursor,
+};
 
 use arrow::{array::AsArray, compute::concat_batches, datatypes::Int64Type, ipc::reader::StreamReader};
 use bytes::Bytes;
@@ -8,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use reqwest::{Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::support::{Forecourt, Nats};
+use crate::support::{Forecourt, Nats, finish, ingest, market};
 
 fn priced(number: u64) -> String {
     json!({
@@ -151,4 +154,115 @@ async fn parameters_past_positions_and_limits_are_kept() {
     }
     let answer = asked(&server, json!({"query": "SELECT 1"}), "image/png").await;
     assert_eq!(answer.status(), StatusCode::NOT_ACCEPTABLE);
+}
+
+/// An offer's status, first amount and amount. Its making may come later in the log than what becomes of it.
+fn offer(offers: &mut BTreeMap<String, Value>, id: String) -> &mut Value {
+    offers.entry(id).or_insert_with(|| json!([null, null, null]))
+}
+
+/// What stands now is folded here from the file, naively, and asked of the tables: as of the end, and of the middle.
+#[tokio::test]
+async fn what_stands_now_is_a_row_each_at_every_position() {
+    let (nats, folder) = (Nats::start().await, tempfile::tempdir().unwrap());
+    let server = Forecourt::start(&nats, &folder.path().join("data")).await;
+    let file = market(folder.path(), 5, 40, 25);
+    finish(ingest(&file, &server.url));
+    let events: Vec<Value> =
+        std::fs::read_to_string(file).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let end = events.len() as u64;
+    server.reflects(end).await;
+    // Where the log has each event.
+    let rows = server.sql("SELECT event_id, position FROM lake.events", end).await;
+    let positions: HashMap<String, u64> =
+        rows.iter().map(|row| (row[0].as_str().unwrap().to_owned(), row[1].as_u64().unwrap())).collect();
+    let ask = async |query: &str, as_of: u64| -> Vec<Value> {
+        let body = json!({"query": query, "as_of": as_of, "limit": 100_000});
+        let answer: Value = asked(&server, body, "*/*").await.json().await.unwrap();
+        assert!(answer["rows"].is_array(), "{answer}");
+        answer["rows"].as_array().unwrap().clone()
+    };
+    for as_of in [end, end / 2, 0] {
+        let mut offers: BTreeMap<String, Value> = BTreeMap::new();
+        let (mut vehicles, mut vehicle_of) = (BTreeMap::new(), HashMap::new());
+        let known = || events.iter().filter(|event| positions[event["eventId"].as_str().unwrap()] <= as_of);
+        // Events of the file are in their order of time.
+        for event in known() {
+            let data = &event["data"];
+            let id = |field: &str| data[field].as_str().unwrap().to_owned();
+            match event["eventType"].as_str().unwrap().rsplit('.').next().unwrap() {
+                "AIOfferGenerated" => {
+                    let amount = data["offerAmount"].as_f64();
+                    offers.insert(id("offerId"), json!(["made", amount, amount]));
+                    vehicles.entry(id("vehicleId")).or_insert_with(|| json!({}))["offer"] = json!(amount);
+                }
+                "OfferAdjusted" => {
+                    let offer = offer(&mut offers, id("offerId"));
+                    (offer[0], offer[2]) = ("adjusted".into(), data["adjustedAmount"].as_f64().into());
+                }
+                "OfferAccepted" => offer(&mut offers, id("offerId"))[0] = "accepted".into(),
+                "OfferRejected" => offer(&mut offers, id("offerId"))[0] = "rejected".into(),
+                "OfferExpired" => offer(&mut offers, id("offerId"))[0] = "expired".into(),
+                "VehiclePurchased" => {
+                    if data["offerId"].is_string() {
+                        let offer = offer(&mut offers, id("offerId"));
+                        (offer[0], offer[2]) = ("purchased".into(), data["amount"].as_f64().into());
+                    }
+                    vehicles.entry(id("vehicleId")).or_insert_with(|| json!({}))["purchase"] =
+                        data["amount"].as_f64().into();
+                }
+                "VehicleListingCreated" => {
+                    vehicle_of.insert(id("listingId"), id("vehicleId"));
+                    vehicles.entry(id("vehicleId")).or_insert_with(|| json!({}))["listing"] = id("listingId").into();
+                }
+                "VehicleSold" if data["soldAt"].is_string() && data["finalPrice"].is_number() => {
+                    if let Some(vehicle) = vehicle_of.get(&id("listingId")) {
+                        let sold = &mut vehicles.entry(vehicle.clone()).or_insert_with(|| json!({}))["sold"];
+                        *sold = json!([data["soldAt"].as_str().unwrap(), data["finalPrice"].as_f64()]);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let found =
+            ask("SELECT offer_id, status, first_amount, amount FROM current.offers ORDER BY offer_id", as_of).await;
+        let expected: Vec<Value> = offers.iter().map(|(id, it)| json!([id, it[0], it[1], it[2]])).collect();
+        assert_eq!(found, expected, "as of {as_of}");
+        let query = "SELECT vehicle_id, listing_id, offer_amount, purchase_amount, sold_at, sold_price FROM current.vehicles \
+                     WHERE coalesce(listing_id, first_offered_at::text, purchased_at::text) IS NOT NULL ORDER BY 1";
+        let expected = vehicles.iter().map(|(id, it): (&String, &Value)| {
+            json!([id, it["listing"], it["offer"], it["purchase"], it["sold"][0], it["sold"][1]])
+        });
+        assert_eq!(ask(query, as_of).await, expected.collect::<Vec<_>>(), "as of {as_of}");
+        assert!(as_of < end || (offers.len() > 20 && vehicles.len() > 20));
+    }
+
+    let days = server.get("/v1/kpis/sales_volume?grain=day").await;
+    let days: Vec<Value> = days["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| json!([row["values"]["units_sold"], row["values"]["revenue"]]))
+        .collect();
+    assert!(!days.is_empty());
+    assert_eq!(ask("SELECT units_sold, revenue FROM kpi.sales_volume ORDER BY bucket", end).await, days);
+
+    // What search shows, at the position of the events it is asked with.
+    let query = "SELECT count(*), count(DISTINCT l.listing_id), (SELECT max(position) FROM lake.events), \
+                 sum(l.price) = (SELECT sum(last_price) FROM current.vehicles) \
+                 FROM current.listings AS l JOIN inventory.vehicle_listing_created AS c ON l.listing_id = c.listing_id";
+    let answer: Value = asked(&server, json!({"query": query}), "*/*").await.json().await.unwrap();
+    let listed =
+        events.iter().filter(|event| event["eventType"].as_str().unwrap().ends_with("VehicleListingCreated")).count();
+    assert_eq!(answer["rows"], json!([[listed, listed, answer["as_of"]["position"], true]]), "{answer}");
+    let tables = server.get("/v1/tables").await;
+    let shown = tables["tables"].as_array().unwrap().iter().find(|table| table["name"] == "listings").unwrap();
+    assert!(
+        shown["columns"]
+            .as_array()
+            .unwrap()
+            .contains(&json!({"name": "price", "type": "decimal(12,2)", "nullable": true}))
+    );
+    let past = asked(&server, json!({"query": "SELECT * FROM current.listings", "as_of": 3}), "*/*").await;
+    assert_eq!(past.json::<Value>().await.unwrap()["code"], "invalid_parameter");
 }

@@ -18,13 +18,13 @@ use schemas::{columns::timestamp_type, field_type::UTC};
 use crate::calendar::Calendar;
 
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     calendar: Calendar,
     signature: Signature,
 }
 
 impl Bucket {
-    pub(super) fn new(calendar: Calendar) -> Self {
+    pub(crate) fn new(calendar: Calendar) -> Self {
         Self { calendar, signature: Signature::exact(vec![timestamp_type()], Volatility::Immutable) }
     }
 }
