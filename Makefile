@@ -22,7 +22,7 @@ fuzz:
 chaos: tools
 	scripts/get-faketime
 	$(CARGO) test --workspace --locked --no-run
-	scripts/with-small-disk env CHAOS_FAKETIME=$(CURDIR)/.tools/libfaketime.so.1 \
+	scripts/with-small-disk env CHAOS_FAKETIME=$(or $(FORECOURT_TOOLS),$(CURDIR)/.tools)/libfaketime.so.1 \
 		CHAOS_PLANS=$(or $(PLANS),10) CHAOS_SEED=$(or $(SEED),1) \
 		$(CARGO) test --workspace --locked --test system -- chaos --nocapture
 

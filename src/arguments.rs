@@ -206,7 +206,7 @@ pub(crate) struct Sql {
     #[arg(long, conflicts_with = "min_position")]
     pub data: Option<PathBuf>,
     /// A folder of more catalogue files, with --data
-    #[arg(long, value_name = "DIR", requires = "data", env = "FORECOURT_CATALOGUE")]
+    #[arg(long, value_name = "DIR", env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
     /// The server to ask
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]

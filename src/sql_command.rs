@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use comfy_table::Table;
 use futures::StreamExt;
 use lake::{
-    Lake, LakeConfig, LakeView, QueryLimits, QueryRows, ResultFormat, SqlError, SqlSession,
+    Lake, LakeView, QueryLimits, QueryRows, ResultFormat, SqlError, SqlSession,
     arrow::datatypes::Field,
     result_format::{Chunk, sql_type},
     result_json, session,
@@ -111,15 +111,18 @@ async fn ask_folder(arguments: &Sql, data: &Path, query: &str) -> anyhow::Result
     let _lock = up::lock(data)?;
     let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
     let root = lake::folder_url(&data.join("lake"))?;
-    let view = Arc::new(Lake::open(&root, catalogue, LakeConfig::default()).await?.view());
+    let view = Arc::new(Lake::look(&root, catalogue).await?.view());
     let sql = SqlSession::new(Handle::current())?;
-    let view = match &arguments.as_of {
-        None => view,
-        Some(text) => sql.cut(&view, position_of(&sql, &view, text).await?).await?,
+    let within = Duration::from_secs(arguments.timeout);
+    // After a crash some tables may be ahead of the others: all are cut at one position.
+    let position = match &arguments.as_of {
+        None => view.position,
+        Some(text) => position_of(&sql, &view, text, within).await?,
     };
+    let view = sql.cut(&view, position, within).await?;
     let people = matches!(arguments.format, Format::Table | Format::Json);
     let rows = arguments.limit.unwrap_or(if people { DEFAULT_ROWS } else { usize::MAX });
-    let limits = QueryLimits { rows, time: Duration::from_secs(arguments.timeout) };
+    let limits = QueryLimits { rows, time: within };
     let tables = derived_tables(&KpiDefinition::embedded()?);
     let none = session::parameters(&[]).map_err(|_| anyhow!("no parameters"))?;
     let mut rows = sql.query(&view, tables, query, none, limits).await.map_err(|error| wrong(error, query))?;
@@ -138,7 +141,7 @@ async fn ask_folder(arguments: &Sql, data: &Path, query: &str) -> anyhow::Result
             Ok(None)
         }
         Some(format) => {
-            let (mut chunks, mut output) = (sql.encode(rows, format), io::stdout().lock());
+            let (mut chunks, mut output) = (sql.encode(rows, format, ()), io::stdout().lock());
             while let Some(chunk) = chunks.next().await {
                 if let Chunk::Bytes(bytes) = chunk.map_err(|error| wrong(error, query))? {
                     output.write_all(&bytes)?;
@@ -150,10 +153,10 @@ async fn ask_folder(arguments: &Sql, data: &Path, query: &str) -> anyhow::Result
 }
 
 /// What a position, or a time of the log, means.
-async fn position_of(sql: &SqlSession, view: &Arc<LakeView>, text: &str) -> anyhow::Result<Position> {
+async fn position_of(sql: &SqlSession, view: &Arc<LakeView>, text: &str, within: Duration) -> anyhow::Result<Position> {
     let position = match (text.parse().map(Position::new), parse_timestamp(text)) {
         (Ok(position), _) => position,
-        (Err(_), Some(time)) => sql.position_at(view, time).await?,
+        (Err(_), Some(time)) => sql.position_at(view, time, within).await?,
         (Err(_), None) => bail!("--as-of is a position or a time, such as 1200 or 2026-11-02T08:30:00Z, not {text:?}"),
     };
     if position > view.position {

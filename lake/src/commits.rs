@@ -1,6 +1,6 @@
 //! Work on tables that are away from the lake for it: flushes, merged files, cleaning up.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use datafusion::{arrow::array::RecordBatch, prelude::SessionContext};
 use deltalake::DeltaTableError;
@@ -100,6 +100,15 @@ pub struct Applied {
     pub(crate) index: usize,
     pub(crate) stored: StoredTable,
     pub(crate) committed: Committed,
+    taken: bool,
+}
+
+impl Applied {
+    /// Whether the merged file is in its table. If not, all is as it was.
+    #[must_use]
+    pub const fn is_taken(&self) -> bool {
+        self.taken
+    }
 }
 
 impl Apply {
@@ -110,22 +119,28 @@ impl Apply {
     pub async fn run(mut self) -> Result<Applied, LakeError> {
         let Compacted { index, actions, files, bytes } = self.compacted;
         let table = self.stored.spec.name.clone();
-        match self.stored.apply(actions).await {
-            Ok(()) => tracing::debug!(table, files, bytes, "merged small files"),
-            Err(error) => {
-                tracing::warn!(error = %error, table, "the lake does not take a merged file");
-                // It may have landed although we were not told.
-                let before = self.stored.position;
-                let reload = self.stored.reload().await;
-                let reached = reload.map_err(|source| LakeError::Reload { table: table.clone(), source })?;
-                if reached != before {
-                    return Err(LakeError::SecondWriter { table });
-                }
+        let before = (self.stored.position, self.stored.version());
+        let mut taken = true;
+        if let Err(error) = self.stored.apply(actions).await {
+            tracing::warn!(error = %error, table, "the lake does not take a merged file");
+            // It may have landed although we were not told.
+            let mut pause = RETRY_FIRST;
+            while let Err(error) = self.stored.reload().await {
+                tracing::warn!(error = %error, table, "the lake cannot be read; trying again");
+                tokio::time::sleep(jittered(pause)).await;
+                pause = (pause * 2).min(RETRY_LAST);
             }
+            if self.stored.position != before.0 {
+                return Err(LakeError::SecondWriter { table });
+            }
+            taken = self.stored.version() != before.1;
+        }
+        if taken {
+            tracing::debug!(table, files, bytes, "merged small files");
         }
         let committed = self.stored.committed(&self.session).await;
         let committed = committed.map_err(|source| LakeError::Reload { table, source })?;
-        Ok(Applied { index, stored: self.stored, committed })
+        Ok(Applied { index, stored: self.stored, committed, taken })
     }
 }
 
@@ -135,18 +150,17 @@ pub struct Vacuum {
 }
 
 impl Vacuum {
-    /// Delete the files that no version of the last day has; count them alone, unless it `deletes`.
+    /// Find the files that no version of the last day has, and delete those that were found `before` as well. What was
+    /// found and not deleted.
     ///
     /// # Errors
     /// When the store cannot be listed or does not delete them.
-    pub async fn run(self, deletes: bool) -> Result<(usize, u64), DeltaTableError> {
-        let (mut files, mut bytes) = (0, 0);
+    pub async fn run(self, before: &HashSet<String>) -> Result<HashSet<String>, DeltaTableError> {
+        let mut found = HashSet::new();
         for table in self.tables {
-            let (more, more_bytes) = table.vacuum(KEEP_FOR, deletes).await?;
-            files += more;
-            bytes += more_bytes;
+            found.extend(table.vacuum(KEEP_FOR, before).await?);
         }
-        Ok((files, bytes))
+        Ok(found)
     }
 }
 

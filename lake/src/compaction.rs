@@ -4,7 +4,7 @@
 //! commit of its own, puts the new file in their place. Files never change and only compactions take them away, so what
 //! was written stays right whatever is appended meanwhile. Positions are rows' own and are not touched.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::datatypes::SchemaRef,
@@ -55,6 +55,8 @@ pub enum CompactionError {
     Read(#[source] DataFusionError),
     #[error("the merged file cannot be written")]
     Write(#[source] DeltaTableError),
+    #[error("the merged file cannot be synced to the disk")]
+    Sync(#[source] io::Error),
 }
 
 /// The files of one partition that are merged next: those of the partition with the most.
@@ -106,10 +108,11 @@ pub struct Compacted {
 }
 
 impl Compaction {
-    /// The table whose files are merged.
+    /// The table and the partition whose files are merged.
     #[must_use]
-    pub fn table(&self) -> &str {
-        &self.spec.name
+    pub fn partition(&self) -> String {
+        let folder = self.files.first().and_then(|file| file.path.rsplit_once('/')).map_or("", |(folder, _)| folder);
+        format!("{}/{folder}", self.spec.name)
     }
 
     /// Read the files and write one.
@@ -118,12 +121,30 @@ impl Compaction {
     /// When the store does not give or take them.
     pub async fn run(self) -> Result<Compacted, CompactionError> {
         let added = self.write().await?;
+        self.sync(&added).await?;
         let known = self.committed.version().log_data();
         let removed = known.iter().filter(|file| self.files.iter().any(|merged| merged.path == file.path()));
         let mut actions: Vec<Action> = removed.map(|file| Action::Remove(file.remove_action(false))).collect();
         actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })));
         let bytes = self.files.iter().map(|file| file.bytes).sum();
         Ok(Compacted { index: self.index, actions, files: self.files.len(), bytes })
+    }
+
+    /// The files that are replaced may hold what the log has forgotten: what takes their place must be on the disk before
+    /// they go. Where the store is not a folder, it says when it is.
+    async fn sync(&self, added: &[Add]) -> Result<(), CompactionError> {
+        let Ok(root) = self.committed.table.table_url().to_file_path() else { return Ok(()) };
+        let files: Vec<PathBuf> = added.iter().map(|add| root.join(&add.path)).collect();
+        let synced = tokio::task::spawn_blocking(move || {
+            for file in &files {
+                File::open(file)?.sync_all()?;
+                if let Some(folder) = file.parent() {
+                    File::open(folder)?.sync_all()?;
+                }
+            }
+            Ok(())
+        });
+        synced.await.map_err(io::Error::other).and_then(|synced| synced).map_err(CompactionError::Sync)
     }
 
     async fn write(&self) -> Result<Vec<Add>, CompactionError> {

@@ -28,7 +28,7 @@ use crate::{
     compaction::{Compacted, Compaction, Eagerness, choose},
     ledger::{Closing, closings_batch},
     session,
-    table::{Committed, OpenError, StoredTable, TableSpec},
+    table::{Access, Committed, OpenError, StoredTable, TableSpec},
     view::{LakeView, TableView},
 };
 
@@ -119,7 +119,7 @@ impl Tail {
 /// A table's place in the lake.
 struct Slot {
     spec: Arc<TableSpec>,
-    /// Away while a flush writes it.
+    /// Away while a flush or a merged file is committed to it.
     stored: Option<StoredTable>,
     committed: Committed,
     committed_position: Position,
@@ -157,11 +157,28 @@ impl Lake {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn open(root: &Url, catalogue: Arc<Catalogue>, config: LakeConfig) -> Result<Self, LakeError> {
+        Self::open_as(Access::Own, root, catalogue, config).await
+    }
+
+    /// Open a lake to read it: nothing is written, and nothing must be from then on.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the lake lacks what the catalogue describes.
+    pub async fn look(root: &Url, catalogue: Arc<Catalogue>) -> Result<Self, LakeError> {
+        Self::open_as(Access::Look, root, catalogue, LakeConfig::default()).await
+    }
+
+    async fn open_as(
+        access: Access,
+        root: &Url,
+        catalogue: Arc<Catalogue>,
+        config: LakeConfig,
+    ) -> Result<Self, LakeError> {
         let session = session::base_context().map_err(LakeError::Read)?;
         refuse_unknown_tables(root, &catalogue)?;
         let mut slots = Vec::new();
         for spec in specs(&catalogue) {
-            let (stored, committed) = open_table(root, spec, &session).await?;
+            let (stored, committed) = open_table(root, spec, access, &session).await?;
             slots.push(Slot {
                 spec: Arc::clone(&stored.spec),
                 committed_position: stored.position,
@@ -179,7 +196,7 @@ impl Lake {
                 .map_err(|source| LakeError::Open { table: closing.spec.name.clone(), source: source.into() })?,
             None => None,
         };
-        let (closings, committed_closings) = open_table(root, TableSpec::closings(), &session).await?;
+        let (closings, committed_closings) = open_table(root, TableSpec::closings(), access, &session).await?;
         let (waiting_rows, waiting_since) = (0, None);
         let mut lake = Self {
             catalogue,
@@ -403,11 +420,14 @@ impl Lake {
         self.applying
     }
 
-    /// The files that are merged next, if there are any: to be run beside the lake.
-    pub fn next_compaction(&self, eagerness: Eagerness) -> Option<Compaction> {
+    /// The files that are merged next, if there are any: to be run beside the lake. Not those of some partitions, named
+    /// as [`Compaction::partition`] names them; nor those of what became of dead letters, which are few.
+    pub fn next_compaction(&self, eagerness: Eagerness, except: &HashSet<String>) -> Option<Compaction> {
         let now = Utc::now().timestamp_millis();
         let chosen = self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let files = choose(&slot.committed.files(), now, eagerness)?;
+            let mut partitions = slot.committed.files();
+            partitions.retain(|partition, _| !except.contains(&format!("{}/{partition}", slot.spec.name)));
+            let files = choose(&partitions, now, eagerness)?;
             Some((index, slot, files))
         });
         let (index, slot, files) = chosen.max_by_key(|(_, _, files)| files.len())?;
@@ -518,11 +538,12 @@ fn rows_after(batch: &RecordBatch, position: Position) -> Result<RecordBatch, Ar
 async fn open_table(
     root: &Url,
     spec: TableSpec,
+    access: Access,
     session: &SessionContext,
 ) -> Result<(StoredTable, Committed), LakeError> {
     let table = spec.name.clone();
     let opened = async {
-        let stored = StoredTable::open(root, spec).await?;
+        let stored = StoredTable::open(root, spec, access).await?;
         let committed = stored.committed(session).await?;
         Ok((stored, committed))
     };

@@ -1,5 +1,7 @@
 //! A query's result as it is sent, chunk by chunk: memory is bounded however many rows there are.
 
+use std::time::Duration;
+
 use datafusion::{
     arrow::{
         array::RecordBatch,
@@ -80,29 +82,40 @@ pub enum Chunk {
 pub struct EncodedRows {
     pub schema: SchemaRef,
     chunks: mpsc::Receiver<Result<Chunk, SqlError>>,
+    ended: bool,
+    limit: Duration,
     _task: AbortOnDrop<()>,
 }
 
 impl EncodedRows {
-    /// The next part; none after the end or an error.
+    /// The next part; none after [`Chunk::End`] or an error, and one of them always comes.
     pub async fn next(&mut self) -> Option<Result<Chunk, SqlError>> {
-        self.chunks.recv().await
+        if self.ended {
+            return None;
+        }
+        let chunk = self.chunks.recv().await.unwrap_or(Err(SqlError::TooSlow(self.limit)));
+        self.ended = !matches!(chunk, Ok(Chunk::Bytes(_)));
+        Some(chunk)
     }
 }
 
 impl SqlSession {
-    /// Write rows in a format, where queries run.
+    /// Write rows in a format, where queries run. `turn` is held until all is written or the query's time is up.
     #[must_use]
-    pub fn encode(&self, rows: QueryRows, format: ResultFormat) -> EncodedRows {
+    pub fn encode(&self, rows: QueryRows, format: ResultFormat, turn: impl Send + 'static) -> EncodedRows {
         let (sender, chunks) = mpsc::channel(CHUNK_QUEUE);
-        let schema = rows.schema.clone();
+        let (schema, deadline, limit) = (rows.schema.clone(), rows.deadline, rows.limit());
         let task = self.spawn(async move {
-            // Whoever went away no longer wants to know.
-            if let Err(error) = encode_all(rows, format, &sender).await {
-                let _ = sender.send(Err(error)).await;
-            }
+            let _turn = turn;
+            // Whoever went away, or reads too slowly, is told nothing more.
+            let _ = tokio::time::timeout_at(deadline, async {
+                if let Err(error) = encode_all(rows, format, &sender).await {
+                    let _ = sender.send(Err(error)).await;
+                }
+            })
+            .await;
         });
-        EncodedRows { schema, chunks, _task: task }
+        EncodedRows { schema, chunks, ended: false, limit, _task: task }
     }
 }
 
@@ -111,7 +124,12 @@ async fn encode_all(
     format: ResultFormat,
     sender: &mpsc::Sender<Result<Chunk, SqlError>>,
 ) -> Result<(), SqlError> {
-    let unwritten = |error: ArrowError| SqlError::Internal(Box::new(DataFusionError::from(error)));
+    // The rows are there; what cannot be written is a type that the format has not.
+    let unwritten = |error: ArrowError| SqlError::Invalid {
+        message: format!("{} cannot hold a column of this result: {error}; cast it", format.name()),
+        at: None,
+        source: Box::new(DataFusionError::from(error)),
+    };
     let mut encoder = Encoder::new(format, &rows.schema).map_err(unwritten)?;
     let mut count = 0;
     while let Some(batch) = rows.next().await {

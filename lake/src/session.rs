@@ -50,7 +50,12 @@ pub struct QueryLimits {
 /// A query's rows as they come: memory is bounded however many there are. Dropped, the query ends.
 pub struct QueryRows {
     pub schema: SchemaRef,
-    rows: mpsc::Receiver<Result<RecordBatch, SqlError>>,
+    /// The time is up for whoever reads as for the query.
+    pub(crate) deadline: Instant,
+    limit: Duration,
+    /// `None` is the end, and nothing else is: a query that breaks off says no more.
+    rows: mpsc::Receiver<Result<Option<RecordBatch>, SqlError>>,
+    ended: bool,
     /// Rows that may still come.
     left: usize,
     truncated: bool,
@@ -60,14 +65,33 @@ pub struct QueryRows {
 impl QueryRows {
     /// The next rows, until there are no more or the limit is reached.
     pub async fn next(&mut self) -> Option<Result<RecordBatch, SqlError>> {
-        let batch = match self.rows.recv().await? {
-            Ok(batch) => batch,
-            Err(error) => return Some(Err(error)),
+        if self.ended {
+            return None;
+        }
+        let batch = match self.rows.recv().await {
+            Some(Ok(Some(batch))) => batch,
+            Some(Ok(None)) => {
+                self.ended = true;
+                return None;
+            }
+            Some(Err(error)) => {
+                self.ended = true;
+                return Some(Err(error));
+            }
+            None => {
+                self.ended = true;
+                return Some(Err(SqlError::TooSlow(self.limit)));
+            }
         };
         self.truncated |= batch.num_rows() > self.left;
         let rows = batch.num_rows().min(self.left);
         self.left -= rows;
         Some(Ok(batch.slice(0, rows)))
+    }
+
+    /// How long the query and whoever reads it may take.
+    pub(crate) const fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Every row.
@@ -209,17 +233,30 @@ impl SqlSession {
         let (schema, rows) = self.run(planned, limits.time).await?;
         let (sender, receiver) = mpsc::channel(RESULT_QUEUE);
         let task = self.spawn(hand_on(rows, sender, deadline, limits.time));
-        Ok(QueryRows { schema, rows: receiver, left: limits.rows, truncated: false, _task: task })
+        Ok(QueryRows {
+            schema,
+            deadline,
+            limit: limits.time,
+            rows: receiver,
+            ended: false,
+            left: limits.rows,
+            truncated: false,
+            _task: task,
+        })
     }
 
     /// The view as of an earlier position.
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn cut(&self, view: &Arc<LakeView>, position: Position) -> Result<Arc<LakeView>, SqlError> {
+    pub async fn cut(
+        &self,
+        view: &Arc<LakeView>,
+        position: Position,
+        within: Duration,
+    ) -> Result<Arc<LakeView>, SqlError> {
         let sql = format!("SELECT max(event_time) FROM lake.events WHERE position <= {}", position.as_i64());
-        let found =
-            self.collect(self.context(view, Vec::new(), Vec::new()), &sql, ParamValues::List(Vec::new())).await?;
+        let found = self.ask(view, sql, within).await?;
         let times = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());
         Ok(Arc::new(view.cut(position, times.flat_map(|times| times.iter().flatten()).max())))
     }
@@ -228,7 +265,7 @@ impl SqlSession {
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn position_at(&self, view: &Arc<LakeView>, time: i64) -> Result<Position, SqlError> {
+    pub async fn position_at(&self, view: &Arc<LakeView>, time: i64, within: Duration) -> Result<Position, SqlError> {
         let tables = ["lake.events", "system.duplicates", "system.dead_letters"];
         let each = tables.map(|table| format!("SELECT position, ingested_at FROM {table}"));
         let sql = format!(
@@ -236,11 +273,15 @@ impl SqlSession {
             each.join(" UNION ALL "),
             format_timestamp(time)
         );
-        let found =
-            self.collect(self.context(view, Vec::new(), Vec::new()), &sql, ParamValues::List(Vec::new())).await?;
+        let found = self.ask(view, sql, within).await?;
         let positions = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
         let last = positions.flat_map(|positions| positions.iter().flatten()).max();
         Ok(last.map_or(Position::START, Position::from_i64))
+    }
+
+    async fn ask(&self, view: &Arc<LakeView>, sql: String, within: Duration) -> Result<Vec<RecordBatch>, SqlError> {
+        let context = self.context(view, Vec::new(), Vec::new());
+        self.run(async move { context.sql(&sql).await?.collect().await }, within).await
     }
 
     /// A context's rows in `(after, to]`, in no particular order.
@@ -311,15 +352,15 @@ impl SqlSession {
 /// Hand rows on until they end, somebody no longer wants them, or the time is up.
 async fn hand_on(
     mut rows: SendableRecordBatchStream,
-    sender: mpsc::Sender<Result<RecordBatch, SqlError>>,
+    sender: mpsc::Sender<Result<Option<RecordBatch>, SqlError>>,
     deadline: Instant,
     limit: Duration,
 ) {
     loop {
         let next = tokio::time::timeout_at(deadline, rows.next()).await;
         let (message, ends) = match next {
-            Ok(None) => return,
-            Ok(Some(Ok(batch))) => (Ok(batch), false),
+            Ok(None) => (Ok(None), true),
+            Ok(Some(Ok(batch))) => (Ok(Some(batch)), false),
             Ok(Some(Err(error))) => (Err(classify(error)), true),
             Err(_) => (Err(SqlError::TooSlow(limit)), true),
         };

@@ -174,12 +174,18 @@ pub(crate) struct StoredTable {
 
 impl StoredTable {
     /// Open the table under `root`, creating it when it is not there, and adding columns it does not have yet.
-    pub(crate) async fn open(root: &Url, spec: TableSpec) -> Result<Self, OpenError> {
+    pub(crate) async fn open(root: &Url, spec: TableSpec, access: Access) -> Result<Self, OpenError> {
         let location = root.join(&format!("{}/", spec.name)).map_err(OpenError::Location)?;
+        if access == Access::Look && location.to_file_path().is_ok_and(|folder| !folder.join("_delta_log").is_dir()) {
+            return Err(OpenError::Missing);
+        }
         if let Ok(folder) = location.to_file_path() {
             std::fs::create_dir_all(folder).map_err(DeltaTableError::from)?;
         }
         let mut table = DeltaTable::try_from_url(location).await?;
+        if table.version().is_none() && access == Access::Look {
+            return Err(OpenError::Missing);
+        }
         if table.version().is_none() {
             let columns: StructType = (&spec.stored_schema()).try_into_kernel().map_err(DeltaTableError::from)?;
             table = table
@@ -194,6 +200,9 @@ impl StoredTable {
                 .await?;
         }
         let missing = missing_columns(&spec, &stored_columns(&table)?)?;
+        if !missing.is_empty() && access == Access::Look {
+            return Err(OpenError::Missing);
+        }
         if !missing.is_empty() {
             tracing::info!(table = spec.name, columns = missing.len(), "the catalogue has columns the table has not");
             let added: StructType = (&Schema::new(missing)).try_into_kernel().map_err(DeltaTableError::from)?;
@@ -261,6 +270,11 @@ impl StoredTable {
         Ok(Committed { rows: Arc::new(scan.build().await?), table: self.table.clone(), version })
     }
 
+    /// The version we know.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.table.version()
+    }
+
     /// Commit what a compaction wrote.
     pub(crate) async fn apply(&mut self, actions: Vec<Action>) -> Result<(), DeltaTableError> {
         let properties = CommitProperties::default().with_max_retries(0);
@@ -314,12 +328,17 @@ impl Committed {
         partitions
     }
 
-    /// Delete what no version within `keep` has: files that were merged, and those of writes that never ended. How many
-    /// there were, and their bytes.
+    /// The files that no version within `keep` has: those that were merged, and those of writes that never ended. Those
+    /// that were found before as well are deleted; the others may be on their way into the table, whatever the clocks
+    /// say.
     ///
     /// # Errors
     /// When the store cannot be listed or does not delete them.
-    pub(crate) async fn vacuum(&self, keep: Duration, deletes: bool) -> Result<(usize, u64), DeltaTableError> {
+    pub(crate) async fn vacuum(
+        &self,
+        keep: Duration,
+        before: &HashSet<String>,
+    ) -> Result<Vec<String>, DeltaTableError> {
         let until = Utc::now() - keep;
         let mut kept: HashSet<String> = self.version.log_data().iter().map(|file| file.path().into_owned()).collect();
         let log_store = self.table.log_store();
@@ -330,26 +349,39 @@ impl Committed {
             }
         }
         drop(removed);
-        let (mut files, mut bytes) = (0, 0);
+        let root = self.table.table_url().to_string();
         let store = self.table.object_store();
         let mut listed = store.list(None);
-        let mut unwanted = Vec::new();
+        let (mut found, mut unwanted) = (Vec::new(), Vec::new());
         while let Some(file) = listed.try_next().await? {
             let path = file.location.to_string();
             let is_data = path.ends_with(".parquet") && !path.starts_with("_delta_log");
             if is_data && file.last_modified < until && !kept.contains(&path) {
-                files += 1;
-                bytes += file.size;
-                unwanted.push(file.location);
+                let named = format!("{root}{path}");
+                if before.contains(&named) {
+                    unwanted.push(file.location);
+                } else {
+                    found.push(named);
+                }
             }
         }
-        if deletes {
-            for path in unwanted {
-                store.delete(&path).await?;
-            }
+        for path in &unwanted {
+            store.delete(path).await?;
         }
-        Ok((files, bytes))
+        if !unwanted.is_empty() {
+            tracing::info!(files = unwanted.len(), table = root, "deleted files that no version has any more");
+        }
+        Ok(found)
     }
+}
+
+/// What may be done to a table that is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It is made, and given the columns it lacks.
+    Own,
+    /// Nothing is written.
+    Look,
 }
 
 /// What keeps a table from being opened.
@@ -359,6 +391,10 @@ pub enum OpenError {
     Location(#[source] url::ParseError),
     #[error("column {column} holds {stored} and the catalogue says {wanted}; give the field another name")]
     Retyped { column: String, stored: DataType, wanted: DataType },
+    #[error(
+        "the lake was written with another catalogue: start forecourt on it once with this one, or name the one it has"
+    )]
+    Missing,
     #[error(transparent)]
     Delta(#[from] DeltaTableError),
 }

@@ -51,6 +51,8 @@ const MAX_DECODE_TRIES: u32 = 5;
 /// The index commits at most this often: a commit writes files, and the log's syncs wait for the disk with it. After a
 /// pause of this length a change is committed at once.
 const COMMIT_EVERY: Duration = Duration::from_millis(100);
+/// How often an index that was opened again looks for what the lake has got meanwhile.
+const CATCH_UP_EVERY: Duration = Duration::from_millis(20);
 /// How often the log is looked at for what must not happen to it.
 const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(2);
 
@@ -149,7 +151,7 @@ impl Pipeline {
         let seen = Arc::new(SeenEvents::open(&config.seen, &state.identity.to_string(), state.last)?);
         fill_seen(&seen, &lake).await?;
 
-        let sql = SqlSession::new(queries)?;
+        let sql = SqlSession::new(queries.clone())?;
         let log_end = log.last_message().await?;
         let view = Arc::new(lake.view());
         let listings = open_listings(&config.index, &catalogue, &sql, &view, log_end).await?;
@@ -173,7 +175,7 @@ impl Pipeline {
             definitions: Arc::clone(&service.definitions),
             queue: to_kpis,
         };
-        tasks.spawn(keep_lake(lake, decoded, close_requests, view_sender, to_listings, board));
+        tasks.spawn(keep_lake(lake, decoded, close_requests, view_sender, to_listings, board, queries));
         let source = IndexSource { folder: config.index, catalogue, sql: sql.clone(), lake: lake_views.clone() };
         tasks.spawn(keep_listings(listings, source, from_lake, listing_rows, listing_sender));
         tasks.spawn(async move {
@@ -291,8 +293,19 @@ async fn open_listings(
         tracing::warn!("the index is ahead of the log; building it again");
         listings = start_over(listings, folder, catalogue)?;
     }
+    catch_up(&mut listings, catalogue, sql, view).await?;
+    Ok(listings)
+}
+
+/// Bring the index to a view's position, from the lake.
+async fn catch_up(
+    listings: &mut Listings,
+    catalogue: &Arc<Catalogue>,
+    sql: &SqlSession,
+    view: &Arc<LakeView>,
+) -> Result<(), PipelineError> {
     if listings.position() >= view.position {
-        return Ok(listings);
+        return Ok(());
     }
     let started = Instant::now();
     let after = listings.position();
@@ -310,7 +323,7 @@ async fn open_listings(
         seconds = started.elapsed().as_secs_f64(),
         "brought the index to the lake's position"
     );
-    Ok(listings)
+    Ok(())
 }
 
 fn start_over(listings: Listings, folder: &Path, catalogue: &Arc<Catalogue>) -> Result<Listings, PipelineError> {
@@ -395,8 +408,9 @@ async fn keep_lake(
     views: watch::Sender<Option<Arc<LakeView>>>,
     to_listings: mpsc::Sender<Arc<Decoded>>,
     board: BoardFeed,
+    queries: Handle,
 ) -> Result<(), PipelineError> {
-    let (mut flush, mut upkeep) = (JoinSet::new(), Upkeep::default());
+    let (mut flush, mut upkeep) = (JoinSet::new(), Upkeep::new(queries));
     upkeep.look();
     // What the board has not taken yet: it computes at its own pace and never holds up the lake.
     let mut pending = Some(BoardUpdate { view: show(&lake, &views), ..BoardUpdate::default() });
@@ -409,12 +423,17 @@ async fn keep_lake(
                 let flushed: lake::Flushed = flushed??;
                 tracing::info!(position = flushed.position.get(), rows = flushed.rows, "flushed the lake");
                 lake.finish_flush(flushed);
-                show(&lake, &views);
                 upkeep.look();
+                // The board reads the files that there are now: those it knew may be merged and deleted.
+                if let Some(view) = show(&lake, &views) {
+                    pending.get_or_insert_default().view = Some(view);
+                }
             }
             Some(done) = upkeep.running.join_next() => {
-                if upkeep.take(done??, &mut lake) {
-                    show(&lake, &views);
+                if upkeep.take(done, &mut lake)?
+                    && let Some(view) = show(&lake, &views)
+                {
+                    pending.get_or_insert_default().view = Some(view);
                 }
             }
             Ok(permit) = board.queue.reserve(), if pending.is_some() => {
@@ -439,12 +458,13 @@ async fn keep_lake(
             }
             () = tokio::time::sleep_until(due) => {}
         }
+        // A merged file first: its commit is short, and while catching up there is always something to flush.
+        upkeep.step(&mut lake);
         if lake.wants_flush()
             && let Some(next) = lake.begin_flush()
         {
             flush.spawn(next.run());
         }
-        upkeep.step(&mut lake);
     }
     upkeep.end(&mut lake).await?;
     // What is flushed now need not be read from the log again.
@@ -519,10 +539,13 @@ async fn keep_listings(
                     // The disk may be full. What was not committed is lost with the writer, and is in the lake.
                     tracing::warn!(error = &error as &dyn std::error::Error, "the index failed; opening it again");
                     drop(listings);
-                    let Some(opened) = runtime.block_on(source.open_patiently(position, &rows)) else { return Ok(()) };
+                    let Some(opened) = runtime.block_on(source.open_patiently(position, &mut rows)) else {
+                        return Ok(());
+                    };
                     listings = opened;
-                    position = position.max(listings.position());
-                    listings.snapshot()
+                    let snapshot = listings.snapshot();
+                    (position, event_time) = (position.max(snapshot.position), event_time.max(snapshot.event_time));
+                    snapshot
                 }
             };
             committed = Instant::now();
@@ -534,22 +557,53 @@ async fn keep_listings(
 }
 
 impl IndexSource {
-    /// Open the index and bring it to `position` at least, however long that takes; none, if the rows end meanwhile.
-    async fn open_patiently(&self, position: Position, rows: &mpsc::Receiver<Arc<Decoded>>) -> Option<Listings> {
-        let mut backoff = Backoff::default();
-        while !rows.is_closed() {
-            tokio::time::sleep(backoff.next_pause()).await;
-            let Some(view) = self.lake.borrow().clone().filter(|view| view.position >= position) else { continue };
-            // The log has what the index has: it was checked when the pipeline started.
-            let log_end = Position::new(u64::MAX);
-            match open_listings(&self.folder, &self.catalogue, &self.sql, &view, log_end).await {
-                Ok(listings) => return Some(listings),
-                Err(error) => {
+    /// Open the index and bring it to where the rows are, however long that takes; none, if the rows end meanwhile.
+    ///
+    /// Rows are still taken, so that the lake goes on, and left to be read from it again.
+    async fn open_patiently(
+        &self,
+        mut position: Position,
+        rows: &mut mpsc::Receiver<Arc<Decoded>>,
+    ) -> Option<Listings> {
+        let (mut backoff, mut opened) = (Backoff::default(), None);
+        loop {
+            let before: Option<Listings> = opened.take();
+            let pause = if before.is_none() { backoff.next_pause() } else { CATCH_UP_EVERY };
+            let work = async {
+                tokio::time::sleep(pause).await;
+                self.advance(before).await.unwrap_or_else(|error| {
                     tracing::warn!(error = &error as &dyn std::error::Error, "cannot open the index; trying again");
+                    None
+                })
+            };
+            tokio::pin!(work);
+            let advanced = loop {
+                tokio::select! {
+                    advanced = &mut work => break advanced,
+                    row = rows.recv() => position = position.max(row?.to),
                 }
+            };
+            match advanced {
+                Some(listings) if listings.position() >= position => return Some(listings),
+                advanced => opened = advanced,
             }
         }
-        None
+    }
+
+    /// Bring an index, or the one in the folder, to what the lake shows; none, while it shows nothing.
+    async fn advance(&self, opened: Option<Listings>) -> Result<Option<Listings>, PipelineError> {
+        let Some(view) = self.lake.borrow().clone() else { return Ok(None) };
+        match opened {
+            Some(mut listings) => {
+                catch_up(&mut listings, &self.catalogue, &self.sql, &view).await?;
+                Ok(Some(listings))
+            }
+            // The log has what the index has: it was checked when the pipeline started.
+            None => {
+                let log_end = Position::new(u64::MAX);
+                open_listings(&self.folder, &self.catalogue, &self.sql, &view, log_end).await.map(Some)
+            }
+        }
     }
 }
 

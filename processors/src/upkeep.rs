@@ -1,9 +1,13 @@
 //! What keeps the lake quick for years: small files are merged and old ones deleted, a piece at a time, beside commits.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use lake::{Applied, Compacted, Eagerness, Lake, LakeError};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    runtime::Handle,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 use crate::pipeline::PipelineError;
 
@@ -13,30 +17,49 @@ const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(60);
 const VACUUM_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Work on the lake's files beside its commits, a piece at a time.
-#[derive(Default)]
 pub(crate) struct Upkeep {
-    pub(crate) running: JoinSet<Result<UpkeepDone, LakeError>>,
+    pub(crate) running: JoinSet<Result<Done, LakeError>>,
+    /// Where it runs: merging is work for the processor.
+    runtime: Handle,
     /// Waits until no table is being written.
     merged: Option<Compacted>,
-    /// When to look for something to do; none while something is done.
-    look_at: Option<Instant>,
-    vacuumed_at: Option<Instant>,
+    look_at: Instant,
+    vacuum_at: Instant,
+    /// Partitions whose files could not be merged, until the next vacuum.
+    failed: HashSet<String>,
+    /// What the last vacuum would have deleted: one that still would, does.
+    unwanted: HashSet<String>,
 }
 
-pub(crate) enum UpkeepDone {
-    Merged(Option<Compacted>),
+pub(crate) enum Done {
+    /// A partition's files, if they could be.
+    Merged(String, Option<Compacted>),
     Applied(Box<Applied>),
-    Vacuumed,
+    Vacuumed(Option<HashSet<String>>),
 }
 
 impl Upkeep {
-    /// Something has changed: look for work now.
-    pub(crate) fn look(&mut self) {
-        self.look_at = Some(Instant::now());
+    pub(crate) fn new(runtime: Handle) -> Self {
+        let now = Instant::now();
+        Self {
+            running: JoinSet::new(),
+            runtime,
+            merged: None,
+            look_at: now,
+            vacuum_at: now,
+            failed: HashSet::new(),
+            unwanted: HashSet::new(),
+        }
     }
 
+    /// Something has changed: look for work now.
+    pub(crate) fn look(&mut self) {
+        self.look_at = Instant::now();
+    }
+
+    /// When to look for work; none while some is done.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.look_at.filter(|_| self.running.is_empty() && self.merged.is_none())
+        (self.running.is_empty() && self.merged.is_none()).then_some(self.look_at)
     }
 
     /// Begin what can be begun.
@@ -44,7 +67,8 @@ impl Upkeep {
         if let Some(compacted) = self.merged.take() {
             match lake.begin_apply(compacted) {
                 Ok(apply) => {
-                    self.running.spawn(async { Ok(UpkeepDone::Applied(Box::new(apply.run().await?))) });
+                    let applied = async { Ok(Done::Applied(Box::new(apply.run().await?))) };
+                    self.running.spawn_on(applied, &self.runtime);
                 }
                 Err(compacted) => self.merged = Some(compacted),
             }
@@ -52,46 +76,66 @@ impl Upkeep {
         if self.due().is_none_or(|due| due > Instant::now()) {
             return;
         }
-        self.look_at = Some(Instant::now() + LOOK_AT_FILES_EVERY);
-        if let Some(compaction) = lake.next_compaction(Eagerness::Continuous) {
-            self.running.spawn(async {
-                let table = compaction.table().to_owned();
-                let merged = compaction.run().await;
-                Ok(UpkeepDone::Merged(merged.map_or_else(
-                    |error| {
-                        tracing::warn!(error = &error as &dyn std::error::Error, table, "cannot merge small files");
-                        None
-                    },
-                    Some,
-                )))
-            });
-        } else if self.vacuumed_at.is_none_or(|at| at.elapsed() > VACUUM_EVERY) {
-            self.vacuumed_at = Some(Instant::now());
-            let vacuum = lake.vacuum();
-            self.running.spawn(async {
-                match vacuum.run(true).await {
-                    Ok((0, _)) => {}
-                    Ok((files, bytes)) => tracing::info!(files, bytes, "deleted files that no version has any more"),
-                    Err(error) => tracing::warn!(error = %error, "cannot delete old files"),
-                }
-                Ok(UpkeepDone::Vacuumed)
-            });
+        self.look_at = Instant::now() + LOOK_AT_FILES_EVERY;
+        if self.vacuum_at <= Instant::now() {
+            self.vacuum_at = Instant::now() + VACUUM_EVERY;
+            self.failed.clear();
+            let (vacuum, unwanted) = (lake.vacuum(), std::mem::take(&mut self.unwanted));
+            let vacuumed = async move {
+                let unwanted = vacuum.run(&unwanted).await;
+                Ok(Done::Vacuumed(unwanted.inspect_err(|error| tracing::warn!(%error, "cannot delete old files")).ok()))
+            };
+            self.running.spawn_on(vacuumed, &self.runtime);
+        } else if let Some(compaction) = lake.next_compaction(Eagerness::Continuous, &self.failed) {
+            let merged = async {
+                let partition = compaction.partition();
+                let merged = compaction.run().await.inspect_err(|error| {
+                    let error = error as &dyn std::error::Error;
+                    tracing::warn!(error, partition, "cannot merge small files");
+                });
+                Ok(Done::Merged(partition, merged.ok()))
+            };
+            self.running.spawn_on(merged, &self.runtime);
         }
     }
 
     /// Take in what was done; whether the lake shows other files now.
-    pub(crate) fn take(&mut self, done: UpkeepDone, lake: &mut Lake) -> bool {
+    ///
+    /// # Errors
+    /// When a table did not come back.
+    pub(crate) fn take(
+        &mut self,
+        done: Result<Result<Done, LakeError>, JoinError>,
+        lake: &mut Lake,
+    ) -> Result<bool, PipelineError> {
         match done {
-            UpkeepDone::Merged(merged) => {
-                self.merged = merged;
-                false
+            // What broke off without a table in its hands is only not done.
+            Err(error) if !lake.is_applying() => {
+                tracing::error!(error = %error, "work on the lake's files broke off");
+                Ok(false)
             }
-            UpkeepDone::Applied(applied) => {
-                lake.finish_apply(*applied);
-                self.look();
-                true
-            }
-            UpkeepDone::Vacuumed => false,
+            done => match done?? {
+                Done::Merged(_, Some(merged)) => {
+                    self.merged = Some(merged);
+                    Ok(false)
+                }
+                Done::Merged(partition, None) => {
+                    self.failed.insert(partition);
+                    Ok(false)
+                }
+                Done::Applied(applied) => {
+                    if applied.is_taken() {
+                        self.look();
+                    }
+                    lake.finish_apply(*applied);
+                    Ok(true)
+                }
+                Done::Vacuumed(unwanted) => {
+                    self.unwanted = unwanted.unwrap_or_default();
+                    self.look();
+                    Ok(false)
+                }
+            },
         }
     }
 
@@ -101,7 +145,7 @@ impl Upkeep {
             self.running.shutdown().await;
         }
         while let Some(done) = self.running.join_next().await {
-            self.take(done??, lake);
+            self.take(done, lake)?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use ingest::{Log, LogError, SeenError, SeenEvents};
-use lake::{Lake, LakeConfig, LakeView, SqlError, SqlSession};
+use lake::{Lake, LakeView, SqlError, SqlSession};
 use schemas::{Catalogue, EventKey, Position};
 use search_index::{ListingIndex, ListingSnapshot};
 use serde::Serialize;
@@ -131,7 +131,7 @@ pub async fn of_folders(
     queries: Handle,
 ) -> Result<OfFolders, VerifyError> {
     let root = folder_url(folders.lake).map_err(Box::new)?;
-    let lake = match Lake::open(&root, Arc::clone(catalogue), LakeConfig::default()).await {
+    let lake = match Lake::look(&root, Arc::clone(catalogue)).await {
         Ok(lake) => lake,
         Err(error) => {
             let mut tables = Check::new("tables", TABLES);

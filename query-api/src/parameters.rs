@@ -31,6 +31,11 @@ impl Parameters {
         self.0.iter().filter(move |(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
+    /// Every value of a parameter, also empty ones.
+    pub fn every<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// Whether the parameter is there, even empty.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

@@ -18,7 +18,6 @@ use processors::derived_tables::{CURRENT, LISTINGS, derived_tables, listings_tab
 use schemas::{Catalogue, Position, field_type::parse_timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     Api,
@@ -81,7 +80,7 @@ pub(crate) async fn get(
     let question = Question {
         query: query.to_owned(),
         limit: parameters.parsed("limit", "a number of rows")?,
-        params: parameters.all("param").map(Value::from).collect(),
+        params: parameters.every("param").map(Value::from).collect(),
         as_of: parameters.text("as_of")?.map(Value::from),
         format: parameters.text("format")?.map(str::to_owned),
         timeout_ms: parameters.parsed("timeout_ms", "a number of milliseconds")?,
@@ -98,20 +97,19 @@ async fn ask(api: &Api, question: Question, parameters: &Parameters, headers: &H
         problem.at("field", "params").at("index", index)
     })?;
     let freshness = Freshness::of(parameters, headers)?;
-    let (view, tables) = tables_of(api, &question, freshness).await?;
     let turn = tokio::time::timeout(PATIENCE, Arc::clone(&api.sql_turns).acquire_owned()).await;
     let Ok(Ok(turn)) = turn else {
         let detail = format!("{MAX_QUERIES} queries are running. Ask again in a moment.");
         return Err(Problem::unavailable("busy", detail));
     };
+    let (view, tables) = tables_of(api, &question, freshness, limits.time).await?;
     let sql = &api.pipeline.sql;
     let rows = sql.query(&view, tables, &question.query, values, limits).await;
-    let mut encoded = sql.encode(rows.map_err(refused)?, format);
+    let mut encoded = sql.encode(rows.map_err(refused)?, format, turn);
     // What goes wrong before the first rows is still told as a problem.
     let first = encoded.next().await.transpose().map_err(refused)?;
-    let running = Running { encoded, _turn: turn };
     let reflects = (format == ResultFormat::Json).then(|| as_of(view.as_ref()));
-    let mut response = Body::from_stream(body(running, first, reflects)).into_response();
+    let mut response = Body::from_stream(body(encoded, first, reflects)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(POSITION, HeaderValue::from(view.position.get()));
@@ -185,6 +183,7 @@ async fn tables_of(
     api: &Api,
     question: &Question,
     freshness: Freshness,
+    within: Duration,
 ) -> Result<(Arc<LakeView>, Vec<ExtraTable>), Problem> {
     let (pipeline, sql) = (&api.pipeline, &api.pipeline.sql);
     let mut tables = derived_tables(&pipeline.kpis.definitions);
@@ -200,35 +199,43 @@ async fn tables_of(
         // Search comes a moment after the events: they are cut where it is.
         let listings = freshness.wait(&pipeline.listings).await?;
         let view = freshness.at_least(listings.position).wait(&pipeline.lake).await?;
-        let view = sql.cut(&view, listings.position).await.map_err(refused)?;
+        let view = sql.cut(&view, listings.position, within).await.map_err(refused)?;
         let shown = tokio::task::spawn_blocking(move || listings_table(&listings)).await;
         let shown = shown.map_err(|error| Problem::internal(&error))?;
         tables.push(shown.map_err(|error| Problem::internal(&error))?);
         view
     } else {
-        view_of(api, question.as_of.as_ref(), freshness).await?
+        view_of(api, question.as_of.as_ref(), freshness, within).await?
     };
     Ok((view, tables))
 }
 
 /// The newest view, or the one of an earlier position or time.
-async fn view_of(api: &Api, as_of: Option<&Value>, freshness: Freshness) -> Result<Arc<LakeView>, Problem> {
-    let sql = &api.pipeline.sql;
-    let position = match as_of {
-        None => return freshness.wait(&api.pipeline.lake).await,
-        Some(value) => position_of(value),
+async fn view_of(
+    api: &Api,
+    as_of: Option<&Value>,
+    freshness: Freshness,
+    within: Duration,
+) -> Result<Arc<LakeView>, Problem> {
+    let Some(as_of) = as_of else {
+        return freshness.wait(&api.pipeline.lake).await;
     };
-    match position {
+    let sql = &api.pipeline.sql;
+    let expects = "as_of is a position, or a time that has passed, such as 1200 or 2026-11-02T08:30:00Z";
+    match position_of(as_of) {
         Some(AsOf::Position(position)) => {
             let view = freshness.at_least(position).wait(&api.pipeline.lake).await?;
-            sql.cut(&view, position).await.map_err(refused)
+            sql.cut(&view, position, within).await.map_err(refused)
         }
-        Some(AsOf::Time(time)) => {
-            let view = freshness.wait(&api.pipeline.lake).await?;
-            let position = sql.position_at(&view, time).await.map_err(refused)?;
-            sql.cut(&view, position).await.map_err(refused)
+        Some(AsOf::Time(time)) if time <= (api.now)() => {
+            // Whatever the log took until then is there by now; the lake may not have it yet.
+            let last = api.pipeline.log.last_message().await;
+            let last = last.map_err(|_| Problem::unavailable("log_away", "The log is away. Ask again in a moment."))?;
+            let view = freshness.at_least(last).wait(&api.pipeline.lake).await?;
+            let position = sql.position_at(&view, time, within).await.map_err(refused)?;
+            sql.cut(&view, position, within).await.map_err(refused)
         }
-        None => Err(Problem::parameter("as_of", "as_of is a position or a time, such as 1200 or 2026-11-02T08:30:00Z")),
+        Some(AsOf::Time(_)) | None => Err(Problem::parameter("as_of", expects)),
     }
 }
 
@@ -248,32 +255,26 @@ fn position_of(value: &Value) -> Option<AsOf> {
     position.or_else(|| parse_timestamp(text).map(AsOf::Time))
 }
 
-/// A query that is being answered; its turn ends with it.
-struct Running {
-    encoded: EncodedRows,
-    _turn: OwnedSemaphorePermit,
-}
-
 type First = Option<Chunk>;
 
 /// The bytes as they come; in JSON, within the object that says what they reflect. A failure on the way ends the
 /// connection: what came is no whole answer.
-fn body(running: Running, first: First, as_of: Option<Value>) -> impl Stream<Item = Result<Vec<u8>, SqlError>> {
+fn body(encoded: EncodedRows, first: First, as_of: Option<Value>) -> impl Stream<Item = Result<Vec<u8>, SqlError>> {
     let before = as_of.as_ref().map(|_| {
-        let fields = running.encoded.schema.fields().iter();
+        let fields = encoded.schema.fields().iter();
         let columns = fields.map(|field| json!({"name": field.name(), "type": sql_type(field.data_type())}));
         Ok(format!("{{\"columns\":{},\"rows\":[", Value::Array(columns.collect())).into_bytes())
     });
-    let rows = stream::unfold((Some(running), first), move |(running, first)| {
+    let rows = stream::unfold((Some(encoded), first), move |(encoded, first)| {
         let as_of = as_of.clone();
         async move {
-            let mut running = running?;
+            let mut encoded = encoded?;
             let chunk = match first {
                 Some(chunk) => Ok(chunk),
-                None => running.encoded.next().await?,
+                None => encoded.next().await?,
             };
             match chunk {
-                Ok(Chunk::Bytes(bytes)) => Some((Ok(bytes), (Some(running), None))),
+                Ok(Chunk::Bytes(bytes)) => Some((Ok(bytes), (Some(encoded), None))),
                 Ok(Chunk::End { rows, truncated }) => as_of.map(|as_of| {
                     let after = format!("],\"row_count\":{rows},\"truncated\":{truncated},\"as_of\":{as_of}}}");
                     (Ok(after.into_bytes()), (None, None))

@@ -112,6 +112,7 @@ async fn plan(seed: u64) -> Vec<Misfortune> {
     let mut server = Forecourt::new(&nats, &data, &["--flush-seconds", "1"]);
     let clock = folder.path().join("clock");
     if let Some(library) = faketime {
+        assert!(Path::new(&library).is_file(), "there is no {}", library.display());
         shift_clock(&clock, 0);
         server.environment = vec![
             ("LD_PRELOAD".into(), library),

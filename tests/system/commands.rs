@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Mutex};
 
 use serde_json::{Value, json};
 
+use crate::language::TELEMETRY;
 use crate::support::{Forecourt, Nats, counted, eventually, forecourt, stdout};
 
 const README: &str = include_str!("../../README.md");
@@ -125,6 +126,14 @@ async fn sql_prints_tables_csv_and_json_and_points_at_mistakes() {
         stdout(&forecourt(&["sql", query, "--format", "csv", "--data", data, "--as-of", "0"])),
         "position,listing_id,price\r\n"
     );
+    // A folder that is asked is not changed, whatever catalogue is named.
+    let more = folder.path().join("catalogue");
+    std::fs::create_dir(&more).unwrap();
+    std::fs::write(more.join("telemetry.toml"), TELEMETRY).unwrap();
+    let refused = forecourt(&["sql", "SELECT 1", "--data", data, "--catalogue", more.to_str().unwrap()]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("telemetry"), "{said}");
+    assert!(!folder.path().join("lake/telemetry").exists());
     let wrong = String::from_utf8(offline("SELECT nothing FROM inventory.price_set", "table").stderr).unwrap();
     assert!(wrong.contains("       ^"), "{wrong}");
     let nobody = forecourt(&["sql", "SELECT 1", "--to", "http://127.0.0.1:1"]);

@@ -152,7 +152,7 @@ pub(crate) fn compressed(tool: &str, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-const TELEMETRY: &str = "
+pub(crate) const TELEMETRY: &str = "
 context = 'telemetry'
 title = 'Telemetry'
 meaning = 'What cars report.'

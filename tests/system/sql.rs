@@ -156,6 +156,34 @@ async fn parameters_past_positions_and_limits_are_kept() {
     assert_eq!(answer.status(), StatusCode::NOT_ACCEPTABLE);
 }
 
+/// What breaks off is no whole answer: neither where the time is up while the reader rests, nor where it reads nothing.
+#[tokio::test]
+async fn a_result_that_is_read_too_slowly_ends_as_a_failure_and_gives_its_turn_back() {
+    let (nats, folder) = (Nats::start().await, tempfile::tempdir().unwrap());
+    let server = Forecourt::start(&nats, folder.path()).await;
+    let query = "SELECT value, repeat('x', 100) FROM generate_series(1, 100000000)";
+    let mut resting = Vec::new();
+    for format in ["csv", "ndjson", "arrow", "parquet", "json"].into_iter().cycle().take(20) {
+        let limit = (format == "json").then_some(1_000_000);
+        let body = json!({"query": query, "format": format, "timeout_ms": 1_000, "limit": limit});
+        let mut answer = asked(&server, body, "*/*").await;
+        assert_eq!(answer.status(), StatusCode::OK, "{format}");
+        assert!(answer.chunk().await.unwrap().is_some());
+        resting.push((format, answer));
+    }
+    // More than may run at once have been asked, so the first have given up by now.
+    for (format, mut answer) in resting {
+        let ended = loop {
+            match answer.chunk().await {
+                Ok(Some(_)) => {}
+                ended => break ended,
+            }
+        };
+        assert!(ended.is_err(), "{format} ended as if it were whole");
+    }
+    assert_eq!(server.sql("SELECT 1", 0).await, [json!([1])]);
+}
+
 /// An offer's status, first amount and amount. Its making may come later in the log than what becomes of it.
 fn offer(offers: &mut BTreeMap<String, Value>, id: String) -> &mut Value {
     offers.entry(id).or_insert_with(|| json!([null, null, null]))
@@ -237,7 +265,7 @@ async fn what_stands_now_is_a_row_each_at_every_position() {
         assert!(as_of < end || (offers.len() > 20 && vehicles.len() > 20));
     }
 
-    let days = server.get("/v1/kpis/sales_volume?grain=day").await;
+    let days = server.get(&format!("/v1/kpis/sales_volume?grain=day&wait_ms=60000&min_position={end}")).await;
     let days: Vec<Value> = days["rows"]
         .as_array()
         .unwrap()

@@ -38,6 +38,8 @@ impl Subject<'_> {
         while reached < end {
             let messages = tokio::time::timeout(PATIENCE, reader.next()).await;
             let messages = messages.map_err(|_| VerifyError::LogEnded { reached, end })?;
+            // The last message may have been deleted: what comes after it ends the comparison as well.
+            reached = messages.last().map_or(reached, |last| last.position);
             for message in messages.into_iter().filter(|message| message.position <= end) {
                 if message.position > held_to {
                     held = self.held(message.position).await?;
@@ -56,7 +58,6 @@ impl Subject<'_> {
                     // Said of the positions already.
                     None => {}
                 }
-                reached = position;
             }
         }
         Ok(check)
