@@ -18,11 +18,18 @@ use deltalake::{
     writer::{DeltaWriter, RecordBatchWriter},
 };
 use futures::StreamExt;
+use object_store::{ObjectStoreExt, path::Path};
+use parquet::{
+    errors::ParquetError,
+    file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGroupMetaData},
+};
 
 use crate::table::{Committed, TableSpec, writer_properties};
 
-/// A file is made no larger than this: reading and sorting it takes some ten times as much memory.
-const LARGEST: i64 = 32 << 20;
+/// A file is made no larger than this.
+const LARGEST: i64 = 16 << 20;
+/// Nor than this once it is read: it is sorted in memory. Rows that are alike take far less in a file.
+const LARGEST_READ: i64 = 64 << 20;
 /// A file of at least this size stays as it is.
 const LARGE: i64 = LARGEST / 2;
 /// So many small files of a partition that is written to are merged.
@@ -55,6 +62,10 @@ pub enum CompactionError {
     Read(#[source] DataFusionError),
     #[error("the merged file cannot be written")]
     Write(#[source] DeltaTableError),
+    #[error("the small files' footers cannot be read")]
+    Footer(#[source] ParquetError),
+    #[error("the small files' rows are too large to be merged")]
+    LargeRows,
     #[error("the merged file cannot be synced to the disk")]
     Sync(#[source] io::Error),
 }
@@ -119,7 +130,8 @@ impl Compaction {
     ///
     /// # Errors
     /// When the store does not give or take them.
-    pub async fn run(self) -> Result<Compacted, CompactionError> {
+    pub async fn run(mut self) -> Result<Compacted, CompactionError> {
+        self.files = self.within_memory().await?;
         let added = self.write().await?;
         self.sync(&added).await?;
         let known = self.committed.version().log_data();
@@ -128,6 +140,24 @@ impl Compaction {
         actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })));
         let bytes = self.files.iter().map(|file| file.bytes).sum();
         Ok(Compacted { index: self.index, actions, files: self.files.len(), bytes })
+    }
+
+    /// As many of the files as may be read at once; two, or there is nothing to merge.
+    async fn within_memory(&self) -> Result<Vec<PartFile>, CompactionError> {
+        let (mut bytes, mut files) = (0, Vec::new());
+        let store = self.committed.table.object_store();
+        for file in &self.files {
+            let whole = async { store.get(&Path::from(file.path.as_str())).await?.bytes().await };
+            let whole =
+                whole.await.map_err(|error| CompactionError::Footer(ParquetError::External(Box::new(error))))?;
+            let metadata = ParquetMetaDataReader::new().parse_and_finish(&whole).map_err(CompactionError::Footer)?;
+            bytes += metadata.row_groups().iter().map(bytes_read).sum::<i64>();
+            if bytes > LARGEST_READ {
+                break;
+            }
+            files.push(file.clone());
+        }
+        if files.len() < 2 { Err(CompactionError::LargeRows) } else { Ok(files) }
     }
 
     /// The files that are replaced may hold what the log has forgotten: what takes their place must be on the disk before
@@ -169,6 +199,14 @@ impl Compaction {
         }
         writer.flush().await.map_err(CompactionError::Write)
     }
+}
+
+/// What a row group takes in memory, about: texts as long as they are, and the rest as it is written.
+fn bytes_read(group: &RowGroupMetaData) -> i64 {
+    let of_column = |column: &ColumnChunkMetaData| {
+        column.uncompressed_size().max(column.unencoded_byte_array_data_bytes().unwrap_or_default())
+    };
+    group.columns().iter().map(of_column).sum()
 }
 
 #[cfg(test)]
