@@ -11,7 +11,7 @@
 //! - [`event_json`]: an event's payload as JSON, from its columns;
 //! - [`result_json`]: a query's result as JSON.
 
-mod audit;
+pub mod audit;
 pub mod commits;
 pub mod compaction;
 mod cut_table;
@@ -22,8 +22,8 @@ pub mod letters;
 pub mod result_format;
 pub mod result_json;
 pub mod session;
-mod sql_catalog;
-mod sql_error;
+pub mod sql_catalog;
+pub mod sql_error;
 pub mod table;
 pub mod view;
 
