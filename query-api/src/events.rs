@@ -26,7 +26,11 @@ pub(crate) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    if !operations::knows_the_log(&api) {
+    take(&api, &headers, body).await.map_err(Problem::ending_connection)
+}
+
+async fn take(api: &Api, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+    if !operations::knows_the_log(api) {
         // Until then a repeated event would not be recognised.
         return Err(Problem::unavailable(
             "starting",
@@ -40,7 +44,7 @@ pub(crate) async fn post(
     })?;
     let form = if text(header::CONTENT_TYPE).contains("ndjson") { BodyForm::Ndjson } else { BodyForm::Any };
     let body = encoding.decode(StreamReader::new(body.into_data_stream().map_err(std::io::Error::other)));
-    let body = binary_mode(&headers, body).await?;
+    let body = binary_mode(headers, body).await?;
     let report = api.intake.take(body, form).await.map_err(interrupted)?;
     if report == IntakeReport::default() {
         let detail = "The body holds no event. Send one event, a JSON array of events, or one event per line.";

@@ -27,12 +27,21 @@ pub struct Problem {
     /// Where the fault is: parameter, field, index, line, column.
     place: Map<String, Value>,
     retry_after_seconds: Option<u32>,
+    ends_connection: bool,
 }
 
 impl Problem {
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), place: Map::new(), retry_after_seconds: None }
+        Self {
+            status,
+            code,
+            title,
+            detail: detail.into(),
+            place: Map::new(),
+            retry_after_seconds: None,
+            ends_connection: false,
+        }
     }
 
     /// Say where the fault is.
@@ -66,6 +75,13 @@ impl Problem {
     #[must_use]
     pub const fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// The request's body may not have been read: the connection cannot be used again, and the client is told so.
+    #[must_use]
+    pub const fn ending_connection(mut self) -> Self {
+        self.ends_connection = true;
         self
     }
 
@@ -112,6 +128,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.ends_connection {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(id) = self.place.get("request_id").and_then(Value::as_str).and_then(|id| id.parse().ok()) {
             headers.insert(REQUEST_ID, id);

@@ -238,6 +238,8 @@ async fn too_many_requests_are_told_to_come_back_and_one_that_breaks_off_loses_n
     })
     .await;
     assert_eq!(refused.headers()["retry-after"], "1");
+    // Its body was not read: who sends the next request over this connection would find it closed.
+    assert_eq!(refused.headers()["connection"], "close");
     assert_eq!(refused.json::<Value>().await.unwrap()["code"], "busy");
 
     // They break off. What came before is taken, or not; sent again, each is there once.
