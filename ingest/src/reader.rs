@@ -1,10 +1,15 @@
 //! Messages of the log from a position on.
 
+use std::time::Duration;
+
 use async_nats::{
     HeaderMap,
     jetstream::{
         Message,
-        consumer::{DeliverPolicy, pull::OrderedConfig},
+        consumer::{
+            AckPolicy, DeliverPolicy, PullConsumer,
+            pull::{Batch, Config},
+        },
     },
 };
 use bytes::Bytes;
@@ -21,6 +26,10 @@ use crate::{
 const MAX_CHUNK: usize = 8_192;
 /// Bytes handed over at once: messages may be large.
 const MAX_CHUNK_BYTES: usize = 16 << 20;
+/// How long a request for messages stands. One that got lost is made again soon after.
+const REQUEST_FOR: Duration = Duration::from_secs(5);
+/// How long the server keeps our consumer while we ask it for nothing.
+const KEEP_CONSUMER_FOR: Duration = Duration::from_secs(60);
 
 /// A message as the log holds it.
 #[derive(Clone, Debug)]
@@ -32,13 +41,11 @@ pub struct RawMessage {
     pub payload: Bytes,
 }
 
-type Messages = async_nats::jetstream::consumer::pull::Ordered;
-
 /// Reads the log in order, each position once, across restarts of the server.
 pub struct LogReader {
     log: Log,
     last: Position,
-    messages: Option<(Messages, Connection)>,
+    reading: Option<Reading>,
     backoff: Backoff,
 }
 
@@ -46,7 +53,7 @@ impl LogReader {
     /// A reader of everything after `from`.
     #[must_use]
     pub fn after(log: Log, from: Position) -> Self {
-        Self { log, last: from, messages: None, backoff: Backoff::default() }
+        Self { log, last: from, reading: None, backoff: Backoff::default() }
     }
 
     /// The next messages, at least one, in order. Waits for them, and for the server if it is away.
@@ -54,82 +61,113 @@ impl LogReader {
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Vec<RawMessage> {
         loop {
-            let Some((messages, connection)) = &mut self.messages else {
-                self.open().await;
-                continue;
+            let messages = match &mut self.reading {
+                Some(reading) => reading.next().await,
+                None => self.open().await.map(|()| Vec::new()),
             };
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            // Wait for the first; then take what is there already.
-            let mut next = tokio::select! {
-                biased;
-                message = messages.next() => Some(message),
-                () = connection.replaced() => None,
-            };
-            loop {
-                match next.flatten().map(|message| message.map_err(async_nats::Error::from).and_then(raw)) {
-                    // An ordered consumer that starts over may repeat what we have.
-                    Some(Ok(message)) if message.position <= self.last => {}
-                    Some(Ok(message)) => {
-                        self.last = message.position;
-                        bytes += message.payload.len();
-                        batch.push(message);
-                    }
-                    Some(Err(error)) => {
-                        tracing::warn!(error = %error, position = self.last.get(), "the log went away; reading on from here");
-                        self.messages = None;
-                        break;
-                    }
-                    None => {
-                        self.messages = None;
-                        break;
+            match messages {
+                Ok(messages) => {
+                    if let Some(last) = messages.last() {
+                        self.last = last.position;
+                        self.backoff = Backoff::default();
+                        return messages;
                     }
                 }
-                if batch.len() == MAX_CHUNK || bytes >= MAX_CHUNK_BYTES {
-                    break;
+                Err(error) => {
+                    self.reading = None;
+                    tracing::warn!(error = %error, position = self.last.get(), "the log went away; reading on from here");
+                    tokio::time::sleep(self.backoff.next_pause()).await;
                 }
-                // Without tokio's budget, which would end every batch after some hundred messages.
-                next = match unconstrained(messages.next()).now_or_never() {
-                    Some(next) => Some(next),
-                    None => break,
-                };
-            }
-            if !batch.is_empty() {
-                return batch;
             }
         }
     }
 
-    async fn open(&mut self) {
-        let connection = self.log.connection();
-        match open_after(&self.log, self.last).await {
-            Ok(messages) => {
-                self.messages = Some((messages, connection));
-                self.backoff = Backoff::default();
+    async fn open(&mut self) -> Result<(), async_nats::Error> {
+        self.reading = Some(Reading::open(&self.log, self.last).await?);
+        Ok(())
+    }
+}
+
+/// A consumer of the log, over one connection.
+///
+/// We ask for one batch after the other. The client's own stream of batches counts messages that come before their
+/// request is noted as sent as if they had never come, and then waits for them.
+struct Reading {
+    consumer: PullConsumer,
+    connection: Connection,
+    /// The batch asked for, and what had been delivered before it.
+    batch: Option<(Batch, u64)>,
+    /// Messages the consumer has delivered: a gap in its count is a message lost on its way.
+    delivered: u64,
+}
+
+impl Reading {
+    async fn open(log: &Log, last: Position) -> Result<Self, async_nats::Error> {
+        let connection = log.connection();
+        let config = Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: last.next().get() },
+            ack_policy: AckPolicy::None,
+            inactive_threshold: KEEP_CONSUMER_FOR,
+            memory_storage: true,
+            num_replicas: 1,
+            ..Config::default()
+        };
+        let consumer = log.context().get_stream(EVENTS).await?.create_consumer(config).await?;
+        Ok(Self { consumer, connection, batch: None, delivered: 0 })
+    }
+
+    /// What comes next, together with what is there already; empty, if nothing came for a while.
+    async fn next(&mut self) -> Result<Vec<RawMessage>, async_nats::Error> {
+        let (batch, before) = match &mut self.batch {
+            Some(batch) => batch,
+            None => {
+                let request = self.consumer.batch().max_messages(MAX_CHUNK).max_bytes(MAX_CHUNK_BYTES);
+                let batch = request.expires(REQUEST_FOR).messages().await?;
+                self.batch.insert((batch, self.delivered))
             }
-            Err(error) => {
-                tracing::warn!(error = %error, "the log is not there; trying again");
-                tokio::time::sleep(self.backoff.next_pause()).await;
+        };
+        let mut next = tokio::select! {
+            biased;
+            message = batch.next() => message,
+            () = self.connection.replaced() => return Err("another connection has taken its place".into()),
+        };
+        let mut messages = Vec::new();
+        loop {
+            match next {
+                Some(Ok(message)) => {
+                    let (sequence, message) = raw(message)?;
+                    if sequence != self.delivered + 1 {
+                        return Err(format!("message {} was lost on its way", self.delivered + 1).into());
+                    }
+                    self.delivered = sequence;
+                    messages.push(message);
+                }
+                Some(Err(error)) if self.delivered == *before => return Err(error),
+                // It has no room for the next message; or the next request is told what is wrong.
+                Some(Err(_)) | None => {
+                    self.batch = None;
+                    return Ok(messages);
+                }
             }
+            // Without tokio's budget, which would end every batch after some hundred messages.
+            next = match unconstrained(batch.next()).now_or_never() {
+                Some(next) => next,
+                None => return Ok(messages),
+            };
         }
     }
 }
 
-async fn open_after(log: &Log, last: Position) -> Result<Messages, async_nats::Error> {
-    let stream = log.context().get_stream(EVENTS).await?;
-    let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: last.next().get() };
-    let consumer = stream.create_consumer(OrderedConfig { deliver_policy, ..OrderedConfig::default() }).await?;
-    Ok(consumer.messages().await?)
-}
-
-fn raw(message: Message) -> Result<RawMessage, async_nats::Error> {
+/// The message, and the how manieth of its consumer it is.
+fn raw(message: Message) -> Result<(u64, RawMessage), async_nats::Error> {
     let info = message.info()?;
     let ingested_at = i64::try_from(info.published.unix_timestamp_nanos() / 1_000)?;
-    let position = Position::new(info.stream_sequence);
+    let (sequence, position) = (info.consumer_sequence, Position::new(info.stream_sequence));
     let headers = message.message.headers.as_ref();
     let payload = headers.and_then(|headers| cloud_event(headers, &message.message.payload));
     let subject = message.message.subject.to_string();
-    Ok(RawMessage { position, ingested_at, subject, payload: payload.unwrap_or(message.message.payload) })
+    let payload = payload.unwrap_or(message.message.payload);
+    Ok((sequence, RawMessage { position, ingested_at, subject, payload }))
 }
 
 /// A CloudEvent whose attributes are in the headers, as one in JSON. One whose payload is no JSON is left as it is.
