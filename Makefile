@@ -9,8 +9,8 @@ run: tools
 	$(CARGO) build --workspace --locked
 	./target/debug/forecourt up --demo
 
-## All tests: real nats-server, real files.
-test: tools
+## All tests: real nats-server, real files, real clients.
+test: tools .tools/clients
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 ## Every entry fed with spoiled events, longer than `make test` does: make fuzz SECONDS=600.
@@ -48,10 +48,15 @@ check-imports: tools .tools/python
 	$(CARGO) build --workspace --locked
 	.tools/python/bin/python scripts/check-imports $(DATA)
 
+# What Python has to have for a purpose: by version and checksum, in a folder of its own.
+VENV = python3 -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	--only-binary :all: --requirement $< && touch $@
+
 .tools/python: scripts/duckdb.requirements.txt
-	python3 -m venv $@
-	$@/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement $<
-	touch $@
+	$(VENV)
+
+.tools/clients: scripts/clients.requirements.txt
+	$(VENV)
 
 ## nats-server into .tools, unless a new enough one is there or on PATH.
 tools:

@@ -64,6 +64,12 @@ pub(crate) struct Up {
     /// Address of the HTTP API; port 0 picks a free one
     #[arg(long, default_value = DEFAULT_HTTP, env = "FORECOURT_HTTP")]
     pub http: SocketAddr,
+    /// Address of the Postgres wire; 127.0.0.1:5433 unless given, or a free port where that is taken
+    #[arg(long, env = "FORECOURT_POSTGRES")]
+    pub postgres: Option<SocketAddr>,
+    /// Address of Arrow Flight SQL; 127.0.0.1:50051 unless given, or a free port where that is taken
+    #[arg(long, env = "FORECOURT_FLIGHT")]
+    pub flight: Option<SocketAddr>,
     /// Write a data file when this many rows wait in memory
     #[arg(long, default_value_t = 100_000, env = "FORECOURT_FLUSH_ROWS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub flush_rows: u32,

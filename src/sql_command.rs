@@ -11,17 +11,9 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use comfy_table::Table;
 use futures::StreamExt;
-use lake::{
-    Lake, LakeView, QueryLimits, QueryRows, ResultFormat, SqlError, SqlSession,
-    arrow::datatypes::Field,
-    result_format::{Chunk, sql_type},
-    result_json, session,
-};
+use lake::{Lake, LakeView, QueryLimits, QueryRows, ResultFormat, SqlError, SqlSession, result_json, session};
 use processors::{derived_tables::derived_tables, kpi_definition::KpiDefinition};
-use schemas::{
-    Position,
-    field_type::{format_timestamp, parse_timestamp},
-};
+use schemas::{Position, field_type::parse_timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::{Handle, Runtime};
@@ -111,8 +103,8 @@ async fn ask_folder(arguments: &Sql, data: &Path, query: &str) -> anyhow::Result
     let _lock = up::lock(data)?;
     let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
     let root = lake::folder_url(&data.join("lake"))?;
-    let view = Arc::new(Lake::look(&root, catalogue).await?.view());
-    let sql = SqlSession::new(Handle::current())?;
+    let view = Arc::new(Lake::look(&root, catalogue).await?);
+    let sql = SqlSession::new(Handle::current(), derived_tables(&KpiDefinition::embedded()?))?;
     let within = Duration::from_secs(arguments.timeout);
     // After a crash some tables may be ahead of the others: all are cut at one position.
     let position = match &arguments.as_of {
@@ -123,33 +115,20 @@ async fn ask_folder(arguments: &Sql, data: &Path, query: &str) -> anyhow::Result
     let people = matches!(arguments.format, Format::Table | Format::Json);
     let rows = arguments.limit.unwrap_or(if people { DEFAULT_ROWS } else { usize::MAX });
     let limits = QueryLimits { rows, time: within };
-    let tables = derived_tables(&KpiDefinition::embedded()?);
     let none = session::parameters(&[]).map_err(|_| anyhow!("no parameters"))?;
-    let mut rows = sql.query(&view, tables, query, none, limits).await.map_err(|error| wrong(error, query))?;
-    match result_format(arguments.format) {
-        None => Ok(Some(read(&mut rows).await.map_err(|error| wrong(error, query))?)),
-        Some(ResultFormat::Json) => {
-            let typed = |field: &Arc<Field>| json!({"name": field.name(), "type": sql_type(field.data_type())});
-            let columns: Vec<Value> = rows.schema.fields().iter().map(typed).collect();
-            let answer = read(&mut rows).await.map_err(|error| wrong(error, query))?;
-            let (count, truncated) = (answer.rows.len(), answer.truncated);
-            let as_of = json!({"position": view.position.get(), "event_time": view.event_time.map(format_timestamp)});
-            let body = json!({
-                "columns": columns, "rows": answer.rows, "row_count": count, "truncated": truncated, "as_of": as_of
-            });
-            println!("{body}");
-            Ok(None)
+    let answered = async {
+        let mut rows = sql.query(&view, Vec::new(), sql.parse(query)?, none, limits).await?;
+        let Some(format) = result_format(arguments.format) else { return Ok(Some(read(&mut rows).await?)) };
+        let (mut chunks, mut output) = (sql.encode(rows, format, ()), io::stdout().lock());
+        while let Some(chunk) = chunks.next().await {
+            output.write_all(&chunk?)?;
         }
-        Some(format) => {
-            let (mut chunks, mut output) = (sql.encode(rows, format, ()), io::stdout().lock());
-            while let Some(chunk) = chunks.next().await {
-                if let Chunk::Bytes(bytes) = chunk.map_err(|error| wrong(error, query))? {
-                    output.write_all(&bytes)?;
-                }
-            }
-            Ok(None)
+        if format == ResultFormat::Json {
+            writeln!(output)?;
         }
-    }
+        anyhow::Ok(None)
+    };
+    answered.await.map_err(|error| wrong(error, query))
 }
 
 /// What a position, or a time of the log, means.
@@ -187,10 +166,10 @@ const fn result_format(format: Format) -> Option<ResultFormat> {
     }
 }
 
-fn wrong(error: SqlError, query: &str) -> anyhow::Error {
-    match &error {
-        SqlError::Invalid { message, at, .. } => refused(message, query, *at),
-        _ => error.into(),
+fn wrong(error: anyhow::Error, query: &str) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(SqlError::Invalid { message, at, .. }) => refused(message, query, *at),
+        _ => error,
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, IsTerminal, Write},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -31,6 +32,12 @@ use crate::{arguments::Up, catalogue_files, ingest_command, simulate_command, sy
 
 /// What is logged unless FORECOURT_LOG says otherwise: the engines' own complaints reach us as errors of ours.
 const LOGGED: &str = "warn,forecourt=info,processors=info,ingest=info,buoyant_kernel=off,tantivy=error";
+/// Where the Postgres wire is, unless somebody says otherwise.
+const DEFAULT_POSTGRES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5433);
+/// And Flight SQL.
+const DEFAULT_FLIGHT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_051);
+/// Of each thread, as far as it is used: a statement of many operators is taken apart on it.
+const STACK: usize = 64 << 20;
 /// How long requests may take to end after we were told to stop.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// The demo's market: more than 100,000 events.
@@ -50,9 +57,12 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     let _lock = lock(&arguments.data)?;
     // Queries may be heavy: they have threads of their own, so that requests and the pipeline never wait for them. Both
     // give way to the door: what is acknowledged comes first, and what is derived from it catches up.
-    let queries = giving_way("query").context("cannot start the query threads")?;
-    let pipeline = giving_way("pipeline").context("cannot start the pipeline's threads")?;
-    let main = Runtime::new().context("cannot start")?;
+    // A query that is planned for long keeps its thread, so there are some more than cores.
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let queries = giving_way("query", cores + 4).context("cannot start the query threads")?;
+    let pipeline = giving_way("pipeline", cores).context("cannot start the pipeline's threads")?;
+    let main = runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
+    let main = main.context("cannot start")?;
     let served = main.block_on(serve(arguments, metrics, pipeline.handle().clone(), queries.handle().clone()));
     queries.shutdown_background();
     pipeline.shutdown_timeout(DRAIN_WITHIN);
@@ -61,7 +71,7 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
 }
 
 /// A runtime whose threads, and those they start, run when the others leave them a core.
-fn giving_way(name: &str) -> io::Result<Runtime> {
+fn giving_way(name: &str, count: usize) -> io::Result<Runtime> {
     /// Of 100: a nice value of 10.
     const PRIORITY: u8 = 25;
     let lower = || {
@@ -69,7 +79,8 @@ fn giving_way(name: &str) -> io::Result<Runtime> {
         // Where the system does not allow it, all are equal.
         let _ = priority.map(set_current_thread_priority);
     };
-    runtime::Builder::new_multi_thread().enable_all().thread_name(name).on_thread_start(lower).build()
+    let mut threads = runtime::Builder::new_multi_thread();
+    threads.worker_threads(count).enable_all().thread_name(name).thread_stack_size(STACK).on_thread_start(lower).build()
 }
 
 /// Keep a second process off the folder, for as long as the file is open.
@@ -148,9 +159,19 @@ async fn serve_log(
     let listener = TcpListener::bind(arguments.http)
         .await
         .with_context(|| format!("cannot listen on {}; choose another address with --http", arguments.http))?;
-    let address = listener.local_addr()?;
-    let mut server = tokio::spawn(query_api::serve(listener, api, stop.clone().cancelled_owned()));
-    let announce = announce(pipeline, address, nats_url.to_owned(), arguments.demo);
+    let postgres = listen("--postgres", arguments.postgres, DEFAULT_POSTGRES).await?;
+    let flight = listen("--flight", arguments.flight, DEFAULT_FLIGHT).await?;
+    let addresses = Addresses {
+        http: listener.local_addr()?,
+        postgres: postgres.local_addr()?,
+        flight: flight.local_addr()?,
+        nats: nats_url.to_owned(),
+    };
+    let mut server = tokio::spawn(query_api::serve(listener, api.clone(), stop.clone().cancelled_owned()));
+    let mut wires = JoinSet::new();
+    wires.spawn(query_api::serve_postgres(postgres, api.clone(), stop.clone().cancelled_owned()));
+    wires.spawn(query_api::serve_flight(flight, api, stop.clone().cancelled_owned()));
+    let announce = announce(pipeline, addresses, arguments.demo);
     let mut announced = tokio::spawn(announce);
 
     let ended = tokio::select! {
@@ -164,6 +185,7 @@ async fn serve_log(
             Ok(Err(error)) => anyhow::Error::new(error).context("the HTTP server stopped"),
             _ => anyhow!("the HTTP server stopped"),
         }),
+        Some(Ok(Err(error))) = wires.join_next() => Err(anyhow::Error::new(error).context("a listener failed")),
         Err(error) = wait_failure(&mut announced) => Err(error),
     };
     stop.cancel();
@@ -182,6 +204,26 @@ async fn serve_log(
         tracing::warn!(error = &error as &dyn std::error::Error, "cannot write out the seen events");
     }
     ended
+}
+
+/// Where a server listens.
+struct Addresses {
+    http: SocketAddr,
+    postgres: SocketAddr,
+    flight: SocketAddr,
+    nats: String,
+}
+
+/// Listen where we are told to; or else where it is usual, or on a free port if somebody is there already.
+async fn listen(flag: &str, told: Option<SocketAddr>, usual: SocketAddr) -> anyhow::Result<TcpListener> {
+    let wanted = told.unwrap_or(usual);
+    match TcpListener::bind(wanted).await {
+        Err(error) if told.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
+            tracing::info!(%wanted, flag, "somebody listens there already; taking a free port");
+            Ok(TcpListener::bind((wanted.ip(), 0)).await?)
+        }
+        listener => listener.with_context(|| format!("cannot listen on {wanted}; choose another address with {flag}")),
+    }
 }
 
 /// The announcement's failure; never its success.
@@ -204,15 +246,16 @@ async fn stop_signal() -> anyhow::Result<()> {
 }
 
 /// Wait until everything the log held is reflected, and say so in one line. With `demo`, load the market first.
-async fn announce(pipeline: Pipeline, address: SocketAddr, nats_url: String, demo: bool) -> anyhow::Result<()> {
+async fn announce(pipeline: Pipeline, addresses: Addresses, demo: bool) -> anyhow::Result<()> {
+    let Addresses { http, postgres, flight, nats } = addresses;
     let end = pipeline.log_end_at_start;
     pipeline.lake.clone().wait_for(|view| view.as_ref().is_some_and(|view| view.position >= end)).await?;
-    let end = if demo { load_demo(address).await?.max(end) } else { end };
+    let end = if demo { load_demo(http).await?.max(end) } else { end };
     pipeline.listings.clone().wait_for(|listings| listings.as_ref().is_some_and(|it| it.position >= end)).await?;
     pipeline.kpis.board.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
-    println!("ready http=http://{address} nats={nats_url} position={end}");
+    println!("ready http=http://{http} postgres={postgres} flight={flight} nats={nats} position={end}");
     if demo {
-        println!("{}", what_to_try(address));
+        println!("{}", what_to_try(http, postgres));
     }
     io::stdout().flush()?;
     Ok(())
@@ -245,12 +288,14 @@ fn demo_start() -> i64 {
     (now().div_euclid(DAY) - i64::from(DEMO_DAYS)) * DAY
 }
 
-fn what_to_try(address: SocketAddr) -> String {
+fn what_to_try(address: SocketAddr, postgres: SocketAddr) -> String {
+    let (host, port) = (postgres.ip(), postgres.port());
     format!(
         "\nOpen:\n  http://{address}/v1/search   cars, with facets\n  http://{address}/v1/kpis     the KPIs\n  \
          http://{address}/openapi.json  everything there is\n\nTry:\n  \
          curl 'http://{address}/v1/search?make=Honda&price_max=30000&near=43.65,-79.38&radius_km=100&sort=distance'\n  \
          forecourt sql --to http://{address} 'SELECT event_type, count(*) AS events FROM lake.events GROUP BY 1 ORDER BY 2 DESC LIMIT 5'\n  \
+         psql 'host={host} port={port} dbname=forecourt user=analyst' -c '\\d current.vehicles'\n  \
          curl 'http://{address}/v1/kpis/sales_volume?grain=month'\n"
     )
 }

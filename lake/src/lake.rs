@@ -160,12 +160,13 @@ impl Lake {
         Self::open_as(Access::Own, root, catalogue, config).await
     }
 
-    /// Open a lake to read it: nothing is written, and nothing must be from then on.
+    /// What a lake holds that nobody has open. Nothing is written.
     ///
     /// # Errors
     /// When the store cannot be read, or the lake lacks what the catalogue describes.
-    pub async fn look(root: &Url, catalogue: Arc<Catalogue>) -> Result<Self, LakeError> {
-        Self::open_as(Access::Look, root, catalogue, LakeConfig::default()).await
+    pub async fn look(root: &Url, catalogue: Arc<Catalogue>) -> Result<LakeView, LakeError> {
+        let lake = Self::open_as(Access::Look, root, catalogue, LakeConfig::default()).await?;
+        Ok(lake.view())
     }
 
     async fn open_as(

@@ -110,7 +110,7 @@ impl SqlSession {
     }
 
     async fn letter_frame(&self, view: &Arc<LakeView>, filter: &LetterFilter) -> Result<DataFrame> {
-        let context = self.context(view, Vec::new(), Vec::new());
+        let context = self.context(view, Vec::new());
         let mut frame = context.table(TableReference::partial("system", "dead_letters")).await?;
         let mut conditions: Vec<Expr> = Vec::new();
         conditions.extend(filter.status.as_ref().map(|status| col("status").eq(lit(status.clone()))));

@@ -7,6 +7,7 @@
 //! - [`view`]: an immutable cut of everything, which every query reads;
 //! - [`audit`]: whether a table's files hold what it says of them;
 //! - [`session`]: SQL over a view, read-only and within limits; its tables ([`sql_catalog`]) and errors ([`sql_error`]);
+//! - [`description`]: what the tables mean; and `information_schema` and `pg_catalog`, which tell clients;
 //! - [`result_format`]: a query's result as it is sent: JSON, CSV, Arrow, Parquet;
 //! - [`event_json`]: an event's payload as JSON, from its columns;
 //! - [`result_json`]: a query's result as JSON.
@@ -15,15 +16,18 @@ pub mod audit;
 pub mod commits;
 pub mod compaction;
 mod cut_table;
+pub mod description;
 pub mod event_json;
 pub mod lake;
 pub mod ledger;
 pub mod letters;
 pub mod result_format;
 pub mod result_json;
+mod runaway;
 pub mod session;
 pub mod sql_catalog;
 pub mod sql_error;
+mod standard_schemas;
 pub mod table;
 pub mod view;
 
@@ -32,10 +36,11 @@ pub use commits::{Applied, Apply, Flush, Flushed, Vacuum};
 pub use compaction::{Compacted, Compaction, CompactionError, Eagerness};
 pub use lake::{Lake, LakeConfig, LakeError, folder_url};
 pub use result_format::ResultFormat;
-pub use session::{QueryLimits, QueryRows, SqlSession};
-pub use sql_catalog::ExtraTable;
+pub use session::{Prepared, QueryLimits, QueryRows, SqlSession, Statement};
+pub use sql_catalog::{ColumnMeaning, ExtraTable};
 pub use sql_error::SqlError;
 pub use view::LakeView;
 
-/// What callers need of the query engine: the arrays a result is made of.
-pub use datafusion::arrow;
+/// What callers need of the query engine: the arrays a result is made of, the values of a statement's parameters, and
+/// what a statement is made of.
+pub use datafusion::{arrow, common::ParamValues, sql::sqlparser};

@@ -1,11 +1,11 @@
 //! A query's result as it is sent, chunk by chunk: memory is bounded however many rows there are.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::{
         array::RecordBatch,
-        datatypes::{DataType, SchemaRef},
+        datatypes::{DataType, Field, SchemaRef},
         error::ArrowError,
         ipc::writer::StreamWriter,
     },
@@ -16,8 +16,8 @@ use parquet::{
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
 };
-use serde_json::Value;
-use tokio::sync::mpsc;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{QueryRows, SqlError, SqlSession, result_json, session::AbortOnDrop};
 
@@ -29,7 +29,7 @@ const ROW_GROUP: usize = 64 * 1024;
 /// How a result is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResultFormat {
-    /// The rows of one JSON array, each an array, without its brackets.
+    /// One object: `columns`, `rows` as arrays, `row_count`, `truncated`, and the position as `as_of`.
     Json,
     /// An object per line, by column name.
     Ndjson,
@@ -66,36 +66,25 @@ impl ResultFormat {
     }
 }
 
-/// A part of a result.
-#[derive(Debug)]
-pub enum Chunk {
-    Bytes(Vec<u8>),
-    /// The last.
-    End {
-        rows: u64,
-        /// Whether there were more rows than the limit.
-        truncated: bool,
-    },
-}
-
-/// A result on its way. Dropped, the query ends.
+/// A result on its way, in bytes. Dropped, the query ends.
 pub struct EncodedRows {
-    pub schema: SchemaRef,
-    chunks: mpsc::Receiver<Result<Chunk, SqlError>>,
+    chunks: mpsc::Receiver<Result<Option<Vec<u8>>, SqlError>>,
     ended: bool,
+    deadline: Instant,
     limit: Duration,
     _task: AbortOnDrop<()>,
 }
 
 impl EncodedRows {
-    /// The next part; none after [`Chunk::End`] or an error, and one of them always comes.
-    pub async fn next(&mut self) -> Option<Result<Chunk, SqlError>> {
+    /// The next bytes; none after the last of them or an error, and one of both always comes.
+    pub async fn next(&mut self) -> Option<Result<Vec<u8>, SqlError>> {
         if self.ended {
             return None;
         }
-        let chunk = self.chunks.recv().await.unwrap_or(Err(SqlError::TooSlow(self.limit)));
-        self.ended = !matches!(chunk, Ok(Chunk::Bytes(_)));
-        Some(chunk)
+        let chunk = tokio::time::timeout_at(self.deadline, self.chunks.recv()).await.unwrap_or_default();
+        let chunk = chunk.unwrap_or_else(|| Err(SqlError::broken_off(self.deadline, self.limit)));
+        self.ended = !matches!(chunk, Ok(Some(_)));
+        chunk.transpose()
     }
 }
 
@@ -104,7 +93,7 @@ impl SqlSession {
     #[must_use]
     pub fn encode(&self, rows: QueryRows, format: ResultFormat, turn: impl Send + 'static) -> EncodedRows {
         let (sender, chunks) = mpsc::channel(CHUNK_QUEUE);
-        let (schema, deadline, limit) = (rows.schema.clone(), rows.deadline, rows.limit());
+        let (deadline, limit) = (rows.deadline, rows.limit());
         let task = self.spawn(async move {
             let _turn = turn;
             // Whoever went away, or reads too slowly, is told nothing more.
@@ -115,14 +104,14 @@ impl SqlSession {
             })
             .await;
         });
-        EncodedRows { schema, chunks, ended: false, limit, _task: task }
+        EncodedRows { chunks, ended: false, deadline, limit, _task: task }
     }
 }
 
 async fn encode_all(
     mut rows: QueryRows,
     format: ResultFormat,
-    sender: &mpsc::Sender<Result<Chunk, SqlError>>,
+    sender: &mpsc::Sender<Result<Option<Vec<u8>>, SqlError>>,
 ) -> Result<(), SqlError> {
     // The rows are there; what cannot be written is a type that the format has not.
     let unwritten = |error: ArrowError| SqlError::Invalid {
@@ -131,25 +120,23 @@ async fn encode_all(
         source: Box::new(DataFusionError::from(error)),
     };
     let mut encoder = Encoder::new(format, &rows.schema).map_err(unwritten)?;
-    let mut count = 0;
     while let Some(batch) = rows.next().await {
-        let batch = batch?;
-        count += batch.num_rows() as u64;
-        let bytes = encoder.encode(&batch).map_err(unwritten)?;
-        if !bytes.is_empty() && sender.send(Ok(Chunk::Bytes(bytes))).await.is_err() {
+        let bytes = encoder.encode(&batch?).map_err(unwritten)?;
+        if !bytes.is_empty() && sender.send(Ok(Some(bytes))).await.is_err() {
             return Ok(());
         }
     }
-    let bytes = encoder.finish().map_err(unwritten)?;
-    let end = Chunk::End { rows: count, truncated: rows.is_truncated() };
-    if sender.send(Ok(Chunk::Bytes(bytes))).await.is_ok() {
-        let _ = sender.send(Ok(end)).await;
+    let bytes = encoder.finish(&rows).map_err(unwritten)?;
+    if sender.send(Ok(Some(bytes))).await.is_ok() {
+        let _ = sender.send(Ok(None)).await;
     }
     Ok(())
 }
 
 enum Encoder {
     Json {
+        /// What comes before the first row.
+        before: String,
         rows: u64,
     },
     /// Its columns' names, quoted.
@@ -167,7 +154,11 @@ impl Encoder {
     fn new(format: ResultFormat, schema: &SchemaRef) -> Result<Self, ArrowError> {
         let names = || schema.fields().iter().map(|field| field.name().clone());
         Ok(match format {
-            ResultFormat::Json => Self::Json { rows: 0 },
+            ResultFormat::Json => {
+                let typed = |field: &Arc<Field>| json!({"name": field.name(), "type": sql_type(field.data_type())});
+                let columns: Vec<Value> = schema.fields().iter().map(typed).collect();
+                Self::Json { before: format!("{{\"columns\":{},\"rows\":[", Value::from(columns)), rows: 0 }
+            }
             ResultFormat::Ndjson => {
                 Self::Ndjson { columns: names().map(|name| Value::from(name).to_string()).collect() }
             }
@@ -191,7 +182,8 @@ impl Encoder {
         let cells = |row| batch.columns().iter().map(move |column| result_json::cell(column.as_ref(), row));
         let mut text = String::new();
         match self {
-            Self::Json { rows } => {
+            Self::Json { before, rows } => {
+                text.push_str(&std::mem::take(before));
                 for row in 0..batch.num_rows() {
                     if *rows > 0 {
                         text.push(',');
@@ -226,9 +218,14 @@ impl Encoder {
         Ok(text.into_bytes())
     }
 
-    fn finish(self) -> Result<Vec<u8>, ArrowError> {
+    fn finish(self, answered: &QueryRows) -> Result<Vec<u8>, ArrowError> {
         Ok(match self {
-            Self::Json { .. } | Self::Ndjson { .. } => Vec::new(),
+            Self::Json { before, rows } => {
+                let (truncated, as_of) = (answered.is_truncated(), answered.as_of());
+                let after = format!("],\"row_count\":{rows},\"truncated\":{truncated},\"as_of\":{as_of}}}");
+                (before + &after).into_bytes()
+            }
+            Self::Ndjson { .. } => Vec::new(),
             Self::Csv { header } => header.unwrap_or_default(),
             Self::Arrow(writer) => writer.into_inner()?,
             Self::Parquet(writer) => writer.into_inner()?,

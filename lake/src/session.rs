@@ -1,43 +1,89 @@
 //! SQL over one view of the lake: read-only, and within limits.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::{
         array::{AsArray, RecordBatch},
-        datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
+        datatypes::{DataType, Int64Type, SchemaRef, TimestampMicrosecondType},
     },
     common::{
         DataFusionError, ParamValues, Result, ScalarValue, TableReference, config::Dialect, metadata::ScalarAndMetadata,
     },
     execution::{
-        SendableRecordBatchStream, SessionStateBuilder,
+        SendableRecordBatchStream, SessionState, SessionStateBuilder,
         context::SQLOptions,
         memory_pool::{FairSpillPool, TrackConsumersPool},
         runtime_env::RuntimeEnvBuilder,
     },
     logical_expr::{LogicalPlan, ScalarUDF, lit},
     prelude::{SessionConfig, SessionContext, col},
-    sql::{parser::Statement, sqlparser},
+    sql::{
+        parser::DFParser,
+        sqlparser::{
+            self,
+            dialect::{GenericDialect, PostgreSqlDialect},
+            keywords::Keyword,
+            tokenizer::{Token, Tokenizer},
+        },
+    },
+};
+use datafusion_pg_catalog::sql::{
+    PostgresCompatibilityParser,
+    rules::{RewriteArrayAnyAllOperation, SqlStatementRewriteRule},
 };
 use futures::StreamExt;
 use schemas::{ContextIndex, Position, field_type::format_timestamp};
-use serde_json::Value;
-use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle, time::Instant};
+use serde_json::{Value, json};
+use tokio::{
+    runtime::Handle,
+    sync::{OnceCell, mpsc},
+    task::JoinHandle,
+    time::Instant,
+};
 
 use crate::{
     audit::{Audit, audit},
-    sql_catalog::{self, DATABASE, DEFAULT_SCHEMA, ExtraTable, scan},
+    description::{TableDescription, describe},
+    runaway::{Yielding, bound_functions},
+    sql_catalog::{self, Beside, DATABASE, DEFAULT_SCHEMA, ExtraTable, scan},
     sql_error::{SqlError, classify},
+    standard_schemas::StandardSchemas,
     view::{LakeView, TableView},
 };
+
+/// A statement that was read and not yet planned.
+pub use datafusion::sql::parser::Statement;
 
 /// Memory of all running queries together; beyond it they spill or are refused.
 const QUERY_MEMORY: usize = 2 << 30;
 /// What they may spill to the disk, together.
 const QUERY_SPILL: u64 = 20 << 30;
+/// How long a statement may be planned to be described.
+const PLAN_WITHIN: Duration = Duration::from_secs(30);
+/// Bytes of a statement.
+const LONGEST: usize = 2 << 20;
+/// Operators of a statement.
+const MOST_OPERATORS: usize = 2_000;
 /// Batches of a result that wait for whoever reads it.
 const RESULT_QUEUE: usize = 2;
+
+/// What clients of Postgres ask of its catalogue in words that the engine does not know, and the same for what is here.
+const REPHRASED: [(&str, &str); 6] = [
+    // psql's \\d+: a table's storage options.
+    (
+        "pg_catalog.array_to_string(c.reloptions || array(select 'toast.' || x from pg_catalog.unnest(tc.reloptions) x), ', ')",
+        "NULL::text",
+    ),
+    // ADBC: types by the functions that read and write them, which have names and no numbers here.
+    ("(typreceive != 0 OR typsend != 0)", "true"),
+    // SQLAlchemy: schemas whose names do not begin with pg_, escaped its own way; those that do are shown too.
+    (" ESCAPE '/'", ""),
+    // SQLAlchemy: the columns of indexes, of which there are none.
+    ("unnest(pg_catalog.pg_index.indkey)", "NULL::smallint"),
+    ("unnest(pg_catalog.pg_index.indclass)", "NULL::bigint"),
+    ("pg_catalog.pg_class.reloptions", "NULL::text"),
+];
 
 /// What one query may use.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +96,9 @@ pub struct QueryLimits {
 /// A query's rows as they come: memory is bounded however many there are. Dropped, the query ends.
 pub struct QueryRows {
     pub schema: SchemaRef,
+    /// What the rows reflect.
+    pub position: Position,
+    event_time: Option<i64>,
     /// The time is up for whoever reads as for the query.
     pub(crate) deadline: Instant,
     limit: Duration,
@@ -68,7 +117,8 @@ impl QueryRows {
         if self.ended {
             return None;
         }
-        let batch = match self.rows.recv().await {
+        let received = tokio::time::timeout_at(self.deadline, self.rows.recv()).await.unwrap_or_default();
+        let batch = match received {
             Some(Ok(Some(batch))) => batch,
             Some(Ok(None)) => {
                 self.ended = true;
@@ -80,7 +130,7 @@ impl QueryRows {
             }
             None => {
                 self.ended = true;
-                return Some(Err(SqlError::TooSlow(self.limit)));
+                return Some(Err(SqlError::broken_off(self.deadline, self.limit)));
             }
         };
         self.truncated |= batch.num_rows() > self.left;
@@ -92,6 +142,12 @@ impl QueryRows {
     /// How long the query and whoever reads it may take.
     pub(crate) const fn limit(&self) -> Duration {
         self.limit
+    }
+
+    /// What the rows reflect: `{"position", "event_time"}`.
+    #[must_use]
+    pub fn as_of(&self) -> Value {
+        json!({"position": self.position.get(), "event_time": self.event_time.map(format_timestamp)})
     }
 
     /// Every row.
@@ -134,11 +190,56 @@ pub fn parameters(values: &[Value]) -> Result<ParamValues, usize> {
     Ok(ParamValues::List(values.iter().enumerate().map(scalar).collect::<Result<_, _>>()?))
 }
 
+/// A statement that can be run: what it answers and asks for.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub schema: SchemaRef,
+    /// The types of `$1`, `$2` and so on, where they can be told.
+    pub parameters: Vec<Option<DataType>>,
+}
+
+impl Prepared {
+    /// It takes at least so many parameters, whether it uses them or not.
+    pub fn takes(&mut self, parameters: usize) {
+        self.parameters.resize(self.parameters.len().max(parameters), None);
+    }
+}
+
+/// Parameters a statement may have.
+const MOST_PARAMETERS: usize = 65_535;
+
+/// `$3` is the parameter with index 2.
+fn parameter_index(name: &str) -> Option<usize> {
+    let number: usize = name.strip_prefix('$')?.parse().ok()?;
+    number.checked_sub(1).filter(|index| *index < MOST_PARAMETERS)
+}
+
+/// How many parameters a text numbers.
+#[must_use]
+pub fn parameters_in(sql: &str) -> usize {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().unwrap_or_default();
+    let indices = tokens.iter().filter_map(|token| match token {
+        Token::Placeholder(name) => parameter_index(name),
+        _ => None,
+    });
+    indices.max().map_or(0, |index| index + 1)
+}
+
 /// Runs queries, off the threads that serve requests.
 #[derive(Clone)]
 pub struct SqlSession {
     base: SessionContext,
     runtime: Handle,
+    /// The tables beside the events.
+    tables: Arc<Vec<ExtraTable>>,
+    described: Arc<OnceCell<Described>>,
+    postgres: Arc<PostgresCompatibilityParser>,
+}
+
+/// What there is, in words: it stays the same.
+struct Described {
+    tables: Vec<TableDescription>,
+    standard: StandardSchemas,
 }
 
 /// The settings every session shares.
@@ -150,78 +251,149 @@ pub(crate) fn base_context() -> Result<SessionContext> {
         .build_arc()?;
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(DATABASE, DEFAULT_SCHEMA)
-        .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true);
+        .with_create_default_catalog_and_schema(true);
     // One string type for committed rows and the tail's.
     config.options_mut().execution.parquet.schema_force_view_types = false;
     // So that an error can say where it is.
     config.options_mut().sql_parser.collect_spans = true;
-    let state =
-        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
-    let mut context = SessionContext::new_with_state(state);
+    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+    let mut context = SessionContext::new_with_state(state.with_physical_optimizer_rule(Arc::new(Yielding)).build());
     datafusion_functions_json::register_all(&mut context)?;
+    bound_functions(&context);
     Ok(context)
 }
 
 impl SqlSession {
-    /// Queries run on `runtime`.
+    /// Queries run on `runtime`. `tables` are those beside the events.
     ///
     /// # Errors
     /// When the engine cannot be set up.
-    pub fn new(runtime: Handle) -> Result<Self> {
-        Ok(Self { base: base_context()?, runtime })
+    pub fn new(runtime: Handle, tables: Vec<ExtraTable>) -> Result<Self> {
+        let base = base_context()?;
+        StandardSchemas::set_up(&base)?;
+        let postgres = Arc::new(PostgresCompatibilityParser::new());
+        Ok(Self { base, runtime, tables: Arc::new(tables), described: Arc::default(), postgres })
     }
 
-    /// A context whose tables are the view's. `functions` are added to the engine's own.
+    /// A context whose tables are the view's events. `functions` are added to the engine's own.
     #[must_use]
-    pub fn context(&self, view: &Arc<LakeView>, extra: Vec<ExtraTable>, functions: Vec<ScalarUDF>) -> SessionContext {
-        sql_catalog::context(&self.base, view, extra, functions)
+    pub fn context(&self, view: &Arc<LakeView>, functions: Vec<ScalarUDF>) -> SessionContext {
+        sql_catalog::context(&self.base, view, Beside::default(), functions)
     }
 
-    /// The tables a query names, each with the schema it names; none, when it cannot be read.
+    async fn described(&self, view: &Arc<LakeView>) -> Result<&Described> {
+        let describe = || async {
+            let tables = describe(&self.base, view, &self.tables).await?;
+            let standard = StandardSchemas::new(&self.base, &tables).await?;
+            Ok(Described { tables, standard })
+        };
+        self.described.get_or_try_init(describe).await
+    }
+
+    /// Every table there is.
+    ///
+    /// # Errors
+    /// When one of them cannot be planned.
+    pub async fn tables(&self, view: &Arc<LakeView>) -> Result<&[TableDescription], SqlError> {
+        self.described(view).await.map(|described| described.tables.as_slice()).map_err(classify)
+    }
+
+    /// A person's statement.
+    ///
+    /// # Errors
+    /// When it cannot be read, or there are several.
+    pub fn parse(&self, sql: &str) -> Result<Statement, SqlError> {
+        refuse_chains(sql)?;
+        self.base.state().sql_to_statement(sql, &Dialect::Generic).map_err(classify)
+    }
+
+    /// The statements of a text in Postgres's words; what its clients ask of its catalogue is put in ours.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn parse_postgres(&self, sql: &str) -> Result<Vec<sqlparser::ast::Statement>, SqlError> {
+        refuse_chains(sql)?;
+        let plain = DFParser::parse_sql_with_dialect(sql, &PostgreSqlDialect {});
+        if !asks_the_catalogue(sql) {
+            let any = RewriteArrayAnyAllOperation;
+            let plain = plain.map_err(classify)?.into_iter().map(|statement| match statement {
+                Statement::Statement(statement) => Ok(any.rewrite(*statement)),
+                other => Err(SqlError::ReadOnly { what: first_words(&other) }),
+            });
+            return plain.collect();
+        }
+        let plainer = REPHRASED.iter().fold(sql.to_owned(), |sql, (asked, put)| sql.replace(asked, put));
+        let parsed = self.postgres.parse(&plainer).map(|mut statements| {
+            if sql.contains("pg_catalog.") {
+                statements.iter_mut().for_each(without_questions_in_cases);
+            }
+            statements
+        });
+        // The reader of plain SQL says where the fault is.
+        parsed.map_err(|error| match plain {
+            Err(placed) => classify(placed),
+            Ok(_) => classify(DataFusionError::SQL(Box::new(error), None)),
+        })
+    }
+
+    /// The tables a statement names, each with the schema it names.
     #[must_use]
-    pub fn references(&self, sql: &str) -> Vec<(Option<String>, String)> {
-        let state = self.base.state();
-        let statement = state.sql_to_statement(sql, &Dialect::Generic);
-        let names = statement.and_then(|statement| state.resolve_table_references(&statement)).unwrap_or_default();
+    pub fn references(&self, statement: &Statement) -> Vec<(Option<String>, String)> {
+        let names = self.base.state().resolve_table_references(statement).unwrap_or_default();
         names.iter().map(|name| (name.schema().map(str::to_owned), name.table().to_owned())).collect()
     }
 
-    /// The columns of tables beside the events, in their order; none of one that cannot be planned.
-    pub async fn columns_of(&self, view: &Arc<LakeView>, extra: &[ExtraTable]) -> Vec<Option<SchemaRef>> {
-        let context = self.context(view, extra.to_vec(), Vec::new());
-        let mut columns = Vec::new();
-        for table in extra {
-            let found = context.table_provider(TableReference::partial(table.schema, table.name.as_str())).await;
-            columns.push(found.ok().map(|table| table.schema()));
-        }
-        columns
-    }
-
-    /// Answer a person's query at the view's cut. The limits hold until the last row is read.
+    /// What a person's statement answers, and the parameters it takes, without running it.
     ///
     /// # Errors
-    /// When the query is wrong, changes something, or exceeds its limits.
+    /// When the statement is wrong or changes something.
+    pub async fn prepare(&self, view: &Arc<LakeView>, statement: Statement) -> Result<Prepared, SqlError> {
+        refuse_changes(&statement)?;
+        // Their columns do, without rows.
+        let brought = self.tables.iter().filter_map(ExtraTable::without_rows).collect();
+        let (_, context) = self.for_a_person(view, brought).await?;
+        let plan = async move { plan(&context, statement).await };
+        let plan = self.run(plan, PLAN_WITHIN).await?;
+        let parameters = plan.get_parameter_types().map_err(classify)?;
+        let mut prepared = Prepared { schema: Arc::new(plan.schema().as_arrow().clone()), parameters: Vec::new() };
+        for (name, kind) in parameters {
+            if let Some(index) = parameter_index(&name) {
+                prepared.takes(index + 1);
+                prepared.parameters[index] = kind;
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// A context with everything a person may ask for.
+    async fn for_a_person(
+        &self,
+        view: &Arc<LakeView>,
+        brought: Vec<ExtraTable>,
+    ) -> Result<(&Described, SessionContext), SqlError> {
+        let described = self.described(view).await.map_err(classify)?;
+        let beside = Beside { tables: self.tables.to_vec(), standard: Some(described.standard.clone()) };
+        Ok((described, sql_catalog::context(&self.base, view, beside.with(brought), Vec::new())))
+    }
+
+    /// Answer a person's statement at the view's cut. `brought` are the tables whose rows come with the question. The
+    /// limits hold until the last row is read.
+    ///
+    /// # Errors
+    /// When the statement is wrong, changes something, or exceeds its limits.
     pub async fn query(
         &self,
         view: &Arc<LakeView>,
-        extra: Vec<ExtraTable>,
-        sql: &str,
+        brought: Vec<ExtraTable>,
+        statement: Statement,
         parameters: ParamValues,
         limits: QueryLimits,
     ) -> Result<QueryRows, SqlError> {
         let deadline = Instant::now() + limits.time;
-        let context = self.context(view, extra, Vec::new());
-        let state = context.state();
-        let statement = state.sql_to_statement(sql, &Dialect::Generic).map_err(classify)?;
-        if !only_reads(&statement) {
-            let what = sql.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-            return Err(SqlError::ReadOnly { what });
-        }
+        refuse_changes(&statement)?;
+        let (_, context) = self.for_a_person(view, brought).await?;
         let planned = async move {
-            let plan = state.statement_to_plan(statement).await?;
-            read_only().verify_plan(&plan)?;
-            let plan = plan.with_param_values(parameters)?;
+            let plan = plan(&context, statement).await?.with_param_values(parameters)?;
             let frame = context.execute_logical_plan(plan).await?;
             let schema = Arc::new(frame.schema().as_arrow().clone());
             // EXPLAIN has no rows to bound, and no plan to put a limit on.
@@ -235,6 +407,8 @@ impl SqlSession {
         let task = self.spawn(hand_on(rows, sender, deadline, limits.time));
         Ok(QueryRows {
             schema,
+            position: view.position,
+            event_time: view.event_time,
             deadline,
             limit: limits.time,
             rows: receiver,
@@ -280,7 +454,7 @@ impl SqlSession {
     }
 
     async fn ask(&self, view: &Arc<LakeView>, sql: String, within: Duration) -> Result<Vec<RecordBatch>, SqlError> {
-        let context = self.context(view, Vec::new(), Vec::new());
+        let context = self.context(view, Vec::new());
         self.run(async move { context.sql(&sql).await?.collect().await }, within).await
     }
 
@@ -295,7 +469,7 @@ impl SqlSession {
         after: Position,
         to: Position,
     ) -> Result<SendableRecordBatchStream, SqlError> {
-        let session = self.context(view, Vec::new(), Vec::new());
+        let session = self.context(view, Vec::new());
         let between = col("position").gt(lit(after.as_i64())).and(col("position").lt_eq(lit(to.as_i64())));
         let plan = || scan(view, context)?.filter(between)?.build();
         let rows = async move { session.execute_logical_plan(plan()?).await?.execute_stream().await };
@@ -339,12 +513,13 @@ impl SqlSession {
         within: Duration,
     ) -> Result<T, SqlError> {
         // Aborted when the caller goes away: nobody waits for the answer any more.
-        let task = AbortOnDrop(self.runtime.spawn(tokio::time::timeout(within, work)));
-        match task.await {
+        // The time is kept here: what is run may be busy.
+        let task = AbortOnDrop(self.runtime.spawn(work));
+        match tokio::time::timeout(within, task).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(error))) => Err(classify(error)),
-            Ok(Err(_)) => Err(SqlError::TooSlow(within)),
-            Err(error) => Err(SqlError::Internal(Box::new(DataFusionError::External(Box::new(error))))),
+            Err(_) => Err(SqlError::TooSlow(within)),
+            Ok(Err(error)) => Err(SqlError::Internal(Box::new(DataFusionError::External(Box::new(error))))),
         }
     }
 }
@@ -392,7 +567,7 @@ impl<T> Future for AbortOnDrop<T> {
 /// Whether a statement asks, by its kind. What it asks for is checked once it is planned.
 fn only_reads(statement: &Statement) -> bool {
     match statement {
-        Statement::Explain(_) => true,
+        Statement::Explain(explained) => only_reads(&explained.statement),
         Statement::Statement(statement) => matches!(
             **statement,
             sqlparser::ast::Statement::Query(_)
@@ -403,6 +578,112 @@ fn only_reads(statement: &Statement) -> bool {
         ),
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
     }
+}
+
+fn refuse_changes(statement: &Statement) -> Result<(), SqlError> {
+    if only_reads(statement) {
+        return Ok(());
+    }
+    Err(SqlError::ReadOnly { what: first_words(statement) })
+}
+
+fn first_words(statement: &Statement) -> String {
+    statement.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// What a client asks of the catalogue in a case that never is: sequences, collations, defaults. The engine cannot plan
+/// such questions, and nothing here has any of that.
+fn without_questions_in_cases(statement: &mut sqlparser::ast::Statement) {
+    use sqlparser::ast::{Expr, Value, visit_expressions_mut};
+    let _ = visit_expressions_mut(statement, |expression| {
+        if let Expr::Case { conditions, .. } = expression {
+            let _ = visit_expressions_mut(conditions, |inner| {
+                if matches!(inner, Expr::Subquery(_)) {
+                    *inner = Expr::Value(Value::Null.into());
+                }
+                ControlFlow::<()>::Continue(())
+            });
+        }
+        ControlFlow::<()>::Continue(())
+    });
+}
+
+/// Whether a text is one of those that clients of Postgres ask of its catalogue: only they are put in other words, as
+/// that does not keep what every query means.
+fn asks_the_catalogue(sql: &str) -> bool {
+    let sql = sql.to_lowercase();
+    ["pg_", "regclass", "regtype", "current_user", "session_user", "abort"].iter().any(|word| sql.contains(word))
+}
+
+/// Each operator of a chain is a level of what is planned, and each level takes stack.
+fn refuse_chains(sql: &str) -> Result<(), SqlError> {
+    if sql.len() > LONGEST {
+        let message = format!("a statement has at most {LONGEST} bytes; bring a list as a parameter");
+        return Err(SqlError::Invalid { source: Box::new(DataFusionError::Plan(message.clone())), message, at: None });
+    }
+    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return Ok(()) };
+    let chains = |token: &&Token| match token {
+        Token::Word(word) => matches!(
+            word.keyword,
+            Keyword::AND
+                | Keyword::AT
+                | Keyword::BETWEEN
+                | Keyword::COLLATE
+                | Keyword::EXCEPT
+                | Keyword::ILIKE
+                | Keyword::INTERSECT
+                | Keyword::IS
+                | Keyword::JOIN
+                | Keyword::LIKE
+                | Keyword::NOT
+                | Keyword::NOTNULL
+                | Keyword::OR
+                | Keyword::OVERLAPS
+                | Keyword::RLIKE
+                | Keyword::SIMILAR
+                | Keyword::UNION
+                | Keyword::XOR
+        ),
+        Token::Number(..) | Token::Char(_) | Token::SingleQuotedString(_) | Token::DoubleQuotedString(_) => false,
+        Token::EscapedStringLiteral(_) | Token::NationalStringLiteral(_) | Token::HexStringLiteral(_) => false,
+        Token::DollarQuotedString(_) | Token::UnicodeStringLiteral(_) | Token::Placeholder(_) => false,
+        Token::Comma | Token::Whitespace(_) | Token::LParen | Token::RParen | Token::SemiColon | Token::EOF => false,
+        // The dot of a name, and what closes.
+        Token::Period | Token::RBracket | Token::RBrace => false,
+        _ => true,
+    };
+    let found = tokens.iter().filter(chains).count();
+    if found > MOST_OPERATORS {
+        let message =
+            format!("the statement has {found} operators, and may have {MOST_OPERATORS}; a list is shorter: x IN (…)");
+        return Err(SqlError::Invalid { source: Box::new(DataFusionError::Plan(message.clone())), message, at: None });
+    }
+    Ok(())
+}
+
+async fn plan(context: &SessionContext, statement: Statement) -> Result<LogicalPlan> {
+    let state = context.state();
+    let plan = match described_table(&state, &statement)? {
+        Some(sql) => state.create_logical_plan(&sql).await?,
+        None => state.statement_to_plan(statement).await?,
+    };
+    read_only().verify_plan(&plan)?;
+    Ok(plan)
+}
+
+/// `DESCRIBE` is a question to `information_schema`, which has the meanings too.
+fn described_table(state: &SessionState, statement: &Statement) -> Result<Option<String>> {
+    let Statement::Statement(explained) = statement else { return Ok(None) };
+    let sqlparser::ast::Statement::ExplainTable { table_name, .. } = &**explained else { return Ok(None) };
+    let names = state.resolve_table_references(statement)?;
+    let name = names.first().cloned().unwrap_or_else(|| TableReference::from(table_name.to_string()));
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    Ok(Some(format!(
+        "SELECT column_name, data_type, is_nullable, column_comment FROM information_schema.columns \
+         WHERE table_schema = {} AND table_name = {} ORDER BY ordinal_position",
+        quoted(name.schema().unwrap_or(DEFAULT_SCHEMA)),
+        quoted(name.table()),
+    )))
 }
 
 fn read_only() -> SQLOptions {

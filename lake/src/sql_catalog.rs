@@ -4,9 +4,10 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
+    arrow::datatypes::{Field, Schema, SchemaRef},
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
-    common::{Column, DataFusionError, JoinType, ParamValues, Result, TableReference},
-    datasource::{ViewTable, provider_as_source},
+    common::{Column, DataFusionError, JoinType, ParamValues, Result, TableReference, plan_err},
+    datasource::{ViewTable, empty::EmptyTable, provider_as_source},
     execution::SessionStateBuilder,
     functions::expr_fn::coalesce,
     logical_expr::{Expr, LogicalPlanBuilder, ScalarUDF, lit},
@@ -19,6 +20,7 @@ use schemas::{
 
 use crate::{
     event_json::event_json,
+    standard_schemas::{INFORMATION_SCHEMA, PG_CATALOG, StandardSchemas},
     view::{LakeView, TableView},
 };
 
@@ -26,7 +28,7 @@ use crate::{
 pub(crate) const DATABASE: &str = "forecourt";
 /// The schema of names that name none.
 pub(crate) const DEFAULT_SCHEMA: &str = "lake";
-const SYSTEM: &str = "system";
+pub(crate) const SYSTEM: &str = "system";
 
 /// A table beside the events: what stands now, a KPI, the positions.
 #[derive(Clone, Debug)]
@@ -35,7 +37,17 @@ pub struct ExtraTable {
     pub name: String,
     /// What it holds, in words.
     pub meaning: String,
+    /// What its columns mean.
+    pub columns: Vec<ColumnMeaning>,
     rows: ExtraRows,
+}
+
+/// What a column of a table means.
+#[derive(Clone, Debug)]
+pub struct ColumnMeaning {
+    pub name: String,
+    pub meaning: String,
+    pub unit: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,38 +59,102 @@ enum ExtraRows {
         functions: Vec<ScalarUDF>,
         parameters: ParamValues,
     },
+    /// Whoever asks has to bring them; else this is why there are none.
+    Brought {
+        columns: SchemaRef,
+        missing: &'static str,
+    },
 }
 
 impl ExtraTable {
-    /// Rows that are there.
-    #[must_use]
-    pub fn provider(schema: &'static str, name: &str, meaning: &str, rows: Arc<dyn TableProvider>) -> Self {
-        Self { schema, name: name.to_owned(), meaning: meaning.to_owned(), rows: ExtraRows::Provided(rows) }
-    }
-
     /// A query over the events, at the cut of whoever asks.
     #[must_use]
     pub fn query(
         schema: &'static str,
         name: &str,
         meaning: &str,
+        columns: Vec<ColumnMeaning>,
         sql: &str,
         functions: Vec<ScalarUDF>,
         parameters: ParamValues,
     ) -> Self {
         let rows = ExtraRows::Queried { sql: sql.to_owned(), functions, parameters };
-        Self { schema, name: name.to_owned(), meaning: meaning.to_owned(), rows }
+        Self { schema, name: name.to_owned(), meaning: meaning.to_owned(), columns, rows }
+    }
+
+    /// A table of these columns whose rows come [`with`](Self::with) the question; without them, `missing` says why.
+    #[must_use]
+    pub fn brought(
+        schema: &'static str,
+        name: &str,
+        meaning: &str,
+        columns: Vec<(Field, String)>,
+        missing: &'static str,
+    ) -> Self {
+        let meanings = columns.iter().map(|(field, meaning)| ColumnMeaning {
+            name: field.name().clone(),
+            meaning: meaning.clone(),
+            unit: None,
+        });
+        let meanings = meanings.collect();
+        let columns = Arc::new(Schema::new(columns.into_iter().map(|(field, _)| field).collect::<Vec<_>>()));
+        let rows = ExtraRows::Brought { columns, missing };
+        Self { schema, name: name.to_owned(), meaning: meaning.to_owned(), columns: meanings, rows }
+    }
+
+    /// The same with its rows.
+    #[must_use]
+    pub fn with(self, rows: Arc<dyn TableProvider>) -> Self {
+        Self { rows: ExtraRows::Provided(rows), ..self }
+    }
+
+    /// The same as a table that is empty, where whoever asks has to bring the rows.
+    pub(crate) fn without_rows(&self) -> Option<Self> {
+        match &self.rows {
+            ExtraRows::Brought { columns, .. } => {
+                Some(self.clone().with(Arc::new(EmptyTable::new(Arc::clone(columns)))))
+            }
+            ExtraRows::Provided(_) | ExtraRows::Queried { .. } => None,
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        (self.schema, &self.name) == (other.schema, &other.name)
+    }
+
+    pub(crate) async fn schema(&self, base: &SessionContext, view: &Arc<LakeView>) -> Result<SchemaRef> {
+        match &self.rows {
+            ExtraRows::Brought { columns, .. } => Ok(Arc::clone(columns)),
+            ExtraRows::Provided(_) | ExtraRows::Queried { .. } => Ok(self.table(base, view).await?.schema()),
+        }
     }
 
     async fn table(&self, base: &SessionContext, view: &Arc<LakeView>) -> Result<Arc<dyn TableProvider>> {
         match &self.rows {
             ExtraRows::Provided(rows) => Ok(Arc::clone(rows)),
             ExtraRows::Queried { sql, functions, parameters } => {
-                let context = context(base, view, Vec::new(), functions.clone());
+                let context = context(base, view, Beside::default(), functions.clone());
                 let plan = context.state().create_logical_plan(sql).await?.with_param_values(parameters.clone())?;
                 Ok(Arc::new(ViewTable::new(plan, None)))
             }
+            ExtraRows::Brought { missing, .. } => plan_err!("{}.{}: {missing}", self.schema, self.name),
         }
+    }
+}
+
+/// What there is beside the events.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beside {
+    pub(crate) tables: Vec<ExtraTable>,
+    pub(crate) standard: Option<StandardSchemas>,
+}
+
+impl Beside {
+    /// With rows for the tables that have none of their own.
+    pub(crate) fn with(mut self, brought: Vec<ExtraTable>) -> Self {
+        self.tables.retain(|table| !brought.iter().any(|brought| brought.is(table)));
+        self.tables.extend(brought);
+        self
     }
 }
 
@@ -86,10 +162,10 @@ impl ExtraTable {
 pub(crate) fn context(
     base: &SessionContext,
     view: &Arc<LakeView>,
-    extra: Vec<ExtraTable>,
+    beside: Beside,
     functions: Vec<ScalarUDF>,
 ) -> SessionContext {
-    let catalog = Arc::new(ViewCatalog { view: Arc::clone(view), extra, base: base.clone() });
+    let catalog = Arc::new(ViewCatalog { view: Arc::clone(view), beside, base: base.clone() });
     let state =
         SessionStateBuilder::new_from_existing(base.state()).with_catalog_list(Arc::new(OneCatalog(catalog))).build();
     let context = SessionContext::new_with_state(state);
@@ -119,7 +195,7 @@ impl CatalogProviderList for OneCatalog {
 
 struct ViewCatalog {
     view: Arc<LakeView>,
-    extra: Vec<ExtraTable>,
+    beside: Beside,
     base: SessionContext,
 }
 
@@ -145,7 +221,7 @@ impl ViewCatalog {
             SYSTEM => Some(Source::System),
             _ => match self.view.catalogue.context(schema) {
                 Some((index, _)) => Some(Source::Context(index)),
-                None => self.extra.iter().any(|table| table.schema == schema).then_some(Source::Extra),
+                None => self.beside.tables.iter().any(|table| table.schema == schema).then_some(Source::Extra),
             },
         }
     }
@@ -154,16 +230,21 @@ impl ViewCatalog {
 impl CatalogProvider for ViewCatalog {
     fn schema_names(&self) -> Vec<String> {
         let contexts = self.view.catalogue.contexts().iter().map(|context| context.name.clone());
-        let extra = self.extra.iter().map(|table| table.schema.to_owned()).filter(|schema| schema != SYSTEM);
-        let mut names: Vec<_> = contexts.chain([DEFAULT_SCHEMA.to_owned(), SYSTEM.to_owned()]).chain(extra).collect();
+        let extra = self.beside.tables.iter().map(|table| table.schema.to_owned());
+        let own = [DEFAULT_SCHEMA, SYSTEM].map(str::to_owned);
+        let standard = self.beside.standard.iter().flat_map(|_| [INFORMATION_SCHEMA, PG_CATALOG].map(str::to_owned));
+        let mut names: Vec<_> = contexts.chain(own).chain(extra).chain(standard).collect();
         names.sort();
         names.dedup();
         names
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        if let Some(standard) = self.beside.standard.as_ref().and_then(|standard| standard.schema(name)) {
+            return Some(standard);
+        }
         let source = self.source(name)?;
-        let extra = self.extra.iter().filter(|table| table.schema == name).cloned().collect();
+        let extra = self.beside.tables.iter().filter(|table| table.schema == name).cloned().collect();
         Some(Arc::new(ViewSchema { view: Arc::clone(&self.view), source, extra, base: self.base.clone() }))
     }
 }
@@ -239,7 +320,8 @@ fn cut(view: &LakeView, name: &str, table: &TableView) -> Result<LogicalPlanBuil
 fn event_view(view: &LakeView, index: ContextIndex, event: &EventDefinition) -> Result<Arc<dyn TableProvider>> {
     let context = view.catalogue.context_at(index);
     let carried = event.fields.iter().map(|field| context.columns[field.column].name.as_str());
-    let columns = ENVELOPE.into_iter().chain(carried).chain([EXTRA]).map(ident);
+    let envelope = ENVELOPE.iter().map(|column| column.name);
+    let columns = envelope.chain(carried).chain([EXTRA]).map(ident);
     let plan = scan(view, index)?.filter(col("event_type").eq(lit(event.name.clone())))?.project(columns)?.build()?;
     Ok(Arc::new(ViewTable::new(plan, None)))
 }
@@ -279,7 +361,7 @@ fn dead_letters(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
 fn every_event(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
     let mut plan: Option<LogicalPlanBuilder> = None;
     for (index, context) in view.catalogue.indexed() {
-        let envelope = ENVELOPE.into_iter().map(ident);
+        let envelope = ENVELOPE.iter().map(|column| ident(column.name));
         let data = event_json(&view.catalogue, index).alias("data");
         let rows = scan(view, index)?.project(envelope.chain([lit(context.name.clone()).alias("context"), data]))?;
         plan = Some(match plan {

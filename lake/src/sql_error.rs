@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use datafusion::{arrow::error::ArrowError, common::DataFusionError};
+use tokio::time::Instant;
 
 /// A query that gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,16 @@ pub enum SqlError {
     TooLarge(#[source] Box<DataFusionError>),
     #[error("the query failed")]
     Internal(#[source] Box<DataFusionError>),
+}
+
+impl SqlError {
+    /// Why a query said no more: its time was up, or else its task broke off.
+    pub(crate) fn broken_off(deadline: Instant, limit: Duration) -> Self {
+        if deadline <= Instant::now() {
+            return Self::TooSlow(limit);
+        }
+        Self::Internal(Box::new(DataFusionError::Internal("the query's task broke off".to_owned())))
+    }
 }
 
 /// Which of our errors an engine error is. The engine's words about a query go to its author; all others do not.

@@ -1,4 +1,15 @@
--- Offers to sellers: one row per offer, where it stands and what it is worth.
+-- definition: Offers to sellers: one row per offer, where it stands and what it is worth.
+-- column: offer_id; The offer.
+-- column: vehicle_id; The vehicle it was made for.
+-- column: status; Its last step: made, adjusted, accepted, rejected, expired or purchased.
+-- column: first_amount; What was offered first (CAD).
+-- column: amount; What was offered last, or paid (CAD).
+-- column: made_at; When it was made.
+-- column: expires_at; When it ends unless accepted.
+-- column: accepted_at; When the seller took it.
+-- column: rejected_at; When the seller turned it down.
+-- column: expired_at; When it ended unanswered.
+-- column: purchased_at; When the vehicle was bought on it.
 WITH steps AS (
     SELECT offer_id, vehicle_id, event_time, event_id, 'made' AS status, offer_amount AS amount, event_time AS at,
         expiry_date

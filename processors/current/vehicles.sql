@@ -1,4 +1,24 @@
--- Vehicles: one row per vehicle, its life from the first offer to its keeping or return, each milestone with its time and amount.
+-- definition: Vehicles: one row per vehicle, its life from the first offer to its keeping or return, each milestone with its time and amount.
+-- column: vehicle_id; The vehicle.
+-- column: listing_id; Its last listing.
+-- column: last_milestone; How far it has come: offered, purchased, received, certified, listed, published, sold, delivered, kept or returned.
+-- column: first_offered_at; When an offer was first made for it.
+-- column: offer_amount; The last offer to its seller (CAD).
+-- column: purchased_at; When it was bought.
+-- column: purchase_amount; What it was bought for (CAD).
+-- column: received_at; When it arrived at a facility.
+-- column: facility_id; The facility that worked on it.
+-- column: certified_at; When it was certified.
+-- column: listed_at; When its listing was created.
+-- column: published_at; When its listing was first shown.
+-- column: first_price; The first price asked (CAD).
+-- column: last_price; The last price asked (CAD).
+-- column: prices; How often a price was set.
+-- column: sold_at; When it was last sold.
+-- column: sold_price; What it was last sold for (CAD).
+-- column: delivered_at; When it was last delivered.
+-- column: kept_at; When its buyer decided to keep it.
+-- column: returned_at; When it last came back.
 WITH listings AS (
     SELECT listing_id, last_value(vehicle_id ORDER BY event_time, event_id) AS vehicle_id
     FROM inventory.vehicle_listing_created

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::RecordBatch,
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    datatypes::{DataType, Field, Schema},
     error::ArrowError,
 };
 use datafusion::{datasource::MemTable, error::DataFusionError, logical_expr::ScalarUDF};
-use lake::ExtraTable;
-use schemas::columns::timestamp_type;
+use lake::{ColumnMeaning, ExtraTable};
+use schemas::{Position, columns::timestamp_type, field_type::UTC};
 use search_index::{IndexError, Listing, ListingSnapshot};
 use serde_json::{Value, json};
 
@@ -24,34 +24,94 @@ use crate::{
 /// The schema of what stands now, and its table of listings.
 pub const CURRENT: &str = "current";
 pub const LISTINGS: &str = "listings";
+/// The schema of the system itself, and its table of positions.
+pub const SYSTEM: &str = "system";
+pub const POSITIONS: &str = "positions";
 const KPI: &str = "kpi";
 const OFFERS: &str = include_str!("../current/offers.sql");
 const VEHICLES: &str = include_str!("../current/vehicles.sql");
 
-/// Every table that is a query over the events.
+/// Every table beside the events. The rows of listings and positions come with the question.
 #[must_use]
 pub fn derived_tables(definitions: &[KpiDefinition]) -> Vec<ExtraTable> {
     let current = [("offers", OFFERS), ("vehicles", VEHICLES)].map(|(name, sql)| {
-        let meaning = sql.lines().next().map_or("", |line| line.trim_start_matches("-- "));
-        ExtraTable::query(CURRENT, name, meaning, sql, Vec::new(), all_time())
+        let (meaning, columns) = header(sql);
+        ExtraTable::query(CURRENT, name, &meaning, columns, sql, Vec::new(), all_time())
     });
     let kpis = definitions.iter().map(|kpi| {
         let meaning = format!("{} by day, in UTC. {}", kpi.title, kpi.definition);
+        let bucket = ColumnMeaning { name: "bucket".to_owned(), meaning: "The day.".to_owned(), unit: None };
+        let values = kpi.values.iter().map(|value| ColumnMeaning {
+            name: value.name.clone(),
+            meaning: value.meaning.clone(),
+            unit: Some(value.unit.clone()),
+        });
+        let columns = [bucket].into_iter().chain(values).collect();
         let function = ScalarUDF::new_from_impl(bucket_function::Bucket::new(DAYS));
-        ExtraTable::query(KPI, &kpi.name, &meaning, &kpi.sql, vec![function], all_time())
+        ExtraTable::query(KPI, &kpi.name, &meaning, columns, &kpi.sql, vec![function], all_time())
     });
-    current.into_iter().chain(kpis).collect()
+    current.into_iter().chain(kpis).chain([listings(), positions()]).collect()
 }
 
-/// Listings that cannot be shown as a table.
+/// What a file's header says of its table and columns: `-- definition: …`, `-- column: name; …`.
+fn header(sql: &str) -> (String, Vec<ColumnMeaning>) {
+    let lines = sql.lines().map_while(|line| line.strip_prefix("-- ")).filter_map(|line| line.split_once(": "));
+    let (mut definition, mut columns) = (String::new(), Vec::new());
+    for (key, text) in lines {
+        match (key, text.split_once("; ")) {
+            ("column", Some((name, meaning))) => {
+                columns.push(ColumnMeaning { name: name.to_owned(), meaning: meaning.to_owned(), unit: None });
+            }
+            _ => definition = text.to_owned(),
+        }
+    }
+    (definition, columns)
+}
+
+fn listings() -> ExtraTable {
+    let meaning = "Listings as search knows them: one row per listing, public or not, as it stands now.";
+    let missing = "listings are in the index of a running server; ask it";
+    ExtraTable::brought(CURRENT, LISTINGS, meaning, listing_columns(), missing)
+}
+
+fn positions() -> ExtraTable {
+    let columns = vec![
+        (Field::new("name", DataType::Utf8, false), "What reflects the log: lake, index or kpis.".to_owned()),
+        (Field::new("position", DataType::Int64, false), "The last position it reflects.".to_owned()),
+        (Field::new("event_time", timestamp_type(), true), "The latest event time in it.".to_owned()),
+    ];
+    let missing = "positions are those of a running server; ask it";
+    ExtraTable::brought(SYSTEM, POSITIONS, "How far each reader of the log has come.", columns, missing)
+}
+
+/// Rows of a table that cannot be shown.
 #[derive(Debug, thiserror::Error)]
-pub enum ListingsTableError {
+pub enum RowsError {
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error("listings do not fit their columns")]
+    #[error("the rows do not fit their columns")]
     Rows(#[from] ArrowError),
-    #[error("listings cannot be queried")]
+    #[error("the rows cannot be queried")]
     Engine(#[from] DataFusionError),
+}
+
+/// `system.positions` with these rows: a name, a position, an event time in microseconds since 1970, UTC.
+///
+/// # Errors
+/// Never: the rows are built to the columns.
+pub fn positions_table(rows: &[(&str, Position, Option<i64>)]) -> Result<ExtraTable, RowsError> {
+    let times: TimestampMicrosecondArray = rows.iter().map(|(_, _, time)| *time).collect();
+    let columns: [(&str, ArrayRef, bool); 3] = [
+        ("name", Arc::new(rows.iter().map(|(name, _, _)| Some(*name)).collect::<StringArray>()), false),
+        (
+            "position",
+            Arc::new(rows.iter().map(|(_, position, _)| Some(position.as_i64())).collect::<Int64Array>()),
+            false,
+        ),
+        ("event_time", Arc::new(times.with_timezone(UTC)), true),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns)?;
+    Ok(positions().with(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
 }
 
 /// A listing as a row: amounts in their currency, photos counted.
@@ -68,68 +128,64 @@ fn row(listing: &Listing) -> Value {
 ///
 /// # Errors
 /// When the index cannot be read.
-pub fn listings_table(snapshot: &ListingSnapshot) -> Result<ExtraTable, ListingsTableError> {
+pub fn listings_table(snapshot: &ListingSnapshot) -> Result<ExtraTable, RowsError> {
     let rows: Vec<Value> = snapshot.every_listing()?.iter().map(row).collect();
-    let schema = listing_columns();
+    let schema = Arc::new(Schema::new(listing_columns().into_iter().map(|(field, _)| field).collect::<Vec<_>>()));
     let mut decoder =
         arrow_json::ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder()?;
     decoder.serialize(&rows)?;
     let batch = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&schema)));
-    let table = MemTable::try_new(schema, vec![vec![batch]])?;
-    let meaning = "Listings as search knows them: one row per listing, public or not, as it stands now.";
-    Ok(ExtraTable::provider(CURRENT, LISTINGS, meaning, Arc::new(table)))
+    Ok(listings().with(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?)))
 }
 
-fn listing_columns() -> SchemaRef {
-    let text = |name: &str| Field::new(name, DataType::Utf8, true);
-    let whole = |name: &str| Field::new(name, DataType::Int64, true);
-    let real = |name: &str| Field::new(name, DataType::Float64, true);
-    let time = |name: &str| Field::new(name, timestamp_type(), true);
-    let money = |name: &str| Field::new(name, DataType::Decimal128(12, 2), true);
-    let truth = |name: &str| Field::new(name, DataType::Boolean, true);
-    let features = Field::new("item", DataType::Utf8, true);
-    Arc::new(Schema::new(vec![
-        text("listing_id"),
-        text("vehicle_id"),
-        text("status"),
-        truth("unavailable"),
-        time("reserved_until"),
-        text("title"),
-        text("vin"),
-        text("make"),
-        text("model"),
-        text("trim"),
-        whole("year"),
-        money("price"),
-        text("currency"),
-        whole("mileage"),
-        text("condition"),
-        text("body_type"),
-        text("fuel_type"),
-        text("transmission"),
-        text("drivetrain"),
-        text("engine"),
-        text("color"),
-        text("interior_color"),
-        whole("doors"),
-        whole("seats"),
-        Field::new("features", DataType::List(Arc::new(features)), true),
-        whole("photos"),
-        text("dealer_id"),
-        text("dealer_name"),
-        text("city"),
-        text("province"),
-        text("country"),
-        real("latitude"),
-        real("longitude"),
-        truth("certified"),
-        text("history_status"),
-        whole("owner_count"),
-        time("featured_from"),
-        time("featured_to"),
-        time("listed_at"),
-        time("sold_at"),
-        money("sold_price"),
-        text("description"),
-    ]))
+fn listing_columns() -> Vec<(Field, String)> {
+    let of =
+        |kind: DataType| move |name: &str, meaning: &str| (Field::new(name, kind.clone(), true), meaning.to_owned());
+    let (text, whole, real) = (of(DataType::Utf8), of(DataType::Int64), of(DataType::Float64));
+    let (time, money, truth) = (of(timestamp_type()), of(DataType::Decimal128(12, 2)), of(DataType::Boolean));
+    let texts = of(DataType::List(Arc::new(Field::new("item", DataType::Utf8, true))));
+    vec![
+        text("listing_id", "The listing."),
+        text("vehicle_id", "The vehicle it offers."),
+        text("status", "Where it stands: draft, public, withdrawn, sold or wholesale."),
+        truth("unavailable", "Whether it is taken off the market for a while."),
+        time("reserved_until", "Until when somebody has reserved it."),
+        text("title", "What it is called."),
+        text("vin", "The vehicle's identification number."),
+        text("make", "Who made the vehicle."),
+        text("model", "Its model."),
+        text("trim", "Its trim."),
+        whole("year", "Its model year."),
+        money("price", "What is asked."),
+        text("currency", "The currency of its amounts."),
+        whole("mileage", "What it has gone (km)."),
+        text("condition", "The state it is in."),
+        text("body_type", "Its body."),
+        text("fuel_type", "What it runs on."),
+        text("transmission", "Its gearbox."),
+        text("drivetrain", "The wheels that are driven."),
+        text("engine", "Its engine."),
+        text("color", "Its colour."),
+        text("interior_color", "Its colour inside."),
+        whole("doors", "Its doors."),
+        whole("seats", "Its seats."),
+        texts("features", "What it is equipped with."),
+        whole("photos", "How many photos there are."),
+        text("dealer_id", "Who sells it."),
+        text("dealer_name", "Their name."),
+        text("city", "Where it stands: the city."),
+        text("province", "Where it stands: the province."),
+        text("country", "Where it stands: the country."),
+        real("latitude", "Where it stands (degrees)."),
+        real("longitude", "Where it stands (degrees)."),
+        truth("certified", "Whether it was inspected and certified."),
+        text("history_status", "What its history report says."),
+        whole("owner_count", "How many owners it has had."),
+        time("featured_from", "Since when it is promoted."),
+        time("featured_to", "Until when it is promoted."),
+        time("listed_at", "When it was first shown."),
+        time("sold_at", "When it was sold."),
+        money("sold_price", "What it was sold for."),
+        text("description", "What the seller says of it."),
+    ]
 }

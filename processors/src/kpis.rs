@@ -332,7 +332,7 @@ impl Kpis {
             }
             let listed = keys.iter().map(|id| format!("'{}'", id.replace('\'', "''"))).collect::<Vec<_>>().join(", ");
             let sql = format!("SELECT event_time FROM {context}.{other} WHERE {key} IN ({listed})");
-            let session = self.session.context(view, Vec::new(), Vec::new());
+            let session = self.session.context(view, Vec::new());
             let found = self.session.collect(session, &sql, ParamValues::List(Vec::new())).await;
             let found = found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
             let times = self.touched.times.entry(kpi.name.clone()).or_default();
@@ -443,7 +443,7 @@ async fn compute(
     to: i64,
 ) -> Result<Series, KpiError> {
     let function = ScalarUDF::new_from_impl(bucket_function::Bucket::new(calendar));
-    let context = session.context(view, Vec::new(), vec![function]);
+    let context = session.context(view, vec![function]);
     let batches = session.collect(context, &kpi.sql, between(from, to)).await;
     let batches = batches.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
     let mut series = Series::new();

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     decode::{DecodeError, Decoded, decode},
+    derived_tables::derived_tables,
     kpi_definition::{KpiDefinition, KpiFileError},
     kpis::{BoardUpdate, KpiService, Kpis},
     listing_fold::CONTEXTS,
@@ -151,14 +152,14 @@ impl Pipeline {
         let seen = Arc::new(SeenEvents::open(&config.seen, &state.identity.to_string(), state.last)?);
         fill_seen(&seen, &lake).await?;
 
-        let sql = SqlSession::new(queries.clone())?;
+        let definitions = KpiDefinition::embedded()?;
+        let sql = SqlSession::new(queries.clone(), derived_tables(&definitions))?;
         let log_end = log.last_message().await?;
         let view = Arc::new(lake.view());
         let listings = open_listings(&config.index, &catalogue, &sql, &view, log_end).await?;
 
         let (view_sender, lake_views) = watch::channel(None);
         let (listing_sender, listing_snapshots) = watch::channel(Some(listings.snapshot()));
-        let definitions = KpiDefinition::embedded()?;
         let (kpis, service, requests) = Kpis::new(sql.clone(), definitions);
 
         let (to_lake, decoded) = mpsc::channel(STAGE_QUEUE);

@@ -131,15 +131,15 @@ pub async fn of_folders(
     queries: Handle,
 ) -> Result<OfFolders, VerifyError> {
     let root = folder_url(folders.lake).map_err(Box::new)?;
-    let lake = match Lake::look(&root, Arc::clone(catalogue)).await {
-        Ok(lake) => lake,
+    let view = match Lake::look(&root, Arc::clone(catalogue)).await {
+        Ok(view) => Arc::new(view),
         Err(error) => {
             let mut tables = Check::new("tables", TABLES);
             tables.differs(|| in_full(&error));
             return Ok(OfFolders { checks: vec![tables], index_ahead: None });
         }
     };
-    let (view, sql) = (Arc::new(lake.view()), SqlSession::new(queries).map_err(VerifyError::Rows)?);
+    let sql = SqlSession::new(queries, Vec::new()).map_err(VerifyError::Rows)?;
     let kept = ListingIndex::look(folders.index).map_err(ListingsError::from)?;
     let ahead = kept.as_ref().map(|kept| kept.position).filter(|position| *position > view.position);
     let listings = kept.as_ref().filter(|_| ahead.is_none());
@@ -194,12 +194,12 @@ impl Subject<'_> {
     }
 
     async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>, SqlError> {
-        let context = self.sql.context(self.view, Vec::new(), Vec::new());
+        let context = self.sql.context(self.view, Vec::new());
         self.sql.collect(context, sql, ParamValues::List(Vec::new())).await
     }
 
     async fn stream(&self, sql: &str) -> Result<SendableRecordBatchStream, VerifyError> {
-        let context = self.sql.context(self.view, Vec::new(), Vec::new());
+        let context = self.sql.context(self.view, Vec::new());
         let rows = async { context.sql(sql).await?.execute_stream().await };
         rows.await.map_err(VerifyError::Rows)
     }

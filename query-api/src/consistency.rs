@@ -18,8 +18,8 @@ pub const POSITION: HeaderName = HeaderName::from_static("x-forecourt-position")
 /// The position a reader insists on; the parameter `min_position` says the same.
 pub const MIN_POSITION: &str = "x-forecourt-min-position";
 
-const DEFAULT_WAIT: u64 = 2_000;
-const MAX_WAIT: u64 = 60_000;
+const DEFAULT_WAIT: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Something that reflects a position.
 pub trait Reflects {
@@ -66,6 +66,13 @@ pub struct Freshness {
 }
 
 impl Freshness {
+    /// At least this position, waited for so long; a moment, when none.
+    #[must_use]
+    pub fn new(min_position: Position, wait: Option<Duration>) -> Self {
+        let wait = wait.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
+        Self { min_position, wait }
+    }
+
     /// From `min_position` (or its header) and `wait_ms`.
     ///
     /// # Errors
@@ -79,9 +86,8 @@ impl Freshness {
             Some(header) => header,
             None => None,
         };
-        let wait = parameters.parsed::<u64>("wait_ms", "a number of milliseconds")?.unwrap_or(DEFAULT_WAIT);
-        let min_position = Position::new(parameter.or(header).unwrap_or_default());
-        Ok(Self { min_position, wait: Duration::from_millis(wait.min(MAX_WAIT)) })
+        let wait = parameters.parsed("wait_ms", "a number of milliseconds")?.map(Duration::from_millis);
+        Ok(Self::new(Position::new(parameter.or(header).unwrap_or_default()), wait))
     }
 
     /// As new as this and no older than `position`.

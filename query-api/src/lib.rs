@@ -7,19 +7,26 @@
 //! - one module per room behind it: [`events`], [`search`], [`kpis`], [`sql`], [`catalogue`],
 //!   [`dead_letters`], [`operations`].
 
+mod asking;
 pub mod catalogue;
 pub mod consistency;
 pub mod dead_letters;
 pub mod endpoints;
 pub mod events;
+mod flight;
 pub mod kpis;
 pub mod openapi;
 pub mod operations;
 pub mod parameters;
+mod postgres;
 pub mod problem;
 pub mod search;
 pub mod sql;
 pub mod verify;
+
+pub use asking::sql_turns;
+pub use flight::serve_flight;
+pub use postgres::serve_postgres;
 
 use std::sync::Arc;
 
@@ -50,12 +57,6 @@ pub struct Api {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Microseconds since 1970, UTC.
     pub now: fn() -> i64,
-    /// Queries that may run at once; see [`sql_turns`].
+    /// Queries that may run at once; see [`sql_turns()`].
     pub sql_turns: Arc<Semaphore>,
-}
-
-/// As many queries as run at once, whatever way they come; others wait their turn.
-#[must_use]
-pub fn sql_turns() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(sql::MAX_QUERIES))
 }

@@ -85,6 +85,23 @@ impl Problem {
         self
     }
 
+    /// What kind of problem it is.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Where in a query the fault is, from 1.
+    #[must_use]
+    pub fn line_and_column(&self) -> Option<(u64, u64)> {
+        self.place.get("line")?.as_u64().zip(self.place.get("column")?.as_u64())
+    }
+
     /// Our own fault. `error` goes to the log, not to the client.
     #[must_use]
     pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {

@@ -17,28 +17,41 @@ use crate::{
     field_type::{Cell, FieldType, MONEY_PRECISION, MONEY_SCALE, UTC},
 };
 
+/// A column that every event has, and what it means.
+pub struct EnvelopeColumn {
+    pub name: &'static str,
+    pub meaning: &'static str,
+}
+
 /// The envelope's columns, in order. The log gives `position` and `ingested_at`, the producer the rest.
-pub const ENVELOPE: [&str; 12] = [
-    "position",
-    "event_id",
-    "event_type",
-    "event_version",
-    "event_time",
-    "ingested_at",
-    "tenant_id",
-    "aggregate_type",
-    "aggregate_id",
-    "correlation_id",
-    "causation_id",
-    "source",
+pub const ENVELOPE: [EnvelopeColumn; 12] = [
+    envelope("position", "Where the event stands in the log: positions rise and have no gaps."),
+    envelope("event_id", "The event's id: one that comes again is a duplicate and has no effect."),
+    envelope("event_type", "Which event of the catalogue it is."),
+    envelope("event_version", "The version of the event type, as its producer wrote it."),
+    envelope("event_time", "When it happened, as its producer says; UTC."),
+    envelope("ingested_at", "When the log took it; UTC."),
+    envelope("tenant_id", "Whose marketplace it happened in."),
+    envelope("aggregate_type", "What kind of thing it happened to."),
+    envelope("aggregate_id", "The thing it happened to."),
+    envelope("correlation_id", "What events of one undertaking share."),
+    envelope("causation_id", "The event or command that caused it."),
+    envelope("source", "The system that tells it."),
 ];
+
+const fn envelope(name: &'static str, meaning: &'static str) -> EnvelopeColumn {
+    EnvelopeColumn { name, meaning }
+}
 
 /// The last column: JSON text of what the catalogue does not know.
 pub const EXTRA: &str = "extra";
 
+/// What it means.
+pub const EXTRA_MEANING: &str = "JSON of what the event carries and the catalogue does not know; null when nothing.";
+
 /// Whether a payload field may not have this column name.
 pub(crate) fn is_reserved(name: &str) -> bool {
-    name == EXTRA || ENVELOPE.contains(&name)
+    name == EXTRA || ENVELOPE.iter().any(|column| column.name == name)
 }
 
 /// Microseconds, UTC.
@@ -49,7 +62,7 @@ pub fn timestamp_type() -> DataType {
 
 /// The Arrow schema of a context: envelope, payload, `extra`.
 pub(crate) fn schema(columns: &[Column]) -> SchemaRef {
-    let envelope = ENVELOPE.iter().map(|&name| {
+    let envelope = ENVELOPE.iter().map(|&EnvelopeColumn { name, .. }| {
         let (kind, nullable) = match name {
             "position" => (DataType::Int64, false),
             "event_time" | "ingested_at" => (timestamp_type(), false),

@@ -18,12 +18,15 @@ const FLOORS: [(&str, u8); 9] = [
 ];
 
 /// Engines and the one crate that names each.
-const NAMED_BY: [(&str, &str); 6] = [
+const NAMED_BY: [(&str, &str); 9] = [
     ("async-nats", "ingest"),
     ("lsm-tree", "ingest"),
     ("deltalake", "lake"),
     ("tantivy", "search-index"),
+    ("datafusion-pg-catalog", "lake"),
     ("axum", "query-api"),
+    ("pgwire", "query-api"),
+    ("arrow-flight", "query-api"),
     ("clap", "forecourt"),
 ];
 

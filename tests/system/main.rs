@@ -4,9 +4,11 @@
 
 mod answers;
 mod chaos;
+mod clients;
 mod commands;
 mod crash;
 mod door;
+mod hostile;
 mod house;
 mod language;
 mod oracle;

@@ -285,12 +285,16 @@ async fn what_stands_now_is_a_row_each_at_every_position() {
     assert_eq!(answer["rows"], json!([[listed, listed, answer["as_of"]["position"], true]]), "{answer}");
     let tables = server.get("/v1/tables").await;
     let shown = tables["tables"].as_array().unwrap().iter().find(|table| table["name"] == "listings").unwrap();
-    assert!(
-        shown["columns"]
-            .as_array()
-            .unwrap()
-            .contains(&json!({"name": "price", "type": "decimal(12,2)", "nullable": true}))
-    );
+    let price = shown["columns"].as_array().unwrap().iter().find(|column| column["name"] == "price").unwrap();
+    assert_eq!((&price["type"], &price["meaning"]), (&json!("decimal(12,2)"), &json!("What is asked.")));
+    // Every table and every column says what it means, wherever one looks.
+    let silent =
+        "SELECT table_schema, table_name, column_name FROM information_schema.columns WHERE column_comment IS NULL";
+    assert_eq!(ask(silent, end).await, Vec::<Value>::new());
+    let described = ask("DESCRIBE current.offers", end).await;
+    assert!(described.contains(&json!(["made_at", "timestamp with time zone", "YES", "When it was made."])));
+    let positions = ask("SELECT name, position FROM system.positions ORDER BY name", end).await;
+    assert_eq!(positions.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), ["index", "kpis", "lake"]);
     let past = asked(&server, json!({"query": "SELECT * FROM current.listings", "as_of": 3}), "*/*").await;
     assert_eq!(past.json::<Value>().await.unwrap()["code"], "invalid_parameter");
 }

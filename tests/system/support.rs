@@ -124,6 +124,8 @@ pub(crate) struct Forecourt {
     pub url: String,
     pub client: Client,
     port: u16,
+    /// Those of the Postgres wire and of Flight SQL.
+    wires: [u16; 2],
     nats: String,
     data: PathBuf,
     more: Vec<String>,
@@ -154,6 +156,7 @@ impl Forecourt {
             url: format!("http://127.0.0.1:{port}"),
             client: Client::new(),
             port,
+            wires: [free_port(), free_port()],
             nats: nats.url(),
             data: data.to_owned(),
             more: more.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -167,6 +170,7 @@ impl Forecourt {
     pub(crate) fn launch(&mut self) {
         let child = Command::new(env!("CARGO_BIN_EXE_forecourt"))
             .args(["up", "--nats", &self.nats, "--http", &format!("127.0.0.1:{}", self.port), "--flush-rows", "20000"])
+            .args(["--postgres", &self.postgres(), "--flight", &self.flight()])
             .arg("--data")
             .arg(&self.data)
             .args(&self.more)
@@ -186,6 +190,16 @@ impl Forecourt {
             }
         });
         self.child = Some(child);
+    }
+
+    /// Where the Postgres wire is.
+    pub(crate) fn postgres(&self) -> String {
+        format!("127.0.0.1:{}", self.wires[0])
+    }
+
+    /// Where Flight SQL is.
+    pub(crate) fn flight(&self) -> String {
+        format!("127.0.0.1:{}", self.wires[1])
     }
 
     /// Wait until it has caught up with the log.

@@ -55,7 +55,7 @@ fn rows(positions: std::ops::RangeInclusive<u64>) -> Vec<(usize, RecordBatch)> {
 
 /// Rows and the last position of both tables and of all events, in one query.
 async fn seen(view: &Arc<LakeView>) -> Value {
-    let sql = SqlSession::new(Handle::current()).unwrap();
+    let sql = SqlSession::new(Handle::current(), Vec::new()).unwrap();
     let query = "SELECT (SELECT count(*) FROM inventory.price_set) AS prices, \
                  (SELECT count(*) FROM support.support_ticket_created) AS tickets, \
                  (SELECT count(*) FROM lake.events) AS events, (SELECT max(position) FROM lake.events) AS last";
@@ -64,7 +64,8 @@ async fn seen(view: &Arc<LakeView>) -> Value {
 
 async fn answered(sql: &SqlSession, view: &Arc<LakeView>, query: &str) -> Vec<Value> {
     let none = ParamValues::List(Vec::new());
-    let batches = sql.query(view, Vec::new(), query, none, LIMITS).await.unwrap().collect().await.unwrap();
+    let batches =
+        sql.query(view, Vec::new(), sql.parse(query).unwrap(), none, LIMITS).await.unwrap().collect().await.unwrap();
     result_json::rows(&batches).collect()
 }
 
@@ -190,7 +191,7 @@ async fn a_field_the_catalogue_gains_is_null_in_older_rows_and_one_it_loses_is_k
         flush(&mut lake).await;
     }
     let lake = Lake::open(&url(folder.path()), Arc::clone(&with_speed), LakeConfig::default()).await.unwrap();
-    let sql = SqlSession::new(Handle::current()).unwrap();
+    let sql = SqlSession::new(Handle::current(), Vec::new()).unwrap();
     let view = Arc::new(lake.view());
     let query = "SELECT position, car_id, speed FROM telemetry.speed_measured ORDER BY position";
     let rows = answered(&sql, &view, query).await;
@@ -239,7 +240,7 @@ async fn a_dead_letter_is_closed_once_and_stays_closed() {
     drop(lake);
     let mut lake = open(folder.path()).await.unwrap();
     assert_eq!(lake.close(&[closing(1, Decision::Dropped)]).await.unwrap(), 0);
-    let sql = SqlSession::new(Handle::current()).unwrap();
+    let sql = SqlSession::new(Handle::current(), Vec::new()).unwrap();
     let query = "SELECT position, reason, status, closed_by, retried_as FROM system.dead_letters ORDER BY position";
     let rows = answered(&sql, &Arc::new(lake.view()), query).await;
     let expected = [
@@ -256,7 +257,7 @@ async fn a_dead_letter_is_closed_once_and_stays_closed() {
 async fn merging_files_changes_nothing_that_anybody_reads() {
     let folder = tempfile::tempdir().unwrap();
     let mut lake = open(folder.path()).await.unwrap();
-    let sql = SqlSession::new(Handle::current()).unwrap();
+    let sql = SqlSession::new(Handle::current(), Vec::new()).unwrap();
     let (mut end, mut merged, mut waiting, mut applied) = (0_u64, None, 0, 0);
     let mut earlier: Option<(u64, Arc<LakeView>)> = None;
     for step in 0_u64..60 {

@@ -54,7 +54,7 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
     let catalogue = Catalogue::embedded().unwrap();
     let root = url::Url::from_directory_path(folder.path()).unwrap();
     let mut lake = Lake::open(&root, Arc::clone(&catalogue), LakeConfig::default()).await.unwrap();
-    let sql = SqlSession::new(Handle::current()).unwrap();
+    let sql = SqlSession::new(Handle::current(), Vec::new()).unwrap();
     let definitions = KpiDefinition::embedded().unwrap();
     let (sink, service, requests) = Kpis::new(sql.clone(), definitions.clone());
     let (updates, received) = mpsc::channel(2);

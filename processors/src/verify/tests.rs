@@ -47,7 +47,7 @@ impl Derived {
         let mut lake = Lake::open(&root, Arc::clone(&catalogue), LakeConfig::default()).await.unwrap();
         let mut listings = Listings::open(&at("index"), Arc::clone(&catalogue)).unwrap();
         let seen = SeenEvents::open(&at("seen"), "log", Position::new(u64::MAX)).unwrap();
-        let sql = SqlSession::new(Handle::current()).unwrap();
+        let sql = SqlSession::new(Handle::current(), Vec::new()).unwrap();
         let definitions = KpiDefinition::embedded().unwrap();
         let (sink, service, requests) = Kpis::new(sql.clone(), definitions.clone());
         let (updates, received) = mpsc::channel(2);
@@ -97,7 +97,7 @@ impl Derived {
     async fn rows(&self) -> Vec<Value> {
         let columns = "event_id, context, event_type, event_version, event_time, tenant_id, aggregate_type, \
                        aggregate_id, correlation_id, causation_id, source, data";
-        let context = self.sql.context(&self.view, Vec::new(), Vec::new());
+        let context = self.sql.context(&self.view, Vec::new());
         let sql = format!("SELECT {columns} FROM lake.events ORDER BY event_id");
         let rows = self.sql.collect(context, &sql, ParamValues::List(Vec::new())).await.unwrap();
         result_json::rows(&rows).collect()

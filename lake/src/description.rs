@@ -1,0 +1,193 @@
+//! What tables there are and what they mean, for everybody who looks: `/v1/tables`, `information_schema`, `pg_catalog`.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::datatypes::{DataType, Field, Schema, SchemaRef},
+    common::Result,
+    prelude::SessionContext,
+};
+use schemas::{
+    Catalogue, ContextIndex, EventDefinition,
+    columns::{ENVELOPE, EXTRA, EXTRA_MEANING, timestamp_type},
+};
+
+use crate::{
+    ledger::{DEAD_LETTERS, DUPLICATES},
+    sql_catalog::{DEFAULT_SCHEMA, ExtraTable, SYSTEM},
+    view::LakeView,
+};
+
+/// A table as SQL sees it.
+#[derive(Clone, Debug)]
+pub struct TableDescription {
+    pub schema: String,
+    pub name: String,
+    pub meaning: String,
+    pub columns: Vec<ColumnDescription>,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug)]
+pub struct ColumnDescription {
+    pub name: String,
+    pub kind: DataType,
+    pub nullable: bool,
+    pub meaning: String,
+    pub unit: Option<String>,
+}
+
+impl TableDescription {
+    /// The table's columns, without their meanings.
+    #[must_use]
+    pub fn arrow(&self) -> SchemaRef {
+        let field = |column: &ColumnDescription| Field::new(&column.name, column.kind.clone(), column.nullable);
+        Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
+    }
+}
+
+impl ColumnDescription {
+    /// What it means, and in which unit.
+    #[must_use]
+    pub fn comment(&self) -> String {
+        match (&self.unit, self.meaning.as_str()) {
+            (None, meaning) => meaning.to_owned(),
+            (Some(unit), "") => unit.clone(),
+            (Some(unit), meaning) => format!("{} ({unit})", meaning.trim_end_matches('.')),
+        }
+    }
+}
+
+/// Every table, schema by schema. `extra` are those beside the events.
+pub(crate) async fn describe(
+    base: &SessionContext,
+    view: &Arc<LakeView>,
+    extra: &[ExtraTable],
+) -> Result<Vec<TableDescription>> {
+    let mut tables = vec![every_event(), dead_letters(), duplicates()];
+    for (index, context) in view.catalogue.indexed() {
+        tables.extend(context.events.iter().map(|event| event_table(&view.catalogue, index, event)));
+    }
+    for table in extra {
+        let columns = table.schema(base, view).await?;
+        let column = |field: &Arc<Field>| {
+            let known = table.columns.iter().find(|known| known.name == *field.name());
+            ColumnDescription {
+                name: field.name().clone(),
+                kind: field.data_type().clone(),
+                nullable: field.is_nullable(),
+                meaning: known.map(|known| known.meaning.clone()).unwrap_or_default(),
+                unit: known.and_then(|known| known.unit.clone()),
+            }
+        };
+        tables.push(TableDescription {
+            schema: table.schema.to_owned(),
+            name: table.name.clone(),
+            meaning: table.meaning.clone(),
+            columns: columns.fields().iter().map(column).collect(),
+        });
+    }
+    tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    Ok(tables)
+}
+
+fn column(name: &str, kind: DataType, nullable: bool, meaning: &str) -> ColumnDescription {
+    ColumnDescription { name: name.to_owned(), kind, nullable, meaning: meaning.to_owned(), unit: None }
+}
+
+/// The envelope's columns, with the types they have in every context.
+fn envelope() -> impl Iterator<Item = ColumnDescription> {
+    ENVELOPE.iter().map(|envelope| {
+        let (kind, nullable) = match envelope.name {
+            "position" => (DataType::Int64, false),
+            "event_time" | "ingested_at" => (timestamp_type(), false),
+            "correlation_id" | "causation_id" | "source" => (DataType::Utf8, true),
+            _ => (DataType::Utf8, false),
+        };
+        column(envelope.name, kind, nullable, envelope.meaning)
+    })
+}
+
+fn event_table(catalogue: &Catalogue, index: ContextIndex, event: &EventDefinition) -> TableDescription {
+    let context = catalogue.context_at(index);
+    let payload = event.fields.iter().map(|field| {
+        let column = &context.columns[field.column];
+        ColumnDescription {
+            name: column.name.clone(),
+            kind: column.kind.arrow(),
+            nullable: !field.required,
+            meaning: column.meaning.clone(),
+            unit: column.unit.clone(),
+        }
+    });
+    let extra = column(EXTRA, DataType::Utf8, true, EXTRA_MEANING);
+    TableDescription {
+        schema: context.name.clone(),
+        name: event.view.clone(),
+        meaning: event.meaning.clone(),
+        columns: envelope().chain(payload).chain([extra]).collect(),
+    }
+}
+
+fn every_event() -> TableDescription {
+    let more = [
+        column("context", DataType::Utf8, false, "The part of the business that its type belongs to: its schema."),
+        column("data", DataType::Utf8, true, "Its payload, as JSON text."),
+    ];
+    TableDescription {
+        schema: DEFAULT_SCHEMA.to_owned(),
+        name: "events".to_owned(),
+        meaning: "Every event: its envelope, its context, and its payload as JSON text in data.".to_owned(),
+        columns: envelope().chain(more).collect(),
+    }
+}
+
+fn dead_letters() -> TableDescription {
+    let meaning = |name: &str| match name {
+        "position" => "Where the message stands in the log.",
+        "ingested_at" => "When the log took it; UTC.",
+        "stage" => "Where it was found to be no event.",
+        "reason" => "Why, as a code.",
+        "message" => "Why, in words.",
+        "field" => "The field at fault.",
+        "event_id" => "The event id it carries, if it could be read.",
+        "subject" => "The subject it was published to.",
+        "payload" => "The message itself, whole.",
+        "payload_bytes" => "How many bytes it had.",
+        _ => "",
+    };
+    let own = DEAD_LETTERS.fields().iter();
+    let own =
+        own.map(|field| column(field.name(), field.data_type().clone(), field.is_nullable(), meaning(field.name())));
+    let ends = [
+        column("status", DataType::Utf8, false, "What became of it: open, retried or dropped."),
+        column("closed_at", timestamp_type(), true, "When that was decided; UTC."),
+        column("closed_by", DataType::Utf8, true, "Who decided it."),
+        column("retried_as", DataType::Int64, true, "The position of the event it became."),
+    ];
+    TableDescription {
+        schema: SYSTEM.to_owned(),
+        name: "dead_letters".to_owned(),
+        meaning: "Every message of the log that is no event, and what became of it.".to_owned(),
+        columns: own.chain(ends).collect(),
+    }
+}
+
+fn duplicates() -> TableDescription {
+    let meaning = |name: &str| match name {
+        "position" => "Where the repetition stands in the log.",
+        "ingested_at" => "When the log took it; UTC.",
+        "event_id" => "The id that had taken effect before.",
+        "first_position" => "Where it took effect.",
+        _ => "",
+    };
+    let own = DUPLICATES.fields().iter();
+    let own =
+        own.map(|field| column(field.name(), field.data_type().clone(), field.is_nullable(), meaning(field.name())));
+    TableDescription {
+        schema: SYSTEM.to_owned(),
+        name: "duplicates".to_owned(),
+        meaning: "Every event whose id had taken effect before: it has no effect of its own.".to_owned(),
+        columns: own.collect(),
+    }
+}

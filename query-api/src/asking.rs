@@ -1,0 +1,196 @@
+//! What every SQL entry does with a question, however it came: its turn, the cut it is answered at, and the tables whose
+//! rows come with it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::http::StatusCode;
+use lake::{
+    ExtraTable, LakeView, Prepared, QueryLimits, QueryRows, SqlError, Statement, description::TableDescription,
+};
+use processors::derived_tables::{CURRENT, LISTINGS, POSITIONS, SYSTEM, listings_table, positions_table};
+use schemas::{Position, field_type::parse_timestamp};
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::{Api, consistency::Freshness, problem::Problem};
+
+/// How long a query may take, to its last row, unless it asks for another time.
+pub(crate) const DEFAULT_TIME: Duration = Duration::from_secs(60);
+pub(crate) const MAX_TIME: Duration = Duration::from_secs(600);
+/// Queries that run at once; others wait their turn.
+const MAX_QUERIES: usize = 16;
+/// How long one waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// As many queries as run at once, whatever way they come; others wait their turn.
+#[must_use]
+pub fn sql_turns() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_QUERIES))
+}
+
+/// The cut a question is answered at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum AsOf {
+    Now,
+    Position(Position),
+    /// What the log had taken by then: microseconds since 1970, UTC.
+    Time(i64),
+}
+
+impl AsOf {
+    /// From a position or a time.
+    pub(crate) fn of(value: &Value) -> Option<Self> {
+        let text = match value {
+            Value::Null => return Some(Self::Now),
+            Value::Number(number) => return number.as_u64().map(|position| Self::Position(Position::new(position))),
+            Value::String(text) => text,
+            _ => return None,
+        };
+        let position = text.parse().ok().map(|position| Self::Position(Position::new(position)));
+        position.or_else(|| parse_timestamp(text).map(Self::Time))
+    }
+}
+
+/// A question, beside its words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking {
+    pub(crate) as_of: AsOf,
+    pub(crate) freshness: Freshness,
+    pub(crate) limits: QueryLimits,
+}
+
+/// Rows, and the turn they are given in: it ends with them, or when their time is up, read or not.
+pub(crate) struct Answering {
+    pub(crate) rows: QueryRows,
+    pub(crate) turn: Turn,
+}
+
+/// Dropped, the turn is another's.
+pub(crate) struct Turn {
+    _held: oneshot::Sender<()>,
+}
+
+impl Turn {
+    fn new(permit: OwnedSemaphorePermit, within: Duration) -> Self {
+        let (held, given_back) = oneshot::channel();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _ = tokio::time::timeout(within, given_back).await;
+        });
+        Self { _held: held }
+    }
+}
+
+impl Api {
+    /// Answer a statement.
+    pub(crate) async fn answer(
+        &self,
+        statement: Statement,
+        values: lake::ParamValues,
+        asking: Asking,
+    ) -> Result<Answering, Problem> {
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.sql_turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            let detail = format!("{MAX_QUERIES} queries are running. Ask again in a moment.");
+            return Err(Problem::unavailable("busy", detail));
+        };
+        let turn = Turn::new(turn, asking.limits.time);
+        let names = self.pipeline.sql.references(&statement);
+        let names = |schema, table| names.iter().any(|(s, t)| s.as_deref() == Some(schema) && t == table);
+        let mut brought = Vec::new();
+        let view = if names(CURRENT, LISTINGS) {
+            let (view, listings) = self.listings(asking).await?;
+            brought.push(listings);
+            view
+        } else {
+            self.view_of(asking).await?
+        };
+        if names(SYSTEM, POSITIONS) {
+            brought.push(self.positions(&view)?);
+        }
+        let rows = self.pipeline.sql.query(&view, brought, statement, values, asking.limits).await;
+        Ok(Answering { rows: rows.map_err(refused)?, turn })
+    }
+
+    /// What a statement answers and asks for.
+    pub(crate) async fn prepare(&self, statement: Statement, freshness: Freshness) -> Result<Prepared, Problem> {
+        let view = freshness.wait(&self.pipeline.lake).await?;
+        self.pipeline.sql.prepare(&view, statement).await.map_err(refused)
+    }
+
+    /// Every table there is.
+    pub(crate) async fn tables(&self, freshness: Freshness) -> Result<&[TableDescription], Problem> {
+        let view = freshness.wait(&self.pipeline.lake).await?;
+        self.pipeline.sql.tables(&view).await.map_err(refused)
+    }
+
+    /// Search comes a moment after the events: they are cut where it is.
+    async fn listings(&self, asking: Asking) -> Result<(Arc<LakeView>, ExtraTable), Problem> {
+        if !matches!(asking.as_of, AsOf::Now) {
+            let detail = "current.listings is as of now: leave out as_of, or ask the events.";
+            return Err(Problem::parameter("as_of", detail));
+        }
+        let listings = asking.freshness.wait(&self.pipeline.listings).await?;
+        let view = asking.freshness.at_least(listings.position).wait(&self.pipeline.lake).await?;
+        let view = self.pipeline.sql.cut(&view, listings.position, asking.limits.time).await.map_err(refused)?;
+        let shown = tokio::task::spawn_blocking(move || listings_table(&listings)).await;
+        let shown = shown.map_err(|error| Problem::internal(&error))?;
+        Ok((view, shown.map_err(|error| Problem::internal(&error))?))
+    }
+
+    fn positions(&self, view: &LakeView) -> Result<ExtraTable, Problem> {
+        let index = self.pipeline.listings.borrow().as_ref().map(|index| (index.position, index.event_time));
+        let board = self.pipeline.kpis.board.borrow().as_ref().map(|board| (board.position, board.event_time));
+        let all = [("lake", Some((view.position, view.event_time))), ("index", index), ("kpis", board)];
+        let rows: Vec<_> = all.into_iter().filter_map(|(name, at)| at.map(|at| (name, at.0, at.1))).collect();
+        positions_table(&rows).map_err(|error| Problem::internal(&error))
+    }
+
+    /// The newest view, or the one of an earlier position or time.
+    async fn view_of(&self, asking: Asking) -> Result<Arc<LakeView>, Problem> {
+        let (sql, within, freshness) = (&self.pipeline.sql, asking.limits.time, asking.freshness);
+        match asking.as_of {
+            AsOf::Now => freshness.wait(&self.pipeline.lake).await,
+            AsOf::Position(position) => {
+                let view = freshness.at_least(position).wait(&self.pipeline.lake).await?;
+                sql.cut(&view, position, within).await.map_err(refused)
+            }
+            AsOf::Time(time) if time <= (self.now)() => {
+                // Whatever the log took until then is there by now; the lake may not have it yet.
+                let last = self.pipeline.log.last_message().await;
+                let last =
+                    last.map_err(|_| Problem::unavailable("log_away", "The log is away. Ask again in a moment."))?;
+                let view = freshness.at_least(last).wait(&self.pipeline.lake).await?;
+                let position = sql.position_at(&view, time, within).await.map_err(refused)?;
+                sql.cut(&view, position, within).await.map_err(refused)
+            }
+            AsOf::Time(_) => Err(not_past()),
+        }
+    }
+}
+
+/// An `as_of` that is none.
+pub(crate) fn not_past() -> Problem {
+    Problem::parameter("as_of", "as_of is a position, or a time that has passed, such as 1200 or 2026-11-02T08:30:00Z")
+}
+
+pub(crate) fn refused(error: SqlError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        SqlError::Invalid { at, .. } => {
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_sql", "The query cannot be run", detail);
+            match at {
+                Some((line, column)) => problem.at("line", line).at("column", column),
+                None => problem,
+            }
+        }
+        SqlError::ReadOnly { .. } => {
+            Problem::new(StatusCode::BAD_REQUEST, "read_only", "SQL is read-only here", detail)
+        }
+        SqlError::TooSlow(_) => Problem::new(StatusCode::BAD_REQUEST, "too_slow", "The query takes too long", detail),
+        SqlError::TooLarge(_) => {
+            Problem::new(StatusCode::BAD_REQUEST, "too_large", "The query needs too much memory", detail)
+        }
+        SqlError::Internal(_) => Problem::internal(&error),
+    }
+}
