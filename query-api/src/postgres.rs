@@ -72,6 +72,7 @@ use crate::{
     Api,
     asking::{Answering, refused},
     consistency::Freshness,
+    problem::Problem,
 };
 use command::Command;
 use connection::{Connection, Connections, SERVER_VERSION};
@@ -497,9 +498,14 @@ fn encoded(fields: Arc<Vec<FieldInfo>>, batch: RecordBatch) -> (Vec<PgWireResult
 fn one_value(name: &str, value: &str) -> Result<QueryResponse, Refusal> {
     let fields = Arc::new(vec![text_field(name)]);
     let mut encoder = DataRowEncoder::new(Arc::clone(&fields));
-    encoder.encode_field(&Some(value)).map_err(|error| Refusal::new("XX000", error.to_string()))?;
+    encoder.encode_field(&Some(value)).map_err(|error| refused_by(&error))?;
     let row = encoder.take_row();
     Ok(QueryResponse::new(fields, stream::iter([Ok(row)])))
+}
+
+/// Our own fault: what it is goes to the log.
+fn refused_by(error: &PgWireError) -> Refusal {
+    Refusal::of(&Problem::internal(error), "")
 }
 
 fn text_field(name: &str) -> FieldInfo {

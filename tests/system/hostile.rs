@@ -110,7 +110,7 @@ async fn hostile_statements_are_refused_or_bounded_and_the_server_goes_on() {
         let code = problem["code"].as_str().unwrap_or_default();
         let known = ["invalid_sql", "too_slow", "too_large", "invalid_body", "body_too_large"].contains(&code);
         assert!(status == StatusCode::OK || known, "{}: {status} {problem}", shown(query));
-        // Others are answered meanwhile and afterwards.
+        // It leaves the threads to others.
         let (status, answer) = asked(&server, "SELECT count(*) AS events FROM lake.events", 60_000).await;
         assert_eq!(status, StatusCode::OK, "after {}: {answer}", shown(query));
     }

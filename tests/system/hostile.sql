@@ -1,4 +1,4 @@
--- Statements that would change something, read files, or are none: refused on every entry.
+-- Statements that would change something, read files, or are none: refused over HTTP and the Postgres wire.
 CREATE TABLE t (a INT)
 CREATE TABLE t AS SELECT * FROM lake.events
 CREATE VIEW v AS SELECT 1
