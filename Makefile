@@ -38,8 +38,8 @@ lint:
 docs:
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --locked
 
-## Named workloads, each against its raw limit, in one run.
-bench: tools
+## Named workloads, each against its raw limit, in one run. BENCH_DATA=folder asks the analyst's queries of a lake of one's own.
+bench: tools .tools/python
 	$(CARGO) build --release --workspace --locked
 	./target/release/bench $(WORKLOADS)
 

@@ -1,10 +1,14 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use datasets::Disorder;
-use schemas::envelope::{STYLES, Style};
+use schemas::{
+    RetentionPolicy,
+    envelope::{STYLES, Style},
+    retention,
+};
 
 /// Where a server listens unless told otherwise.
 const DEFAULT_HTTP: &str = "127.0.0.1:8080";
@@ -42,6 +46,8 @@ pub(crate) enum Command {
     Simulate(Simulate),
     /// Ask a running server in SQL
     Sql(Sql),
+    /// Take out events past their time, merge small files and delete old ones, now
+    Maintain(Maintain),
     /// Compute everything derived again, and prove that it is what the log says
     Verify(Verify),
     /// What events there are, and how they are written
@@ -76,6 +82,9 @@ pub(crate) struct Up {
     /// Write a data file when rows have waited this many seconds
     #[arg(long, default_value_t = 30, env = "FORECOURT_FLUSH_SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub flush_seconds: u64,
+    /// How long events are kept, by class, since they happened or came, whichever is later; off keeps everything
+    #[arg(long, default_value_t, env = "FORECOURT_RETENTION", value_name = "CLASS=TIME,...")]
+    pub retention: RetentionPolicy,
     /// Folder of catalogue files (*.toml) with contexts of your own
     #[arg(long, env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
@@ -183,16 +192,18 @@ pub(crate) struct Simulate {
     pub to: String,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "\
   forecourt sql 'SELECT count(*) FROM inventory.vehicle_sold'
   forecourt sql --format parquet 'SELECT listing_id, price FROM inventory.price_set' > prices.parquet
   forecourt sql --as-of 2026-11-02T08:30:00Z 'SELECT max(price) FROM inventory.price_set'
   forecourt sql --data data 'SELECT count(*) FROM lake.events'       a folder that no server uses
+  forecourt sql                                                      a shell: \\? tells what it can do
+  forecourt sql < report.sql                                         every statement of a file
 Every event type is a view: its context, a dot, its name in snake_case. lake.events has them all.")]
 pub(crate) struct Sql {
-    /// A SELECT; - reads it from standard input
-    pub query: String,
+    /// A SELECT; without one, a shell, or what standard input says
+    pub query: Option<String>,
     /// How to print the rows
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -240,6 +251,35 @@ pub(crate) struct Verify {
     #[arg(long, env = "FORECOURT_CATALOGUE", requires = "data")]
     pub catalogue: Option<PathBuf>,
     /// The server to verify
+    #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
+    pub to: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+  forecourt maintain --dry-run                  what there is to do, on a running server
+  forecourt maintain                            do it
+  forecourt maintain --data data --retention short=7d
+A running server does all of this by itself, a piece at a time; nothing waits for it. Files that were merged or emptied are
+kept for a day, for readers of an older version; --keep-old-files 0s deletes them at once.
+Exit status: 0 when it is done, 1 otherwise.")]
+pub(crate) struct Maintain {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long files are kept that no table has any more, such as 12h
+    #[arg(long, default_value = "1d", value_parser = parse_duration)]
+    pub keep_old_files: Duration,
+    /// The folder of a server that does not run
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// How long events are kept, as for up; a running server has its own
+    #[arg(long, default_value_t, env = "FORECOURT_RETENTION", requires = "data", value_name = "CLASS=TIME,...")]
+    pub retention: RetentionPolicy,
+    /// Folder of catalogue files (*.toml) with contexts of your own
+    #[arg(long, env = "FORECOURT_CATALOGUE", requires = "data")]
+    pub catalogue: Option<PathBuf>,
+    /// The server to maintain
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
 }
@@ -379,6 +419,10 @@ pub(crate) enum Format {
     /// Arrow's IPC stream
     Arrow,
     Parquet,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    retention::duration(text).ok_or_else(|| "a number and a unit: 90s, 15m, 12h, 30d or 7y".to_owned())
 }
 
 fn parse_style(text: &str) -> Result<Style, String> {

@@ -7,6 +7,7 @@ mod dead_letters_command;
 mod event_file;
 mod import_command;
 mod ingest_command;
+mod maintain_command;
 mod rejected_file;
 mod simulate_command;
 mod sql_command;
@@ -43,6 +44,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Import(import) => import_command::run(&import),
         Command::Simulate(simulate) => simulate_command::run(&simulate),
         Command::Sql(sql) => sql_command::run(&sql),
+        Command::Maintain(maintain) => maintain_command::run(&maintain),
         Command::Verify(verify) => verify_command::run(&verify),
         Command::Catalogue(catalogue) => catalogue_command::run(&catalogue),
         Command::DeadLetters(letters) => dead_letters_command::run(&letters),

@@ -1,6 +1,9 @@
 //! `forecourt sql`: ask a running server, or a folder.
 
+mod shell;
+
 use std::{
+    fs::File,
     io::{self, IsTerminal, Read, Write},
     path::Path,
     process::ExitCode,
@@ -11,7 +14,10 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use comfy_table::Table;
 use futures::StreamExt;
-use lake::{Lake, LakeView, QueryLimits, QueryRows, ResultFormat, SqlError, SqlSession, result_json, session};
+use lake::{
+    Lake, LakeView, QueryLimits, QueryRows, ResultFormat, SqlError, SqlSession, description::ColumnDescription,
+    result_format::sql_type, result_json, session,
+};
 use processors::{derived_tables::derived_tables, kpi_definition::KpiDefinition};
 use schemas::{Position, field_type::parse_timestamp};
 use serde::Deserialize;
@@ -28,10 +34,11 @@ const DEFAULT_ROWS: usize = 10_000;
 
 /// Rows for people.
 #[derive(Deserialize)]
-struct Answer {
+pub(crate) struct Answer {
     columns: Vec<Column>,
     rows: Vec<Vec<Value>>,
     truncated: bool,
+    as_of: AsOf,
 }
 
 #[derive(Deserialize)]
@@ -39,39 +46,144 @@ struct Column {
     name: String,
 }
 
+#[derive(Deserialize)]
+struct AsOf {
+    position: u64,
+}
+
+/// A table as the shell tells of it.
+#[derive(Deserialize)]
+pub(crate) struct TableInfo {
+    pub schema: String,
+    pub name: String,
+    pub meaning: String,
+    pub columns: Vec<ColumnInfo>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ColumnInfo {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub meaning: String,
+}
+
+/// Who is asked.
+pub(crate) enum Source {
+    Server { client: reqwest::Client, url: String },
+    Folder(Box<Folder>),
+}
+
+/// A folder that no server uses.
+pub(crate) struct Folder {
+    _lock: File,
+    sql: SqlSession,
+    view: Arc<LakeView>,
+}
+
 pub(crate) fn run(arguments: &Sql) -> anyhow::Result<ExitCode> {
-    let mut query = arguments.query.clone();
-    if query == "-" {
-        query.clear();
-        io::stdin().read_to_string(&mut query).context("cannot read the query")?;
-    }
     if matches!(arguments.format, Format::Arrow | Format::Parquet) && io::stdout().is_terminal() {
         bail!("this format is no text; send it to a file: > result.parquet");
     }
     let runtime = Runtime::new()?;
-    let answered = match &arguments.data {
-        None => runtime.block_on(ask_server(arguments, &query)),
-        Some(data) => runtime.block_on(ask_folder(arguments, data, &query)),
+    let done = match &arguments.query {
+        None if io::stdin().is_terminal() => shell::run(arguments, &runtime),
+        query => ask_all(arguments, query.as_deref(), &runtime),
     };
     runtime.shutdown_background();
-    if let Some(answer) = answered? {
-        println!("{}", table(&answer));
-        if answer.truncated {
-            eprintln!("there are more rows than {}; raise --limit", arguments.limit.unwrap_or(DEFAULT_ROWS));
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    done.map(|()| ExitCode::SUCCESS)
 }
 
-/// Rows to be shown in a table; none, when they are printed already.
-async fn ask_server(arguments: &Sql, query: &str) -> anyhow::Result<Option<Answer>> {
-    let url = format!("{}/v1/sql", arguments.to.trim_end_matches('/'));
+/// Ask what the command line says, or every statement of standard input.
+fn ask_all(arguments: &Sql, query: Option<&str>, runtime: &Runtime) -> anyhow::Result<()> {
+    let mut text = query.unwrap_or("-").to_owned();
+    if text == "-" {
+        text.clear();
+        io::stdin().read_to_string(&mut text).context("cannot read the query")?;
+    }
+    runtime.block_on(async {
+        let source = Source::open(arguments).await?;
+        let mut rest = text.as_str();
+        loop {
+            let (statement, after) = shell::split_statement(rest).unwrap_or((rest, ""));
+            if let Some(answer) = source.ask(arguments, statement).await? {
+                println!("{}", table(&answer));
+                if answer.truncated {
+                    eprintln!("there are more rows than {}; raise --limit", answer.rows.len());
+                }
+            }
+            if after.trim().is_empty() {
+                return Ok(());
+            }
+            rest = after;
+        }
+    })
+}
+
+impl Source {
+    pub(crate) async fn open(arguments: &Sql) -> anyhow::Result<Self> {
+        match &arguments.data {
+            None => {
+                let url = arguments.to.trim_end_matches('/').to_owned();
+                Ok(Self::Server { client: reqwest::Client::new(), url })
+            }
+            Some(data) => Folder::open(arguments, data).await.map(|folder| Self::Folder(Box::new(folder))),
+        }
+    }
+
+    /// Rows to be shown in a table; none, when they are printed already.
+    pub(crate) async fn ask(&self, arguments: &Sql, query: &str) -> anyhow::Result<Option<Answer>> {
+        match self {
+            Self::Server { client, url } => ask_server(client, url, arguments, query).await,
+            Self::Folder(folder) => folder.ask(arguments, query).await,
+        }
+    }
+
+    pub(crate) async fn tables(&self) -> anyhow::Result<Vec<TableInfo>> {
+        match self {
+            Self::Server { client, url } => {
+                #[derive(Deserialize)]
+                struct Tables {
+                    tables: Vec<TableInfo>,
+                }
+                let answer = client.get(format!("{url}/v1/tables")).send().await;
+                let answer = answer.with_context(|| format!("cannot ask {url}; is `forecourt up` running?"))?;
+                let tables: Tables = answer.json().await.context("the server's answer cannot be read")?;
+                Ok(tables.tables)
+            }
+            Self::Folder(folder) => {
+                let tables = folder.sql.tables(&folder.view).await?.iter().map(|table| TableInfo {
+                    schema: table.schema.clone(),
+                    name: table.name.clone(),
+                    meaning: table.meaning.clone(),
+                    columns: table.columns.iter().map(ColumnInfo::from).collect(),
+                });
+                Ok(tables.collect())
+            }
+        }
+    }
+}
+
+impl From<&ColumnDescription> for ColumnInfo {
+    fn from(column: &ColumnDescription) -> Self {
+        let (name, kind, meaning) = (column.name.clone(), sql_type(&column.kind), column.comment());
+        Self { name, kind, meaning }
+    }
+}
+
+async fn ask_server(
+    client: &reqwest::Client,
+    url: &str,
+    arguments: &Sql,
+    query: &str,
+) -> anyhow::Result<Option<Answer>> {
+    let url = format!("{url}/v1/sql");
     let format = result_format(arguments.format).unwrap_or(ResultFormat::Json);
     let body = json!({
         "query": query, "limit": arguments.limit, "as_of": arguments.as_of, "format": format.name(),
         "timeout_ms": arguments.timeout * 1_000,
     });
-    let mut request = reqwest::Client::new().post(&url).json(&body);
+    let mut request = client.post(&url).json(&body);
     if let Some(position) = arguments.min_position {
         request = request.query(&[("min_position", position)]);
     }
@@ -95,40 +207,47 @@ async fn ask_server(arguments: &Sql, query: &str) -> anyhow::Result<Option<Answe
     Ok(None)
 }
 
-/// As [`ask_server`], of a folder that no server uses.
-async fn ask_folder(arguments: &Sql, data: &Path, query: &str) -> anyhow::Result<Option<Answer>> {
-    if !data.join("lake").is_dir() {
-        bail!("there is no lake in {}", data.display());
+impl Folder {
+    async fn open(arguments: &Sql, data: &Path) -> anyhow::Result<Self> {
+        if !data.join("lake").is_dir() {
+            bail!("there is no lake in {}", data.display());
+        }
+        let lock = up::lock(data)?;
+        let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
+        let root = lake::folder_url(&data.join("lake"))?;
+        let view = Arc::new(Lake::look(&root, catalogue).await?);
+        let sql = SqlSession::new(Handle::current(), derived_tables(&KpiDefinition::embedded()?))?;
+        Ok(Self { _lock: lock, sql, view })
     }
-    let _lock = up::lock(data)?;
-    let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
-    let root = lake::folder_url(&data.join("lake"))?;
-    let view = Arc::new(Lake::look(&root, catalogue).await?);
-    let sql = SqlSession::new(Handle::current(), derived_tables(&KpiDefinition::embedded()?))?;
-    let within = Duration::from_secs(arguments.timeout);
-    // After a crash some tables may be ahead of the others: all are cut at one position.
-    let position = match &arguments.as_of {
-        None => view.position,
-        Some(text) => position_of(&sql, &view, text, within).await?,
-    };
-    let view = sql.cut(&view, position, within).await?;
-    let people = matches!(arguments.format, Format::Table | Format::Json);
-    let rows = arguments.limit.unwrap_or(if people { DEFAULT_ROWS } else { usize::MAX });
-    let limits = QueryLimits { rows, time: within };
-    let none = session::parameters(&[]).map_err(|_| anyhow!("no parameters"))?;
-    let answered = async {
-        let mut rows = sql.query(&view, Vec::new(), sql.parse(query)?, none, limits).await?;
-        let Some(format) = result_format(arguments.format) else { return Ok(Some(read(&mut rows).await?)) };
-        let (mut chunks, mut output) = (sql.encode(rows, format, ()), io::stdout().lock());
-        while let Some(chunk) = chunks.next().await {
-            output.write_all(&chunk?)?;
-        }
-        if format == ResultFormat::Json {
-            writeln!(output)?;
-        }
-        anyhow::Ok(None)
-    };
-    answered.await.map_err(|error| wrong(error, query))
+
+    async fn ask(&self, arguments: &Sql, query: &str) -> anyhow::Result<Option<Answer>> {
+        let (sql, within) = (&self.sql, Duration::from_secs(arguments.timeout));
+        // After a crash some tables may be ahead of the others: all are cut at one position.
+        let position = match &arguments.as_of {
+            None => self.view.position,
+            Some(text) => position_of(sql, &self.view, text, within).await?,
+        };
+        let view = sql.cut(&self.view, position, within).await?;
+        let people = matches!(arguments.format, Format::Table | Format::Json);
+        let rows = arguments.limit.unwrap_or(if people { DEFAULT_ROWS } else { usize::MAX });
+        let limits = QueryLimits { rows, time: within };
+        let none = session::parameters(&[]).map_err(|_| anyhow!("no parameters"))?;
+        let answered = async {
+            let mut rows = sql.query(&view, Vec::new(), sql.parse(query)?, none, limits).await?;
+            let Some(format) = result_format(arguments.format) else {
+                return Ok(Some(read(&mut rows, position).await?));
+            };
+            let (mut chunks, mut output) = (sql.encode(rows, format, ()), io::stdout().lock());
+            while let Some(chunk) = chunks.next().await {
+                output.write_all(&chunk?)?;
+            }
+            if format == ResultFormat::Json {
+                writeln!(output)?;
+            }
+            anyhow::Ok(None)
+        };
+        answered.await.map_err(|error| wrong(error, query))
+    }
 }
 
 /// What a position, or a time of the log, means.
@@ -144,14 +263,15 @@ async fn position_of(sql: &SqlSession, view: &Arc<LakeView>, text: &str, within:
     Ok(position)
 }
 
-async fn read(rows: &mut QueryRows) -> Result<Answer, SqlError> {
+async fn read(rows: &mut QueryRows, position: Position) -> Result<Answer, SqlError> {
     let columns = rows.schema.fields().iter().map(|field| Column { name: field.name().clone() }).collect();
     let batches = rows.collect().await?;
     let values = result_json::rows(&batches).filter_map(|row| match row {
         Value::Array(cells) => Some(cells),
         _ => None,
     });
-    Ok(Answer { columns, rows: values.collect(), truncated: rows.is_truncated() })
+    let (rows, truncated) = (values.collect(), rows.is_truncated());
+    Ok(Answer { columns, rows, truncated, as_of: AsOf { position: position.get() } })
 }
 
 /// None for what is shown in a table.

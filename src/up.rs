@@ -133,6 +133,7 @@ async fn serve_log(
         index: arguments.data.join("index"),
         seen: arguments.data.join("seen"),
         accept_loss: arguments.accept_loss,
+        retention: arguments.retention,
         flush: LakeConfig {
             flush_rows: arguments.flush_rows as usize,
             flush_after: Duration::from_secs(arguments.flush_seconds),

@@ -77,8 +77,8 @@ async fn of_folder(data: &Path, own: Option<&Path>) -> anyhow::Result<Vec<Check>
     let (lake, index, seen) = (data.join("lake"), data.join("index"), data.join("seen"));
     let folders = Folders { lake: &lake, index: &index, seen: &seen };
     let of_folder = verify::of_folders(&catalogue, folders, runtime).await?;
-    if let Some((index, lake)) = of_folder.index_ahead {
-        eprintln!("the index reflects position {index} and the lake {lake}: start forecourt to compare them");
+    if let Some(why) = of_folder.index_left_out {
+        eprintln!("{why}: start forecourt to compare them");
     }
     let checks = of_folder.checks;
     Ok(serde_json::from_value(serde_json::to_value(checks)?)?)

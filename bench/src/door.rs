@@ -5,9 +5,7 @@
 //! - `single`: one event per request at 64 connections, against one event and one fsync at a time.
 
 use std::{
-    io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -18,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use ingest::{publisher::MAX_BATCH, server::NatsServer, topology::event_subject};
 use serde_json::Value;
 
-use crate::{Side, report};
+use crate::{Side, report, server::Server};
 
 /// A market of some 280,000 events.
 const fn market(seed: u64) -> datasets::Market {
@@ -59,7 +57,7 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
     match workload {
         Workload::Intake => {
             let limit = raw.batches(&events, MAX_BATCH, AT_ONCE).await?;
-            let server = Server::start(folder, nats)?;
+            let server = Server::start(folder, nats, &[])?;
             let sent = server.intake(&events).await?;
             report(
                 "intake: NDJSON over HTTP, checked and fsynced before the reply",
@@ -71,7 +69,7 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
         }
         Workload::Backfill => {
             let limit = raw.batches(&events, MAX_BATCH, AT_ONCE).await?;
-            let server = Server::start(folder, nats)?;
+            let server = Server::start(folder, nats, &[])?;
             let file = folder.join("market.ndjson");
             tokio::fs::write(&file, joined(&events)).await?;
             let sent = server.backfill(&file)?;
@@ -87,7 +85,7 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
             let limit = raw.one_by_one(&events[..ONE_BY_ONE]).await?;
             let events = &events[..CONNECTIONS * SINGLES];
             let batches = raw.batches(events, CONNECTIONS, 1).await?;
-            let server = Server::start(folder, nats)?;
+            let server = Server::start(folder, nats, &[])?;
             let (sent, mut latencies) = server.singles(events).await?;
             latencies.sort();
             report(
@@ -194,34 +192,7 @@ impl Raw {
     }
 }
 
-/// A `forecourt up` of this build. Ended when dropped.
-struct Server {
-    url: String,
-    child: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has ended already, or ends now.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Server {
-    fn start(folder: &Path, nats: &str) -> anyhow::Result<Self> {
-        let mut child = forecourt()?
-            .args(["up", "--http", "127.0.0.1:0", "--nats", nats, "--data"])
-            .arg(folder.join("data"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let output = child.stdout.take().context("no output")?;
-        let ready = BufReader::new(output).lines().next().context("forecourt up ended")??;
-        let url = ready.split_whitespace().find_map(|word| word.strip_prefix("http="));
-        Ok(Self { url: url.context("no address")?.to_owned(), child })
-    }
-
     async fn intake(&self, events: &[Event]) -> anyhow::Result<Duration> {
         let client = reqwest::Client::new();
         let bodies: Vec<Bytes> = events.chunks(events.len().div_ceil(AT_ONCE)).map(joined).collect();
@@ -236,13 +207,6 @@ impl Server {
         let answer = client.post(format!("{}/v1/events", self.url)).body(body).send().await?;
         let answer: Value = answer.json().await?;
         answer["accepted"].as_u64().with_context(|| answer.to_string())
-    }
-
-    fn backfill(&self, file: &Path) -> anyhow::Result<Duration> {
-        let started = Instant::now();
-        let sent = forecourt()?.arg("ingest").arg(file).args(["--to", &self.url]).stdout(Stdio::null()).status()?;
-        ensure!(sent.success(), "forecourt ingest failed");
-        Ok(started.elapsed())
     }
 
     async fn singles(&self, events: &[Event]) -> anyhow::Result<(Duration, Vec<Duration>)> {
@@ -263,10 +227,4 @@ impl Server {
         let latencies = futures::future::try_join_all(senders).await?.concat();
         Ok((started.elapsed(), latencies))
     }
-}
-
-/// The command that was built beside this one.
-fn forecourt() -> anyhow::Result<Command> {
-    let own = std::env::current_exe()?;
-    Ok(Command::new(own.parent().context("no folder")?.join("forecourt")))
 }

@@ -2,13 +2,16 @@
 //!
 //! `make bench` runs all of them; `make bench WORKLOADS=pipeline` runs those named.
 
+mod analyst;
 mod door;
+mod freshness;
 mod pipeline;
+mod server;
 
 use anyhow::bail;
 
 /// Every workload by name.
-const WORKLOADS: [&str; 4] = ["intake", "backfill", "single", "pipeline"];
+const WORKLOADS: [&str; 6] = ["intake", "backfill", "single", "pipeline", "freshness", "analyst"];
 
 fn main() -> anyhow::Result<()> {
     let named: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +24,8 @@ fn main() -> anyhow::Result<()> {
             "backfill" => door::run(door::Workload::Backfill)?,
             "single" => door::run(door::Workload::Single)?,
             "pipeline" => pipeline::run()?,
+            "freshness" => freshness::run()?,
+            "analyst" => analyst::run()?,
             other => bail!("the workload {other} has no code"),
         }
     }

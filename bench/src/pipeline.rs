@@ -52,6 +52,7 @@ async fn sides(folder: &std::path::Path, url: &str, queries: tokio::runtime::Han
         seen: folder.join("seen"),
         flush: LakeConfig::default(),
         accept_loss: false,
+        retention: schemas::RetentionPolicy::OFF,
     };
     let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
     let started = Instant::now();

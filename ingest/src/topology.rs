@@ -228,6 +228,23 @@ impl Log {
         }
     }
 
+    /// Forget the events of one type up to a position, unless the log forgets them by itself before they have been `kept`
+    /// for their time.
+    ///
+    /// # Errors
+    /// When the server does not do it.
+    pub async fn forget(&self, context: &str, event_type: &str, to: Position, kept: Duration) -> Result<(), LogError> {
+        let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
+        let stream = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
+        let max_age = stream.cached_info().config.max_age;
+        if max_age > Duration::ZERO && max_age <= kept {
+            return Ok(());
+        }
+        let subjects = format!("events.{context}.{event_type}.>");
+        let purged = stream.purge().filter(subjects).sequence(to.next().get()).await;
+        purged.map(drop).map_err(|e| failed(e.into()))
+    }
+
     pub(crate) async fn state(&self, stream: &'static str) -> Result<jetstream::stream::State, LogError> {
         let failed = |source: async_nats::Error| LogError::State { stream, source };
         let mut handle = self.context.get_stream(stream).await.map_err(|e| failed(e.into()))?;

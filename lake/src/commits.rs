@@ -1,16 +1,18 @@
 //! Work on tables that are away from the lake for it: flushes, merged files, cleaning up.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use datafusion::{arrow::array::RecordBatch, prelude::SessionContext};
-use deltalake::DeltaTableError;
+use deltalake::{DeltaTableError, kernel::Action, protocol::DeltaOperation};
 use futures::{StreamExt, TryStreamExt, stream};
 use schemas::Position;
 
 use crate::{
-    compaction::Compacted,
     lake::LakeError,
-    table::{Committed, KEEP_FOR, StoredTable},
+    table::{Committed, StoredTable},
 };
 
 /// The first pause before a failed commit is tried again; it doubles up to the last.
@@ -39,6 +41,8 @@ pub struct Flushed {
     /// What every table now holds.
     pub position: Position,
     pub rows: usize,
+    /// How long each table's commit took, its file included.
+    pub commits: Vec<Duration>,
 }
 
 impl Flush {
@@ -51,13 +55,19 @@ impl Flush {
         let rows = self.tables.iter().flat_map(|table| &table.rows).map(RecordBatch::num_rows).sum();
         let closing = self.tables.pop();
         let (session, log) = (&self.session, self.log);
-        let commits = stream::iter(self.tables).map(|table| commit(table, position, None, session));
-        let mut tables: Vec<_> = commits.buffer_unordered(COMMITS_AT_ONCE).try_collect().await?;
+        let commits = stream::iter(self.tables).map(|table| timed(commit(table, position, None, session)));
+        let mut done: Vec<_> = commits.buffer_unordered(COMMITS_AT_ONCE).try_collect().await?;
         if let Some(closing) = closing {
-            tables.push(commit(closing, position, log, session).await?);
+            done.push(timed(commit(closing, position, log, session)).await?);
         }
-        Ok(Flushed { tables, position, rows })
+        let (tables, commits) = done.into_iter().unzip();
+        Ok(Flushed { tables, position, rows, commits })
     }
+}
+
+async fn timed<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<(T, Duration), E> {
+    let started = Instant::now();
+    Ok((work.await?, started.elapsed()))
 }
 
 pub(crate) async fn commit(
@@ -88,23 +98,28 @@ pub(crate) async fn commit(
     Ok((index, stored, committed))
 }
 
-/// A merged file on its way into its table.
+/// Files that were written anew, on their way into their table.
 pub struct Apply {
+    pub(crate) index: usize,
     pub(crate) stored: StoredTable,
-    pub(crate) compacted: Compacted,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) operation: DeltaOperation,
+    /// What is noted before: the events that the new files have no more.
+    pub(crate) noted: Option<FlushTable>,
     pub(crate) session: SessionContext,
 }
 
-/// A table whose files were merged, if the store took it.
+/// A table whose files were written anew, if the store took it.
 pub struct Applied {
     pub(crate) index: usize,
     pub(crate) stored: StoredTable,
     pub(crate) committed: Committed,
+    pub(crate) noted: Option<(StoredTable, Committed)>,
     taken: bool,
 }
 
 impl Applied {
-    /// Whether the merged file is in its table. If not, all is as it was.
+    /// Whether the new files are in their table. If not, all is as it was.
     #[must_use]
     pub const fn is_taken(&self) -> bool {
         self.taken
@@ -117,12 +132,19 @@ impl Apply {
     /// # Errors
     /// When another process writes to the lake.
     pub async fn run(mut self) -> Result<Applied, LakeError> {
-        let Compacted { index, actions, files, bytes } = self.compacted;
+        let mut noted = None;
+        if let Some(note) = self.noted {
+            // Noted first: an event that is gone and not noted would be nowhere.
+            let count = note.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
+            let position = Position::new(note.stored.position.get() + count);
+            let (_, stored, committed) = commit(note, position, None, &self.session).await?;
+            noted = Some((stored, committed));
+        }
         let table = self.stored.spec.name.clone();
         let before = (self.stored.position, self.stored.version());
         let mut taken = true;
-        if let Err(error) = self.stored.apply(actions).await {
-            tracing::warn!(error = %error, table, "the lake does not take a merged file");
+        if let Err(error) = self.stored.apply(self.actions, self.operation).await {
+            tracing::warn!(error = %error, table, "the lake does not take files that were written anew");
             // It may have landed although we were not told.
             let mut pause = RETRY_FIRST;
             while let Err(error) = self.stored.reload().await {
@@ -135,32 +157,40 @@ impl Apply {
             }
             taken = self.stored.version() != before.1;
         }
-        if taken {
-            tracing::debug!(table, files, bytes, "merged small files");
-        }
         let committed = self.stored.committed(&self.session).await;
         let committed = committed.map_err(|source| LakeError::Reload { table, source })?;
-        Ok(Applied { index, stored: self.stored, committed, taken })
+        Ok(Applied { index: self.index, stored: self.stored, committed, noted, taken })
     }
 }
 
 /// The files of every table, to be cleaned up.
 pub struct Vacuum {
     pub(crate) tables: Vec<Committed>,
+    /// How long files are kept that no table has any more, for readers of an older version.
+    pub(crate) keep: Duration,
+}
+
+/// What was deleted, by table, and what will be if it is found again.
+#[derive(Debug, Default)]
+pub struct Vacuumed {
+    /// Files and bytes.
+    pub deleted: BTreeMap<String, (u64, u64)>,
+    pub strays: HashSet<String>,
 }
 
 impl Vacuum {
-    /// Find the files that no version of the last day has, and delete those that were found `before` as well. What was
-    /// found and not deleted.
+    /// Delete what no version has any more. Files that no version ever had are deleted if they were found `before`.
     ///
     /// # Errors
     /// When the store cannot be listed or does not delete them.
-    pub async fn run(self, before: &HashSet<String>) -> Result<HashSet<String>, DeltaTableError> {
-        let mut found = HashSet::new();
+    pub async fn run(self, before: &HashSet<String>) -> Result<Vacuumed, DeltaTableError> {
+        let mut all = Vacuumed::default();
         for table in self.tables {
-            found.extend(table.vacuum(KEEP_FOR, before).await?);
+            let vacuumed = table.vacuum(self.keep, before).await?;
+            all.deleted.insert(table.name(), (vacuumed.files.len() as u64, vacuumed.bytes));
+            all.strays.extend(vacuumed.strays);
         }
-        Ok(found)
+        Ok(all)
     }
 }
 

@@ -4,30 +4,23 @@
 //! commit of its own, puts the new file in their place. Files never change and only compactions take them away, so what
 //! was written stays right whatever is appended meanwhile. Positions are rows' own and are not touched.
 
-use std::{collections::BTreeMap, fs::File, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use datafusion::{
-    arrow::datatypes::SchemaRef,
-    error::DataFusionError,
-    prelude::{SessionContext, col},
-};
-use deltalake::{
-    DeltaTableError,
-    delta_datafusion::TableProviderBuilder,
-    kernel::{Action, Add},
-    writer::{DeltaWriter, RecordBatchWriter},
-};
-use futures::StreamExt;
+use datafusion::{arrow::datatypes::SchemaRef, prelude::SessionContext};
+use deltalake::kernel::{Action, Add};
 use object_store::{ObjectStoreExt, path::Path};
 use parquet::{
     errors::ParquetError,
     file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGroupMetaData},
 };
 
-use crate::table::{Committed, TableSpec, writer_properties};
+use crate::{
+    rewrite::{Rewrite, RewriteError},
+    table::{Committed, TableSpec},
+};
 
 /// A file is made no larger than this.
-const LARGEST: i64 = 16 << 20;
+pub(crate) const LARGEST: i64 = 16 << 20;
 /// Nor than this once it is read: it is sorted in memory. Rows that are alike take far less in a file.
 const LARGEST_READ: i64 = 64 << 20;
 /// A file of at least this size stays as it is.
@@ -58,16 +51,12 @@ pub enum Eagerness {
 /// What keeps a compaction from being made. Nothing is lost: the files stay as they were.
 #[derive(Debug, thiserror::Error)]
 pub enum CompactionError {
-    #[error("the small files cannot be read")]
-    Read(#[source] DataFusionError),
-    #[error("the merged file cannot be written")]
-    Write(#[source] DeltaTableError),
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
     #[error("the small files' footers cannot be read")]
     Footer(#[source] ParquetError),
     #[error("the small files' rows are too large to be merged")]
     LargeRows,
-    #[error("the merged file cannot be synced to the disk")]
-    Sync(#[source] io::Error),
 }
 
 /// The files of one partition that are merged next: those of the partition with the most.
@@ -132,11 +121,11 @@ impl Compaction {
     /// When the store does not give or take them.
     pub async fn run(mut self) -> Result<Compacted, CompactionError> {
         self.files = self.within_memory().await?;
-        let added = self.write().await?;
-        self.sync(&added).await?;
-        let known = self.committed.version().log_data();
-        let removed = known.iter().filter(|file| self.files.iter().any(|merged| merged.path == file.path()));
-        let mut actions: Vec<Action> = removed.map(|file| Action::Remove(file.remove_action(false))).collect();
+        let paths = self.files.iter().map(|file| file.path.clone()).collect();
+        let rewrite =
+            Rewrite { spec: &self.spec, committed: &self.committed, columns: &self.columns, session: &self.session };
+        let added = rewrite.run(paths, None).await?;
+        let mut actions = self.committed.removals(|path| self.files.iter().any(|merged| merged.path == path), false);
         actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })));
         let bytes = self.files.iter().map(|file| file.bytes).sum();
         Ok(Compacted { index: self.index, actions, files: self.files.len(), bytes })
@@ -158,46 +147,6 @@ impl Compaction {
             files.push(file.clone());
         }
         if files.len() < 2 { Err(CompactionError::LargeRows) } else { Ok(files) }
-    }
-
-    /// The files that are replaced may hold what the log has forgotten: what takes their place must be on the disk before
-    /// they go. Where the store is not a folder, it says when it is.
-    async fn sync(&self, added: &[Add]) -> Result<(), CompactionError> {
-        let Ok(root) = self.committed.table.table_url().to_file_path() else { return Ok(()) };
-        let files: Vec<PathBuf> = added.iter().map(|add| root.join(&add.path)).collect();
-        let synced = tokio::task::spawn_blocking(move || {
-            for file in &files {
-                File::open(file)?.sync_all()?;
-                if let Some(folder) = file.parent() {
-                    File::open(folder)?.sync_all()?;
-                }
-            }
-            Ok(())
-        });
-        synced.await.map_err(io::Error::other).and_then(|synced| synced).map_err(CompactionError::Sync)
-    }
-
-    async fn write(&self) -> Result<Vec<Add>, CompactionError> {
-        let paths: Vec<String> = self.files.iter().map(|file| file.path.clone()).collect();
-        let scan = TableProviderBuilder::default()
-            .with_log_store(self.committed.table.log_store())
-            .with_eager_snapshot(self.committed.version().clone())
-            .with_session(Arc::new(self.session.state()))
-            .with_file_paths(paths);
-        let rows = async {
-            let names: Vec<&str> = self.columns.fields().iter().map(|field| field.name().as_str()).collect();
-            let frame = self.session.read_table(Arc::new(scan.build().await?))?.select_columns(&names)?;
-            let order = self.spec.sort.iter().map(|name| col(*name).sort(true, true)).collect();
-            frame.sort(order)?.execute_stream().await
-        };
-        let mut rows = rows.await.map_err(CompactionError::Read)?;
-        let writer = RecordBatchWriter::for_table(&self.committed.table).map_err(CompactionError::Write)?;
-        let mut writer = writer.with_writer_properties(writer_properties());
-        while let Some(batch) = rows.next().await {
-            let batch = batch.and_then(|batch| Ok(batch.with_schema(Arc::clone(&self.columns))?));
-            writer.write(batch.map_err(CompactionError::Read)?).await.map_err(CompactionError::Write)?;
-        }
-        writer.flush().await.map_err(CompactionError::Write)
     }
 }
 

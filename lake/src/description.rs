@@ -13,7 +13,7 @@ use schemas::{
 };
 
 use crate::{
-    ledger::{DEAD_LETTERS, DUPLICATES},
+    ledger::{DEAD_LETTERS, DUPLICATES, RETIRED},
     sql_catalog::{DEFAULT_SCHEMA, ExtraTable, SYSTEM},
     view::LakeView,
 };
@@ -64,7 +64,7 @@ pub(crate) async fn describe(
     view: &Arc<LakeView>,
     extra: &[ExtraTable],
 ) -> Result<Vec<TableDescription>> {
-    let mut tables = vec![every_event(), dead_letters(), duplicates()];
+    let mut tables = vec![every_event(), dead_letters(), duplicates(), retired()];
     for (index, context) in view.catalogue.indexed() {
         tables.extend(context.events.iter().map(|event| event_table(&view.catalogue, index, event)));
     }
@@ -156,9 +156,7 @@ fn dead_letters() -> TableDescription {
         "payload_bytes" => "How many bytes it had.",
         _ => "",
     };
-    let own = DEAD_LETTERS.fields().iter();
-    let own =
-        own.map(|field| column(field.name(), field.data_type().clone(), field.is_nullable(), meaning(field.name())));
+    let own = columns_of(&DEAD_LETTERS, meaning);
     let ends = [
         column("status", DataType::Utf8, false, "What became of it: open, retried or dropped."),
         column("closed_at", timestamp_type(), true, "When that was decided; UTC."),
@@ -181,13 +179,33 @@ fn duplicates() -> TableDescription {
         "first_position" => "Where it took effect.",
         _ => "",
     };
-    let own = DUPLICATES.fields().iter();
-    let own =
-        own.map(|field| column(field.name(), field.data_type().clone(), field.is_nullable(), meaning(field.name())));
     TableDescription {
         schema: SYSTEM.to_owned(),
         name: "duplicates".to_owned(),
         meaning: "Every event whose id had taken effect before: it has no effect of its own.".to_owned(),
-        columns: own.collect(),
+        columns: columns_of(&DUPLICATES, meaning).collect(),
     }
+}
+
+fn retired() -> TableDescription {
+    let meaning = |name: &str| match name {
+        "position" => "Where the event stood in the log.",
+        "event_id" => "Its id, which stays taken.",
+        "context" => "The context it belonged to.",
+        "event_type" => "What it was.",
+        "retired_at" => "When it was taken out; UTC.",
+        _ => "",
+    };
+    TableDescription {
+        schema: SYSTEM.to_owned(),
+        name: "retired".to_owned(),
+        meaning: "Every event that was past its time and is gone; its position is still accounted for.".to_owned(),
+        columns: columns_of(&RETIRED, meaning).collect(),
+    }
+}
+
+fn columns_of(schema: &Schema, meaning: fn(&str) -> &'static str) -> impl Iterator<Item = ColumnDescription> {
+    let columns = schema.fields().iter();
+    columns
+        .map(move |field| column(field.name(), field.data_type().clone(), field.is_nullable(), meaning(field.name())))
 }

@@ -17,16 +17,18 @@ use datafusion::{
     error::DataFusionError,
     prelude::{SessionContext, col, lit},
 };
-use deltalake::DeltaTableError;
+use deltalake::{DeltaTableError, protocol::DeltaOperation};
 use futures::TryStreamExt;
-use schemas::{Catalogue, EventKey, Position};
+use schemas::{Catalogue, ContextIndex, EventKey, Position, RetentionPolicy};
 use tokio::time::Instant;
 use url::Url;
 
 use crate::{
     commits::{Applied, Apply, Flush, FlushTable, Flushed, Vacuum},
     compaction::{Compacted, Compaction, Eagerness, choose},
+    forecast::{Forecasting, TableFiles},
     ledger::{Closing, closings_batch},
+    retirement::{Retired, Retirement, expired},
     session,
     table::{Access, Committed, OpenError, StoredTable, TableSpec},
     view::{LakeView, TableView},
@@ -48,6 +50,9 @@ impl Default for LakeConfig {
         Self { flush_rows: 100_000, flush_bytes: 64 << 20, flush_after: Duration::from_secs(30) }
     }
 }
+
+/// In microseconds.
+const QUIET_DAY: i64 = 86_400_000_000;
 
 /// How many flushes' worth of rows the tail may hold before appending must wait.
 const MAX_TAIL_FLUSHES: usize = 5;
@@ -86,6 +91,21 @@ pub enum LakeError {
     },
     #[error("rows do not fit the lake's columns")]
     Rows(#[from] ArrowError),
+}
+
+/// Files that were written anew, which their table does not know yet.
+pub enum Rewritten {
+    Compacted(Compacted),
+    Retired(Retired),
+}
+
+impl Rewritten {
+    const fn index(&self) -> usize {
+        match self {
+            Self::Compacted(compacted) => compacted.index,
+            Self::Retired(retired) => retired.index,
+        }
+    }
 }
 
 /// Rows of one table that the lake has not committed.
@@ -128,6 +148,19 @@ struct Slot {
     tail: Tail,
 }
 
+impl Slot {
+    fn new(stored: StoredTable, committed: Committed) -> Self {
+        Self {
+            spec: Arc::clone(&stored.spec),
+            committed_position: stored.position,
+            columns: stored.columns.clone(),
+            stored: Some(stored),
+            committed,
+            tail: Tail::default(),
+        }
+    }
+}
+
 /// The owner of the lake's state.
 pub struct Lake {
     catalogue: Arc<Catalogue>,
@@ -136,6 +169,8 @@ pub struct Lake {
     slots: Vec<Slot>,
     position: Position,
     event_time: Option<i64>,
+    /// When the last event came.
+    ingested_at: Option<i64>,
     /// Rows appended since the last flush began, and when the first of them came.
     waiting_rows: usize,
     waiting_bytes: usize,
@@ -147,6 +182,8 @@ pub struct Lake {
     log: Option<i64>,
     closings: StoredTable,
     committed_closings: Committed,
+    /// What retention has taken. Its position is how many events that are.
+    retired: Slot,
     /// The dead letters that are closed.
     closed: HashSet<Position>,
 }
@@ -180,14 +217,7 @@ impl Lake {
         let mut slots = Vec::new();
         for spec in specs(&catalogue) {
             let (stored, committed) = open_table(root, spec, access, &session).await?;
-            slots.push(Slot {
-                spec: Arc::clone(&stored.spec),
-                committed_position: stored.position,
-                columns: stored.columns.clone(),
-                stored: Some(stored),
-                committed,
-                tail: Tail::default(),
-            });
+            slots.push(Slot::new(stored, committed));
         }
         let position = slots.last().map_or(Position::START, |closing| closing.committed_position);
         let log = match slots.last().and_then(|closing| closing.stored.as_ref()) {
@@ -198,6 +228,7 @@ impl Lake {
             None => None,
         };
         let (closings, committed_closings) = open_table(root, TableSpec::closings(), access, &session).await?;
+        let (retired, committed_retired) = open_table(root, TableSpec::retired(), access, &session).await?;
         let (waiting_rows, waiting_since) = (0, None);
         let mut lake = Self {
             catalogue,
@@ -206,6 +237,7 @@ impl Lake {
             slots,
             position,
             event_time: None,
+            ingested_at: None,
             waiting_rows,
             waiting_bytes: 0,
             waiting_since,
@@ -214,10 +246,11 @@ impl Lake {
             log,
             closings,
             committed_closings,
+            retired: Slot::new(retired, committed_retired),
             closed: HashSet::new(),
         };
         lake.closed = lake.closed_positions().await?;
-        lake.event_time = lake.latest_event_time().await?;
+        [lake.event_time, lake.ingested_at] = lake.latest_times().await?;
         Ok(lake)
     }
 
@@ -225,6 +258,12 @@ impl Lake {
     #[must_use]
     pub const fn position(&self) -> Position {
         self.position
+    }
+
+    /// The position that every table has committed: a restart reads on from there.
+    #[must_use]
+    pub fn flushed_position(&self) -> Position {
+        self.slots.last().map_or(Position::START, |closing| closing.committed_position)
     }
 
     /// The highest position any table has committed: after a crash between two commits some are ahead of the others.
@@ -295,7 +334,7 @@ impl Lake {
         Ok(())
     }
 
-    /// The id and position of every committed event after a position.
+    /// The id and position of every committed event after a position, also of those that retention has taken.
     ///
     /// # Errors
     /// When the lake cannot be read.
@@ -304,9 +343,10 @@ impl Lake {
         after: Position,
         mut each: impl FnMut(Vec<(EventKey, Position)>) -> Result<(), E>,
     ) -> Result<(), E> {
-        for slot in self.contexts() {
+        let committed = self.contexts().iter().map(|slot| &slot.committed).chain([&self.retired.committed]);
+        for committed in committed {
             let rows = async {
-                let frame = self.session.read_table(Arc::clone(&slot.committed.rows))?;
+                let frame = self.session.read_table(Arc::clone(&committed.rows))?;
                 let frame = frame.filter(col("position").gt(lit(after.as_i64())))?;
                 frame.select_columns(&["event_id", "position"])?.execute_stream().await
             };
@@ -322,18 +362,28 @@ impl Lake {
         Ok(())
     }
 
-    async fn latest_event_time(&self) -> Result<Option<i64>, LakeError> {
+    /// The latest times at which a committed event happened, and came.
+    async fn latest_times(&self) -> Result<[Option<i64>; 2], LakeError> {
         use datafusion::functions_aggregate::expr_fn::max;
-        let mut latest = None;
+        let mut latest = [None; 2];
         for slot in self.contexts() {
             let frame = self.session.read_table(Arc::clone(&slot.committed.rows)).map_err(LakeError::Read)?;
-            let frame = frame.aggregate(vec![], vec![max(col("event_time"))]).map_err(LakeError::Read)?;
+            let times = vec![max(col("event_time")), max(col("ingested_at"))];
+            let frame = frame.aggregate(vec![], times).map_err(LakeError::Read)?;
             for batch in frame.collect().await.map_err(LakeError::Read)? {
-                let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
-                latest = latest.max(times.iter().flatten().max());
+                for (latest, times) in latest.iter_mut().zip(batch.columns()) {
+                    *latest = (*latest).max(times.as_primitive::<TimestampMicrosecondType>().iter().flatten().max());
+                }
             }
         }
         Ok(latest)
+    }
+
+    /// The time by which events may be past theirs, in microseconds since 1970, UTC. A day after the last event came it
+    /// stands still: a clock that is wrong takes nothing.
+    fn retention_time(&self) -> i64 {
+        let now = Utc::now().timestamp_micros();
+        self.ingested_at.map_or(now, |last| now.min(last.saturating_add(QUIET_DAY)))
     }
 
     fn contexts(&self) -> &[Slot] {
@@ -353,6 +403,10 @@ impl Lake {
         event_time: Option<i64>,
     ) -> Result<(), LakeError> {
         for (index, batch) in tables {
+            if let Some(times) = batch.column_by_name("ingested_at") {
+                let times = times.as_primitive::<TimestampMicrosecondType>();
+                self.ingested_at = self.ingested_at.max(times.iter().flatten().max());
+            }
             let slot = &mut self.slots[index];
             let batch = rows_after(&batch, slot.committed_position)?;
             if batch.num_rows() > 0 {
@@ -385,6 +439,8 @@ impl Lake {
             until: None,
             tables: tables.collect(),
             closings: Arc::clone(&self.committed_closings.rows),
+            retired: Arc::clone(&self.retired.committed.rows),
+            retired_events: self.retired.committed_position.get(),
         }
     }
 
@@ -425,7 +481,7 @@ impl Lake {
     /// as [`Compaction::partition`] names them; nor those of what became of dead letters, which are few.
     pub fn next_compaction(&self, eagerness: Eagerness, except: &HashSet<String>) -> Option<Compaction> {
         let now = Utc::now().timestamp_millis();
-        let chosen = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+        let chosen = self.slots.iter().chain([&self.retired]).enumerate().filter_map(|(index, slot)| {
             let mut partitions = slot.committed.files();
             partitions.retain(|partition, _| !except.contains(&format!("{}/{partition}", slot.spec.name)));
             let files = choose(&partitions, now, eagerness)?;
@@ -442,37 +498,112 @@ impl Lake {
         })
     }
 
-    /// Take away the table that a merged file belongs to, to commit it beside the lake; the merged file comes back while
-    /// tables are being written.
-    ///
-    /// # Errors
-    /// The merged file, when it has to wait.
-    pub fn begin_apply(&mut self, compacted: Compacted) -> Result<Apply, Compacted> {
-        if self.is_writing() {
-            return Err(compacted);
-        }
-        match self.slots[compacted.index].stored.take() {
-            None => Err(compacted),
-            Some(stored) => {
-                self.applying = true;
-                Ok(Apply { stored, compacted, session: self.session.clone() })
-            }
-        }
+    /// The events of a context that are past their time by now: to be taken out beside the lake.
+    #[must_use]
+    pub fn retirement(&self, context: ContextIndex, policy: &RetentionPolicy) -> Option<Retirement> {
+        let (now, definition) = (Utc::now().timestamp_micros(), self.catalogue.context_at(context));
+        let slot = &self.slots[context.get()];
+        Some(Retirement {
+            index: context.get(),
+            context: definition.name.clone(),
+            spec: Arc::clone(&slot.spec),
+            committed: slot.committed.clone(),
+            columns: slot.columns.clone(),
+            expired: expired(definition, policy, self.retention_time())?,
+            ledger: self.retired.committed.clone(),
+            now,
+            session: self.session.clone(),
+        })
     }
 
-    /// Put a table back whose files were merged.
+    /// Take away the table that files were written anew for, to commit them beside the lake; they come back while tables
+    /// are being written.
+    ///
+    /// # Errors
+    /// The files, when they have to wait.
+    pub fn begin_apply(&mut self, rewritten: Rewritten) -> Result<Apply, Rewritten> {
+        let index = rewritten.index();
+        let retires = matches!(rewritten, Rewritten::Retired(_));
+        if self.is_writing() || (retires && self.retired.stored.is_none()) {
+            return Err(rewritten);
+        }
+        let Some(stored) = self.slot_mut(index).stored.take() else { return Err(rewritten) };
+        self.applying = true;
+        let session = self.session.clone();
+        let (actions, operation, noted) = match rewritten {
+            Rewritten::Compacted(compacted) => {
+                (compacted.actions, DeltaOperation::Optimize { predicate: None, target_size: 0 }, None)
+            }
+            Rewritten::Retired(gone) => {
+                let noted =
+                    self.retired.stored.take().map(|stored| FlushTable { index, stored, rows: vec![gone.ledger] });
+                (gone.actions, DeltaOperation::Delete { predicate: Some("past its time".to_owned()) }, noted)
+            }
+        };
+        Ok(Apply { index, stored, actions, operation, noted, session })
+    }
+
+    /// Put a table back whose files were written anew.
     pub fn finish_apply(&mut self, applied: Applied) {
-        let slot = &mut self.slots[applied.index];
+        let slot = self.slot_mut(applied.index);
         slot.committed = applied.committed;
         slot.stored = Some(applied.stored);
+        if let Some((stored, committed)) = applied.noted {
+            self.retired.committed_position = stored.position;
+            self.retired.stored = Some(stored);
+            self.retired.committed = committed;
+        }
         self.applying = false;
+    }
+
+    /// A table of the log's, or after them what retention has taken.
+    fn slot_mut(&mut self, index: usize) -> &mut Slot {
+        if index == self.slots.len() { &mut self.retired } else { &mut self.slots[index] }
+    }
+
+    /// The context after this one, whose events are looked at next.
+    #[must_use]
+    pub fn context_after(&self, context: ContextIndex) -> Option<ContextIndex> {
+        let mut contexts = self.catalogue.indexed().map(|(index, _)| index);
+        contexts.find(|index| index.get() > context.get())
+    }
+
+    #[must_use]
+    pub const fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    /// Every table's files, those of events first.
+    #[must_use]
+    pub fn files(&self) -> Vec<TableFiles> {
+        self.all_committed().map(TableFiles::of).collect()
+    }
+
+    fn all_committed(&self) -> impl Iterator<Item = &Committed> {
+        let tables = self.slots.iter().map(|slot| &slot.committed);
+        tables.chain([&self.committed_closings, &self.retired.committed])
+    }
+
+    /// Every table as it is committed, to see beside the lake what maintenance would do.
+    #[must_use]
+    pub fn forecast(&self, policy: &RetentionPolicy, keep: Duration) -> Forecasting {
+        let mut contexts = self.catalogue.contexts().iter();
+        let tables = self.all_committed().map(|committed| {
+            let expired = contexts.next().and_then(|context| expired(context, policy, self.retention_time()));
+            (committed.clone(), expired)
+        });
+        Forecasting {
+            tables: tables.collect(),
+            keep,
+            now: Utc::now().timestamp_millis(),
+            session: self.session.clone(),
+        }
     }
 
     /// Every table as it is committed, to be cleaned up beside the lake.
     #[must_use]
-    pub fn vacuum(&self) -> Vacuum {
-        let tables = self.slots.iter().map(|slot| slot.committed.clone());
-        Vacuum { tables: tables.chain([self.committed_closings.clone()]).collect() }
+    pub fn vacuum(&self, keep: Duration) -> Vacuum {
+        Vacuum { tables: self.all_committed().cloned().collect(), keep }
     }
 
     /// Take away what has to be written, to be run beside the lake. `None` when nothing new is known, or while
@@ -554,8 +685,11 @@ async fn open_table(
 /// A table without its catalogue would hide its events, and forget that their ids have taken effect.
 fn refuse_unknown_tables(root: &Url, catalogue: &Catalogue) -> Result<(), LakeError> {
     let Some(folders) = root.to_file_path().ok().and_then(|root| std::fs::read_dir(root).ok()) else { return Ok(()) };
-    let known: HashSet<String> =
-        specs(catalogue).into_iter().chain([TableSpec::closings()]).map(|spec| spec.name).collect();
+    let known: HashSet<String> = specs(catalogue)
+        .into_iter()
+        .chain([TableSpec::closings(), TableSpec::retired()])
+        .map(|spec| spec.name)
+        .collect();
     for folder in folders.flatten().filter(|folder| folder.path().join("_delta_log").is_dir()) {
         let table = folder.file_name().to_string_lossy().into_owned();
         if !known.contains(&table) {

@@ -1,6 +1,7 @@
 //! The tables beside the events: what was a duplicate, what was no event, and what became of that.
 //!
-//! With the events' tables the first two account for every position of the log exactly once.
+//! With the events' tables, and what retention took from those, the first two account for every position of the log
+//! exactly once.
 
 use std::sync::{Arc, LazyLock};
 
@@ -71,6 +72,16 @@ pub(crate) static CLOSINGS: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("closed_at", timestamp_type(), false),
         Field::new("closed_by", DataType::Utf8, false),
         Field::new("retried_as", DataType::Int64, true),
+    ]))
+});
+
+pub(crate) static RETIRED: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("position", DataType::Int64, false),
+        Field::new("event_id", DataType::Utf8, false),
+        Field::new("context", DataType::Utf8, false),
+        Field::new("event_type", DataType::Utf8, false),
+        Field::new("retired_at", timestamp_type(), false),
     ]))
 });
 

@@ -4,6 +4,8 @@
 //! - [`lake`]: all tables, the tail, and when it is flushed;
 //! - [`commits`]: what is written while the lake goes on: flushes, merged files;
 //! - [`compaction`]: small files become larger ones, beside the commits;
+//! - [`retirement`]: events past their time are taken out, and noted;
+//! - [`forecast`]: what maintenance would do;
 //! - [`view`]: an immutable cut of everything, which every query reads;
 //! - [`audit`]: whether a table's files hold what it says of them;
 //! - [`session`]: SQL over a view, read-only and within limits; its tables ([`sql_catalog`]) and errors ([`sql_error`]);
@@ -18,11 +20,14 @@ pub mod compaction;
 mod cut_table;
 pub mod description;
 pub mod event_json;
+pub mod forecast;
 pub mod lake;
 pub mod ledger;
 pub mod letters;
 pub mod result_format;
 pub mod result_json;
+pub mod retirement;
+mod rewrite;
 mod runaway;
 pub mod session;
 pub mod sql_catalog;
@@ -32,13 +37,16 @@ pub mod table;
 pub mod view;
 
 pub use audit::Audit;
-pub use commits::{Applied, Apply, Flush, Flushed, Vacuum};
+pub use commits::{Applied, Apply, Flush, Flushed, Vacuum, Vacuumed};
 pub use compaction::{Compacted, Compaction, CompactionError, Eagerness};
-pub use lake::{Lake, LakeConfig, LakeError, folder_url};
+pub use forecast::{Forecast, Forecasting, TableFiles};
+pub use lake::{Lake, LakeConfig, LakeError, Rewritten, folder_url};
 pub use result_format::ResultFormat;
+pub use retirement::{Retired, Retirement};
 pub use session::{Prepared, QueryLimits, QueryRows, SqlSession, Statement};
 pub use sql_catalog::{ColumnMeaning, ExtraTable};
 pub use sql_error::SqlError;
+pub use table::KEEP_FOR;
 pub use view::LakeView;
 
 /// What callers need of the query engine: the arrays a result is made of, the values of a statement's parameters, and

@@ -20,6 +20,7 @@ use schemas::{
 
 use crate::{
     event_json::event_json,
+    ledger::RETIRED,
     standard_schemas::{INFORMATION_SCHEMA, PG_CATALOG, StandardSchemas},
     view::{LakeView, TableView},
 };
@@ -271,7 +272,7 @@ impl SchemaProvider for ViewSchema {
                 self.view.catalogue.context_at(index).events.iter().map(|event| event.view.clone()).collect()
             }
             Source::Lake => vec!["events".to_owned()],
-            Source::System => vec!["dead_letters".to_owned(), "duplicates".to_owned()],
+            Source::System => ["dead_letters", "duplicates", "retired"].map(str::to_owned).to_vec(),
             Source::Extra => Vec::new(),
         };
         own.into_iter().chain(self.extra.iter().map(|table| table.name.clone())).collect()
@@ -292,6 +293,7 @@ impl SchemaProvider for ViewSchema {
             Source::Lake if name == "events" => every_event(&self.view).map(Some),
             Source::System if name == "dead_letters" => dead_letters(&self.view).map(Some),
             Source::System if name == "duplicates" => duplicates(&self.view).map(Some),
+            Source::System if name == "retired" => retired(&self.view).map(Some),
             Source::Lake | Source::System | Source::Extra => Ok(None),
         }
     }
@@ -329,6 +331,17 @@ fn event_view(view: &LakeView, index: ContextIndex, event: &EventDefinition) -> 
 /// `system.duplicates`: every position whose event id had taken effect before.
 fn duplicates(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
     Ok(Arc::new(ViewTable::new(cut(view, "duplicates", ledger(view, "duplicates")?)?.build()?, None)))
+}
+
+/// `system.retired`: every event that retention has taken.
+fn retired(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
+    let plan = LogicalPlanBuilder::scan("retired", provider_as_source(Arc::clone(&view.retired)), None)?;
+    let plan = match view.until {
+        None => plan,
+        Some(until) => plan.filter(col("position").lt_eq(lit(until.as_i64())))?,
+    };
+    let columns = RETIRED.fields().iter().map(|field| ident(field.name()));
+    Ok(Arc::new(ViewTable::new(plan.project(columns)?.build()?, None)))
 }
 
 fn ledger<'a>(view: &'a LakeView, name: &str) -> Result<&'a TableView> {

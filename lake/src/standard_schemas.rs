@@ -82,11 +82,12 @@ impl StandardSchemas {
 }
 
 /// What functions answer that clients of Postgres call, whatever they are asked of.
-fn constants() -> [(&'static str, ScalarValue); 15] {
+fn constants() -> [(&'static str, ScalarValue); 16] {
     let version = format!("PostgreSQL 16.6 (Forecourt {})", env!("CARGO_PKG_VERSION"));
     [
         ("version", ScalarValue::from(version)),
         ("current_schema", ScalarValue::from(DEFAULT_SCHEMA)),
+        ("current_setting", ScalarValue::Utf8(None)),
         ("generate_subscripts", ScalarValue::Int32(None)),
         ("json_build_object", ScalarValue::Utf8(None)),
         ("pg_advisory_unlock_all", ScalarValue::Utf8(None)),

@@ -4,7 +4,7 @@
 //! position up to which the table is complete.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     sync::Arc,
     time::Duration,
@@ -54,7 +54,7 @@ const PARTITION: &str = "partition_date";
 /// How long the table's log and the files it no longer has are kept, for readers of an older version. What was at an
 /// earlier position is asked of the newest.
 const KEPT_FOR: &str = "interval 1 day";
-pub(crate) const KEEP_FOR: Duration = Duration::from_secs(86_400);
+pub const KEEP_FOR: Duration = Duration::from_secs(86_400);
 
 /// How finely a table is partitioned by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,17 @@ impl TableSpec {
     #[must_use]
     pub fn duplicates() -> Self {
         Self::ledger("duplicates", ledger::DUPLICATES.clone())
+    }
+
+    /// The events that retention has taken. It is written when it does; its position is how many there are.
+    #[must_use]
+    pub fn retired() -> Self {
+        Self {
+            time_column: "retired_at",
+            sort: &["context", "event_type", "position"],
+            statistics: "position,context,event_type,retired_at",
+            ..Self::ledger("retired", ledger::RETIRED.clone())
+        }
     }
 
     /// What became of dead letters. It is written when somebody decides, not with the log.
@@ -194,10 +205,15 @@ impl StoredTable {
                 .with_columns(columns.fields().cloned())
                 .with_partition_columns([PARTITION])
                 .with_configuration_property(TableProperty::DataSkippingStatsColumns, Some(spec.statistics))
-                .with_configuration_property(TableProperty::AppendOnly, Some("true"))
                 .with_configuration_property(TableProperty::LogRetentionDuration, Some(KEPT_FOR))
                 .with_configuration_property(TableProperty::DeletedFileRetentionDuration, Some(KEPT_FOR))
                 .await?;
+        }
+        // Tables used to say that nothing is ever taken out of them. Retention does.
+        let is_append_only = table.snapshot()?.metadata().configuration().get("delta.appendOnly");
+        if access == Access::Own && is_append_only.is_some_and(|value| value == "true") {
+            let properties = HashMap::from([("delta.appendOnly".to_owned(), "false".to_owned())]);
+            table = table.set_tbl_properties().with_properties(properties).await?;
         }
         let missing = missing_columns(&spec, &stored_columns(&table)?)?;
         if !missing.is_empty() && access == Access::Look {
@@ -275,10 +291,13 @@ impl StoredTable {
         self.table.version()
     }
 
-    /// Commit what a compaction wrote.
-    pub(crate) async fn apply(&mut self, actions: Vec<Action>) -> Result<(), DeltaTableError> {
+    /// Commit files that were written anew.
+    pub(crate) async fn apply(
+        &mut self,
+        actions: Vec<Action>,
+        operation: DeltaOperation,
+    ) -> Result<(), DeltaTableError> {
         let properties = CommitProperties::default().with_max_retries(0);
-        let operation = DeltaOperation::Optimize { predicate: None, target_size: 0 };
         let commit = CommitBuilder::from(properties)
             .with_actions(actions)
             .build(Some(self.table.snapshot()?), self.table.log_store(), operation)
@@ -303,6 +322,12 @@ impl fmt::Debug for Committed {
 }
 
 impl Committed {
+    /// The table's folder in the lake.
+    pub(crate) fn name(&self) -> String {
+        let path = self.table.table_url().path().trim_end_matches('/');
+        path.rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
     pub(crate) const fn version(&self) -> &Arc<EagerSnapshot> {
         &self.version
     }
@@ -314,6 +339,27 @@ impl Committed {
             .with_eager_snapshot(Arc::clone(&self.version))
             .with_file_column(file_column);
         Ok(Arc::new(scan.build().await?))
+    }
+
+    /// The rows of some of its files, with the partition.
+    pub(crate) async fn rows_of_files(
+        &self,
+        paths: Vec<String>,
+        session: &SessionContext,
+    ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
+        let scan = TableProviderBuilder::default()
+            .with_log_store(self.table.log_store())
+            .with_eager_snapshot(Arc::clone(&self.version))
+            .with_session(Arc::new(session.state()))
+            .with_file_paths(paths);
+        Ok(Arc::new(scan.build().await?))
+    }
+
+    /// What takes files out of the table. `data_change` says whether their rows go with them.
+    pub(crate) fn removals(&self, is_removed: impl Fn(&str) -> bool, data_change: bool) -> Vec<Action> {
+        let known = self.version.log_data();
+        let removed = known.iter().filter(|file| is_removed(&file.path()));
+        removed.map(|file| Action::Remove(file.remove_action(data_change))).collect()
     }
 
     /// The files by partition.
@@ -328,51 +374,76 @@ impl Committed {
         partitions
     }
 
-    /// The files that no version within `keep` has: those that were merged, and those of writes that never ended. Those
-    /// that were found before as well are deleted; the others may be on their way into the table, whatever the clocks
-    /// say.
+    /// Files that can go: those that a version took out longer than `keep` ago. Those that no version knows may be on their
+    /// way into the table, whatever the clocks say: they can go when they are old, and were found `before` as well.
     ///
     /// # Errors
-    /// When the store cannot be listed or does not delete them.
-    pub(crate) async fn vacuum(
+    /// When the store cannot be listed.
+    pub(crate) async fn deletable(
         &self,
         keep: Duration,
         before: &HashSet<String>,
-    ) -> Result<Vec<String>, DeltaTableError> {
-        let until = Utc::now() - keep;
-        let mut kept: HashSet<String> = self.version.log_data().iter().map(|file| file.path().into_owned()).collect();
+    ) -> Result<Deletable, DeltaTableError> {
+        let (until, stray_until) = ((Utc::now() - keep).timestamp_millis(), Utc::now() - KEEP_FOR);
+        let live: HashSet<String> = self.version.log_data().iter().map(|file| file.path().into_owned()).collect();
         let log_store = self.table.log_store();
+        let mut taken_out = HashMap::new();
         let mut removed = self.table.snapshot()?.all_tombstones(log_store.as_ref());
         while let Some(tombstone) = removed.try_next().await? {
-            if tombstone.deletion_timestamp().is_none_or(|at| at > until.timestamp_millis()) {
-                kept.insert(tombstone.path().into_owned());
-            }
+            taken_out.insert(tombstone.path().into_owned(), tombstone.deletion_timestamp());
         }
         drop(removed);
         let root = self.table.table_url().to_string();
         let store = self.table.object_store();
         let mut listed = store.list(None);
-        let (mut found, mut unwanted) = (Vec::new(), Vec::new());
+        let mut deletable = Deletable::default();
         while let Some(file) = listed.try_next().await? {
             let path = file.location.to_string();
-            let is_data = path.ends_with(".parquet") && !path.starts_with("_delta_log");
-            if is_data && file.last_modified < until && !kept.contains(&path) {
-                let named = format!("{root}{path}");
-                if before.contains(&named) {
-                    unwanted.push(file.location);
-                } else {
-                    found.push(named);
+            if !path.ends_with(".parquet") || path.starts_with("_delta_log") || live.contains(&path) {
+                continue;
+            }
+            let named = format!("{root}{path}");
+            let can_go = match taken_out.get(&path) {
+                Some(at) => at.is_some_and(|at| at <= until),
+                None if file.last_modified >= stray_until => false,
+                None if before.contains(&named) => true,
+                None => {
+                    deletable.strays.insert(named);
+                    false
                 }
+            };
+            if can_go {
+                deletable.bytes += file.size;
+                deletable.files.push(file.location);
             }
         }
-        for path in &unwanted {
+        Ok(deletable)
+    }
+
+    /// Delete what can go.
+    ///
+    /// # Errors
+    /// When the store cannot be listed or does not delete them.
+    pub(crate) async fn vacuum(&self, keep: Duration, before: &HashSet<String>) -> Result<Deletable, DeltaTableError> {
+        let deletable = self.deletable(keep, before).await?;
+        let store = self.table.object_store();
+        for path in &deletable.files {
             store.delete(path).await?;
         }
-        if !unwanted.is_empty() {
-            tracing::info!(files = unwanted.len(), table = root, "deleted files that no version has any more");
+        if !deletable.files.is_empty() {
+            let files = deletable.files.len();
+            tracing::info!(files, table = self.name(), "deleted files that no version has any more");
         }
-        Ok(found)
+        Ok(deletable)
     }
+}
+
+/// Files of a table that can go, and those that can if they are found again.
+#[derive(Debug, Default)]
+pub(crate) struct Deletable {
+    pub(crate) files: Vec<object_store::path::Path>,
+    pub(crate) bytes: u64,
+    pub(crate) strays: HashSet<String>,
 }
 
 /// What may be done to a table that is opened.

@@ -28,15 +28,6 @@ pub struct Decoded {
     pub event_time: Option<i64>,
 }
 
-impl Decoded {
-    /// The rows of one context.
-    #[must_use]
-    pub fn context(&self, catalogue: &Catalogue, name: &str) -> Option<&RecordBatch> {
-        let (index, _) = catalogue.context(name)?;
-        self.tables.iter().find(|(table, _)| *table == index.get()).map(|(_, batch)| batch)
-    }
-}
-
 /// What keeps messages from being decoded. It is no fault of theirs.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {

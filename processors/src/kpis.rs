@@ -30,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     calendar::{Calendar, Grain},
-    decode::Decoded,
     kpi_definition::{KpiDefinition, KpiInput, Touches},
 };
 
@@ -117,11 +116,13 @@ pub struct Touched {
 }
 
 impl Touched {
-    /// Add what these rows touch.
-    pub fn mark(&mut self, definitions: &[KpiDefinition], catalogue: &Catalogue, decoded: &Decoded) {
+    /// Add what these rows touch, by table, numbered as in [`LakeView::tables`].
+    pub fn mark(&mut self, definitions: &[KpiDefinition], catalogue: &Catalogue, tables: &[(usize, RecordBatch)]) {
         for (kpi_index, kpi) in definitions.iter().enumerate() {
             for (input_index, input) in kpi.inputs.iter().enumerate() {
-                let Some(batch) = decoded.context(catalogue, &input.context) else { continue };
+                let of_context = catalogue.context(&input.context).map(|(index, _)| index.get());
+                let batch = tables.iter().find(|(table, _)| Some(*table) == of_context);
+                let Some((_, batch)) = batch else { continue };
                 match &input.touches {
                     Touches::TimeOf(column) => {
                         let times = self.times.entry(kpi.name.clone()).or_default();

@@ -10,19 +10,24 @@
 //! - [`calendar`]: buckets of time, in any time zone;
 //! - [`kpis`]: the sink that keeps the board;
 //! - [`derived_tables`]: what stands now and the KPIs, as tables of SQL;
-//! - `upkeep`: small files of the lake become larger ones, and old ones go;
+//! - `index_keeper`: the task around it;
+//! - `upkeep`: events past their time are taken out of the lake, small files become larger ones, and old ones go;
+//!   [`maintenance`]: all of that on demand;
 //! - [`verify`]: the proof that all of it is what the log says.
 
 pub mod calendar;
 pub mod decode;
 pub mod derived_tables;
+mod index_keeper;
 pub mod kpi_definition;
 pub mod kpis;
 pub mod listing_fold;
 pub mod listings;
+pub mod maintenance;
 pub mod pipeline;
 mod upkeep;
 pub mod verify;
 
 pub use kpis::{Board, KpiError, KpiService, SeriesKey};
+pub use maintenance::{Maintained, Maintenance, MaintenanceOrder};
 pub use pipeline::{Pipeline, PipelineConfig, PipelineError};

@@ -124,6 +124,12 @@ impl Entity {
         }
     }
 
+    /// Whether nothing is known of it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The entities it is linked to.
     pub fn links(&self) -> impl Iterator<Item = &EntityKey> {
         self.links.iter()

@@ -4,14 +4,14 @@
 //! position together. Its owner is one blocking thread.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     path::Path,
     sync::Arc,
 };
 
 use arrow::array::RecordBatch;
 use schemas::{Catalogue, Context, Position};
-use search_index::{Entry, IndexError, Listing, ListingIndex, ListingSnapshot};
+use search_index::{Entry, IndexError, Listing, ListingIndex, ListingSnapshot, Reflected};
 
 use crate::listing_fold::{self, CONTEXTS, Entity, EntityKey, EntityKind};
 
@@ -36,6 +36,8 @@ pub struct Listings {
     older: HashMap<EntityKey, Entity>,
     /// Changed since the last commit: always in the cache.
     touched: BTreeSet<EntityKey>,
+    /// How many events retention has taken whose facts are not in it any more.
+    retired_events: u64,
 }
 
 impl Listings {
@@ -45,7 +47,9 @@ impl Listings {
     /// When the folder cannot be written.
     pub fn open(folder: &Path, catalogue: Arc<Catalogue>) -> Result<Self, ListingsError> {
         let index = ListingIndex::open(folder)?;
-        Ok(Self { catalogue, index, recent: HashMap::new(), older: HashMap::new(), touched: BTreeSet::new() })
+        let retired_events = index.snapshot().retired_events;
+        let (recent, older, touched) = (HashMap::new(), HashMap::new(), BTreeSet::new());
+        Ok(Self { catalogue, index, recent, older, touched, retired_events })
     }
 
     #[must_use]
@@ -57,6 +61,38 @@ impl Listings {
     #[must_use]
     pub fn position(&self) -> Position {
         self.index.snapshot().position
+    }
+
+    /// How many events retention has taken whose facts are not in it any more.
+    #[must_use]
+    pub const fn retired_events(&self) -> u64 {
+        self.retired_events
+    }
+
+    /// Nothing was folded that retention has taken by now.
+    pub const fn set_retired_events(&mut self, count: u64) {
+        self.retired_events = count;
+    }
+
+    /// Replace what is known of entities of which retention took events: by what is left, or nothing.
+    ///
+    /// # Errors
+    /// When facts cannot be read back.
+    pub fn replace(
+        &mut self,
+        keys: &HashSet<EntityKey>,
+        mut left: HashMap<EntityKey, Entity>,
+    ) -> Result<(), ListingsError> {
+        for key in keys {
+            // What shows the facts that go is built again as well.
+            let listings = self.listings_of(key)?;
+            self.touched.extend(listings);
+        }
+        for key in keys {
+            self.recent.insert(key.clone(), left.remove(key).unwrap_or_default());
+            self.touched.insert(key.clone());
+        }
+        Ok(())
     }
 
     /// Fold in rows of one context, numbered as in the catalogue. Rows the index already reflects are passed over.
@@ -108,6 +144,10 @@ impl Listings {
             written.extend(self.listings_of(&key)?);
         }
         for key in &written {
+            if self.entity(key)?.is_empty() {
+                self.index.delete(key.as_str());
+                continue;
+            }
             let listing = match key.id(EntityKind::Listing) {
                 Some(id) => Some(self.build(id)?),
                 None => None,
@@ -115,7 +155,8 @@ impl Listings {
             let state = serde_json::to_vec(self.entity(key)?)?;
             self.index.put(&Entry { key: key.as_str(), state: &state, listing: listing.as_ref() })?;
         }
-        let snapshot = self.index.commit(position, event_time)?;
+        let reflected = Reflected { position, event_time, retired_events: self.retired_events };
+        let snapshot = self.index.commit(reflected)?;
         if self.recent.len() > CACHED_ENTITIES {
             self.older = std::mem::take(&mut self.recent);
         }

@@ -16,10 +16,9 @@ use std::{
 };
 
 use datafusion::error::DataFusionError;
-use futures::TryStreamExt;
 use ingest::{Backoff, DeadLetters, Log, LogError, LogReader, RawMessage, SeenError, SeenEvents};
 use lake::{Lake, LakeConfig, LakeError, LakeView, SqlError, SqlSession, ledger::Closing};
-use schemas::{Catalogue, Position};
+use schemas::{Catalogue, Position, RetentionPolicy};
 use search_index::ListingSnapshot;
 use tokio::{
     runtime::Handle,
@@ -32,28 +31,20 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     decode::{DecodeError, Decoded, decode},
     derived_tables::derived_tables,
+    index_keeper::{ForIndex, IndexSource, keep_listings},
     kpi_definition::{KpiDefinition, KpiFileError},
     kpis::{BoardUpdate, KpiService, Kpis},
-    listing_fold::CONTEXTS,
-    listings::{Listings, ListingsError},
-    upkeep::Upkeep,
+    listings::ListingsError,
+    maintenance::{Maintenance, OrderGiven, foresee},
+    upkeep::{Changed, Demand, Taken, Upkeep},
 };
 
 /// Batches between two stages: one being worked on, one ready.
 const STAGE_QUEUE: usize = 2;
-/// Entities the index may hold back for one commit while more rows are waiting.
-const MAX_PENDING_ENTITIES: usize = 20_000;
-/// How long the index may hold back a commit while more rows are waiting.
-const MAX_COMMIT_DELAY: Duration = Duration::from_millis(500);
 /// What arrives within this after a batch makes one batch: many small ones would cost more than they tell.
 const GATHER_FOR: Duration = Duration::from_millis(5);
 /// Tries of decoding before the process ends. Its messages are in the log.
 const MAX_DECODE_TRIES: u32 = 5;
-/// The index commits at most this often: a commit writes files, and the log's syncs wait for the disk with it. After a
-/// pause of this length a change is committed at once.
-const COMMIT_EVERY: Duration = Duration::from_millis(100);
-/// How often an index that was opened again looks for what the lake has got meanwhile.
-const CATCH_UP_EVERY: Duration = Duration::from_millis(20);
 /// How often the log is looked at for what must not happen to it.
 const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(2);
 
@@ -67,6 +58,8 @@ pub struct PipelineConfig {
     /// The seen events' folder.
     pub seen: PathBuf,
     pub flush: LakeConfig,
+    /// How long events are kept.
+    pub retention: RetentionPolicy,
     /// Go on although the log has forgotten events that the lake never had.
     pub accept_loss: bool,
 }
@@ -113,6 +106,7 @@ pub struct Pipeline {
     /// The event ids that have taken effect.
     pub seen: Arc<SeenEvents>,
     closings: mpsc::Sender<CloseRequest>,
+    pub maintenance: Maintenance,
     /// The end of the log when the pipeline started: having reached it, it knows every event there was.
     pub log_end_at_start: Position,
 }
@@ -156,9 +150,14 @@ impl Pipeline {
         let sql = SqlSession::new(queries.clone(), derived_tables(&definitions))?;
         let log_end = log.last_message().await?;
         let view = Arc::new(lake.view());
-        let listings = open_listings(&config.index, &catalogue, &sql, &view, log_end).await?;
-
         let (view_sender, lake_views) = watch::channel(None);
+        let source = IndexSource {
+            folder: config.index,
+            catalogue: Arc::clone(&catalogue),
+            sql: sql.clone(),
+            lake: lake_views.clone(),
+        };
+        let listings = source.open(&view, log_end).await?;
         let (listing_sender, listing_snapshots) = watch::channel(Some(listings.snapshot()));
         let (kpis, service, requests) = Kpis::new(sql.clone(), definitions);
 
@@ -166,6 +165,7 @@ impl Pipeline {
         let (to_listings, listing_rows) = mpsc::channel(STAGE_QUEUE);
         let (to_kpis, board_updates) = mpsc::channel(STAGE_QUEUE);
         let (closings, close_requests) = mpsc::channel(STAGE_QUEUE);
+        let (maintenance, orders) = mpsc::channel(STAGE_QUEUE);
         let reader = LogReader::after(log.clone(), lake.position());
         let dead_letters = DeadLetters::open(log.clone()).await?;
         let from_lake = lake.position();
@@ -176,8 +176,19 @@ impl Pipeline {
             definitions: Arc::clone(&service.definitions),
             queue: to_kpis,
         };
-        tasks.spawn(keep_lake(lake, decoded, close_requests, view_sender, to_listings, board, queries));
-        let source = IndexSource { folder: config.index, catalogue, sql: sql.clone(), lake: lake_views.clone() };
+        let keeper = LakeKeeper {
+            lake,
+            decoded,
+            close_requests,
+            orders,
+            views: view_sender,
+            to_listings,
+            board,
+            retention: config.retention,
+            log: log.clone(),
+            queries,
+        };
+        tasks.spawn(keeper.run());
         tasks.spawn(keep_listings(listings, source, from_lake, listing_rows, listing_sender));
         tasks.spawn(async move {
             kpis.run(board_updates, requests, stop).await;
@@ -191,6 +202,7 @@ impl Pipeline {
             log,
             seen,
             closings,
+            maintenance: Maintenance(maintenance),
             log_end_at_start: log_end,
         })
     }
@@ -281,58 +293,6 @@ pub(crate) fn folder_url(path: &Path) -> Result<url::Url, PipelineError> {
     lake::folder_url(path).map_err(|source| PipelineError::Folder { path: path.to_owned(), source })
 }
 
-/// Open the index and bring it to the lake's position, from the lake.
-async fn open_listings(
-    folder: &Path,
-    catalogue: &Arc<Catalogue>,
-    sql: &SqlSession,
-    view: &Arc<LakeView>,
-    log_end: Position,
-) -> Result<Listings, PipelineError> {
-    let mut listings = Listings::open(folder, Arc::clone(catalogue))?;
-    if listings.position() > log_end {
-        tracing::warn!("the index is ahead of the log; building it again");
-        listings = start_over(listings, folder, catalogue)?;
-    }
-    catch_up(&mut listings, catalogue, sql, view).await?;
-    Ok(listings)
-}
-
-/// Bring the index to a view's position, from the lake.
-async fn catch_up(
-    listings: &mut Listings,
-    catalogue: &Arc<Catalogue>,
-    sql: &SqlSession,
-    view: &Arc<LakeView>,
-) -> Result<(), PipelineError> {
-    if listings.position() >= view.position {
-        return Ok(());
-    }
-    let started = Instant::now();
-    let after = listings.position();
-    for (index, context) in catalogue.indexed().filter(|(_, context)| CONTEXTS.contains(&context.name.as_str())) {
-        let rows = sql.rows_between(view, index, after, view.position);
-        let mut rows = rows.await.map_err(PipelineError::Rebuild)?;
-        while let Some(batch) = rows.try_next().await.map_err(PipelineError::Engine)? {
-            listings.fold(context, &batch)?;
-        }
-    }
-    listings.commit(view.position, view.event_time)?;
-    tracing::info!(
-        from = after.get(),
-        to = view.position.get(),
-        seconds = started.elapsed().as_secs_f64(),
-        "brought the index to the lake's position"
-    );
-    Ok(())
-}
-
-fn start_over(listings: Listings, folder: &Path, catalogue: &Arc<Catalogue>) -> Result<Listings, PipelineError> {
-    drop(listings);
-    std::fs::remove_dir_all(folder).map_err(|source| PipelineError::Folder { path: folder.to_owned(), source })?;
-    Ok(Listings::open(folder, Arc::clone(catalogue))?)
-}
-
 /// Read and decode until `stop`.
 async fn read(
     mut reader: LogReader,
@@ -401,81 +361,113 @@ struct BoardFeed {
     queue: mpsc::Sender<BoardUpdate>,
 }
 
-/// Append to the lake, hand on to the other sinks, flush; until the decoded batches end.
-async fn keep_lake(
-    mut lake: Lake,
-    mut decoded: mpsc::Receiver<Decoded>,
-    mut close_requests: mpsc::Receiver<CloseRequest>,
+/// The task that owns the lake.
+struct LakeKeeper {
+    lake: Lake,
+    decoded: mpsc::Receiver<Decoded>,
+    close_requests: mpsc::Receiver<CloseRequest>,
+    orders: mpsc::Receiver<OrderGiven>,
     views: watch::Sender<Option<Arc<LakeView>>>,
-    to_listings: mpsc::Sender<Arc<Decoded>>,
+    to_listings: mpsc::Sender<ForIndex>,
     board: BoardFeed,
+    retention: RetentionPolicy,
+    log: Log,
     queries: Handle,
-) -> Result<(), PipelineError> {
-    let (mut flush, mut upkeep) = (JoinSet::new(), Upkeep::new(queries));
-    upkeep.look();
-    // What the board has not taken yet: it computes at its own pace and never holds up the lake.
-    let mut pending = Some(BoardUpdate { view: show(&lake, &views), ..BoardUpdate::default() });
-    loop {
-        let due = [lake.flush_due(), upkeep.due()].into_iter().flatten().min();
-        let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
-        tokio::select! {
-            biased;
-            Some(flushed) = flush.join_next() => {
-                let flushed: lake::Flushed = flushed??;
-                tracing::info!(position = flushed.position.get(), rows = flushed.rows, "flushed the lake");
-                lake.finish_flush(flushed);
-                upkeep.look();
-                // The board reads the files that there are now: those it knew may be merged and deleted.
-                if let Some(view) = show(&lake, &views) {
-                    pending.get_or_insert_default().view = Some(view);
+}
+
+impl LakeKeeper {
+    /// Append to the lake, hand on to the other sinks, flush; until the decoded batches end.
+    async fn run(self) -> Result<(), PipelineError> {
+        let Self { mut lake, mut decoded, mut close_requests, mut orders, views, to_listings, board, .. } = self;
+        let mut flush = JoinSet::new();
+        let mut upkeep = Upkeep::new(self.queries.clone(), self.retention, Some(self.log));
+        upkeep.look();
+        // What the board has not taken yet: it computes at its own pace and never holds up the lake.
+        let mut pending = Some(BoardUpdate { view: show(&lake, &views), ..BoardUpdate::default() });
+        loop {
+            let due = [lake.flush_due(), upkeep.due()].into_iter().flatten().min();
+            let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
+            tokio::select! {
+                biased;
+                Some(flushed) = flush.join_next() => {
+                    let flushed: lake::Flushed = flushed??;
+                    told(&flushed);
+                    lake.finish_flush(flushed);
+                    upkeep.look();
+                    // The board reads the files that there are now: those it knew may be merged and deleted.
+                    if let Some(view) = show(&lake, &views) {
+                        pending.get_or_insert_default().view = Some(view);
+                    }
                 }
-            }
-            Some(done) = upkeep.running.join_next() => {
-                if upkeep.take(done, &mut lake)?
-                    && let Some(view) = show(&lake, &views)
-                {
-                    pending.get_or_insert_default().view = Some(view);
+                Some(done) = upkeep.running.join_next() => {
+                    let changed = upkeep.take(done, &mut lake)?;
+                    if !matches!(changed, Changed::Nothing)
+                        && let Some(view) = show(&lake, &views)
+                    {
+                        let update = pending.get_or_insert_default();
+                        update.view = Some(Arc::clone(&view));
+                        if let Changed::Retired(Taken { table, rows, .. }) = changed {
+                            update.touched.mark(&board.definitions, &board.catalogue, &[(table, rows.clone())]);
+                            let _ = to_listings.send(ForIndex::Retired { table, rows, view }).await;
+                        }
+                    }
                 }
-            }
-            Ok(permit) = board.queue.reserve(), if pending.is_some() => {
-                if let Some(update) = pending.take() {
-                    permit.send(update);
+                Ok(permit) = board.queue.reserve(), if pending.is_some() => {
+                    if let Some(update) = pending.take() {
+                        permit.send(update);
+                    }
                 }
+                Some(CloseRequest { closings, reply }) = close_requests.recv() => {
+                    let closed = lake.close(&closings).await;
+                    show(&lake, &views);
+                    // Whoever asked and went away may ask again.
+                    let _ = reply.send(closed);
+                }
+                Some(OrderGiven { order, reply }) = orders.recv() => {
+                    if order.dry_run {
+                        foresee(&lake, &self.retention, order.keep_old_files, &self.queries, reply);
+                    } else {
+                        upkeep.demand(Demand::new(order.keep_old_files, reply), &lake);
+                    }
+                }
+                batch = decoded.recv(), if !lake.is_full() => {
+                    let Some(batch) = batch else { break };
+                    lake.append(batch.tables.iter().cloned(), batch.to, batch.event_time)?;
+                    let update = pending.get_or_insert_default();
+                    update.touched.mark(&board.definitions, &board.catalogue, &batch.tables);
+                    update.view = show(&lake, &views);
+                    // A sink whose queue is closed has failed, which ends the process: there is nobody to hand on to.
+                    let _ = to_listings.send(ForIndex::Rows(Arc::new(batch))).await;
+                }
+                () = tokio::time::sleep_until(due) => {}
             }
-            Some(CloseRequest { closings, reply }) = close_requests.recv() => {
-                let closed = lake.close(&closings).await;
-                show(&lake, &views);
-                // Whoever asked and went away may ask again.
-                let _ = reply.send(closed);
+            // A merged file first: its commit is short, and while catching up there is always something to flush.
+            upkeep.step(&mut lake);
+            if lake.wants_flush()
+                && let Some(next) = lake.begin_flush()
+            {
+                flush.spawn(next.run());
             }
-            batch = decoded.recv(), if !lake.is_full() => {
-                let Some(batch) = batch else { break };
-                lake.append(batch.tables.iter().cloned(), batch.to, batch.event_time)?;
-                let update = pending.get_or_insert_default();
-                update.touched.mark(&board.definitions, &board.catalogue, &batch);
-                update.view = show(&lake, &views);
-                // A sink whose queue is closed has failed, which ends the process: there is nobody to hand on to.
-                let _ = to_listings.send(Arc::new(batch)).await;
-            }
-            () = tokio::time::sleep_until(due) => {}
         }
-        // A merged file first: its commit is short, and while catching up there is always something to flush.
-        upkeep.step(&mut lake);
-        if lake.wants_flush()
-            && let Some(next) = lake.begin_flush()
-        {
-            flush.spawn(next.run());
+        upkeep.end(&mut lake).await?;
+        // What is flushed now need not be read from the log again.
+        while let Some(flushed) = flush.join_next().await {
+            lake.finish_flush(flushed??);
         }
+        if let Some(last) = lake.begin_flush() {
+            lake.finish_flush(last.run().await?);
+        }
+        Ok(())
     }
-    upkeep.end(&mut lake).await?;
-    // What is flushed now need not be read from the log again.
-    while let Some(flushed) = flush.join_next().await {
-        lake.finish_flush(flushed??);
+}
+
+fn told(flushed: &lake::Flushed) {
+    for commit in &flushed.commits {
+        metrics::histogram!("lake_commit_seconds").record(*commit);
     }
-    if let Some(last) = lake.begin_flush() {
-        lake.finish_flush(last.run().await?);
-    }
-    Ok(())
+    let slowest_ms = flushed.commits.iter().max().map_or(0, Duration::as_millis);
+    let (tables, position, rows) = (flushed.commits.len(), flushed.position.get(), flushed.rows);
+    tracing::info!(position, rows, tables, slowest_ms, "flushed the lake");
 }
 
 fn show(lake: &Lake, views: &watch::Sender<Option<Arc<LakeView>>>) -> Option<Arc<LakeView>> {
@@ -488,127 +480,7 @@ fn show(lake: &Lake, views: &watch::Sender<Option<Arc<LakeView>>>) -> Option<Arc
     Some(view)
 }
 
-/// What the index is opened again from, when it fails.
-struct IndexSource {
-    folder: PathBuf,
-    catalogue: Arc<Catalogue>,
-    sql: SqlSession,
-    lake: watch::Receiver<Option<Arc<LakeView>>>,
-}
-
-/// Fold and commit until the rows end. What no commit reflects is folded again after a restart.
-async fn keep_listings(
-    mut listings: Listings,
-    source: IndexSource,
-    mut position: Position,
-    mut rows: mpsc::Receiver<Arc<Decoded>>,
-    snapshots: watch::Sender<Option<Arc<ListingSnapshot>>>,
-) -> Result<(), PipelineError> {
-    let runtime = Handle::current();
-    let work = move || {
-        let mut event_time = listings.snapshot().event_time;
-        let mut held_since: Option<Instant> = None;
-        let mut committed = Instant::now();
-        loop {
-            // While something is held, wait for more rows only until a commit may be made again.
-            let due = held_since.map(|_| committed + COMMIT_EVERY);
-            let received = match due {
-                None => Some(rows.blocking_recv()),
-                Some(due) => runtime.block_on(tokio::time::timeout_at(due, rows.recv())).ok(),
-            };
-            let folded = match received {
-                Some(Some(batch)) => {
-                    position = position.max(batch.to);
-                    event_time = event_time.max(batch.event_time);
-                    if position > listings.position() {
-                        held_since.get_or_insert_with(Instant::now);
-                    }
-                    listings.fold_tables(&batch.tables)
-                }
-                Some(None) => return Ok(()),
-                None => Ok(()),
-            };
-            let Some(since) = held_since else { continue };
-            let may_hold = listings.pending() < MAX_PENDING_ENTITIES && since.elapsed() < MAX_COMMIT_DELAY;
-            if folded.is_ok() && may_hold && (!rows.is_empty() || committed.elapsed() < COMMIT_EVERY) {
-                continue;
-            }
-            held_since = None;
-            let snapshot = match folded.and_then(|()| listings.commit(position, event_time)) {
-                Ok(snapshot) => snapshot,
-                Err(error) => {
-                    // The disk may be full. What was not committed is lost with the writer, and is in the lake.
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the index failed; opening it again");
-                    drop(listings);
-                    let Some(opened) = runtime.block_on(source.open_patiently(position, &mut rows)) else {
-                        return Ok(());
-                    };
-                    listings = opened;
-                    let snapshot = listings.snapshot();
-                    (position, event_time) = (position.max(snapshot.position), event_time.max(snapshot.event_time));
-                    snapshot
-                }
-            };
-            committed = Instant::now();
-            metrics::gauge!("index_position").set(position_gauge(snapshot.position));
-            snapshots.send_replace(Some(snapshot));
-        }
-    };
-    tokio::task::spawn_blocking(work).await?
-}
-
-impl IndexSource {
-    /// Open the index and bring it to where the rows are, however long that takes; none, if the rows end meanwhile.
-    ///
-    /// Rows are still taken, so that the lake goes on, and left to be read from it again.
-    async fn open_patiently(
-        &self,
-        mut position: Position,
-        rows: &mut mpsc::Receiver<Arc<Decoded>>,
-    ) -> Option<Listings> {
-        let (mut backoff, mut opened) = (Backoff::default(), None);
-        loop {
-            let before: Option<Listings> = opened.take();
-            let pause = if before.is_none() { backoff.next_pause() } else { CATCH_UP_EVERY };
-            let work = async {
-                tokio::time::sleep(pause).await;
-                self.advance(before).await.unwrap_or_else(|error| {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot open the index; trying again");
-                    None
-                })
-            };
-            tokio::pin!(work);
-            let advanced = loop {
-                tokio::select! {
-                    advanced = &mut work => break advanced,
-                    row = rows.recv() => position = position.max(row?.to),
-                }
-            };
-            match advanced {
-                Some(listings) if listings.position() >= position => return Some(listings),
-                advanced => opened = advanced,
-            }
-        }
-    }
-
-    /// Bring an index, or the one in the folder, to what the lake shows; none, while it shows nothing.
-    async fn advance(&self, opened: Option<Listings>) -> Result<Option<Listings>, PipelineError> {
-        let Some(view) = self.lake.borrow().clone() else { return Ok(None) };
-        match opened {
-            Some(mut listings) => {
-                catch_up(&mut listings, &self.catalogue, &self.sql, &view).await?;
-                Ok(Some(listings))
-            }
-            // The log has what the index has: it was checked when the pipeline started.
-            None => {
-                let log_end = Position::new(u64::MAX);
-                open_listings(&self.folder, &self.catalogue, &self.sql, &view, log_end).await.map(Some)
-            }
-        }
-    }
-}
-
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; positions are far below 2^53")]
-fn position_gauge(position: Position) -> f64 {
+pub(crate) fn position_gauge(position: Position) -> f64 {
     position.get() as f64
 }

@@ -109,8 +109,8 @@ pub struct Subject<'a> {
 /// What was found in folders that nobody writes to.
 pub struct OfFolders {
     pub checks: Vec<Check>,
-    /// The positions of index and lake, when the index is ahead and cannot be compared: the log has what lies between.
-    pub index_ahead: Option<(Position, Position)>,
+    /// Why the index cannot be compared with the lake, if it cannot.
+    pub index_left_out: Option<String>,
 }
 
 /// Where a system keeps its things.
@@ -136,13 +136,22 @@ pub async fn of_folders(
         Err(error) => {
             let mut tables = Check::new("tables", TABLES);
             tables.differs(|| in_full(&error));
-            return Ok(OfFolders { checks: vec![tables], index_ahead: None });
+            return Ok(OfFolders { checks: vec![tables], index_left_out: None });
         }
     };
     let sql = SqlSession::new(queries, Vec::new()).map_err(VerifyError::Rows)?;
     let kept = ListingIndex::look(folders.index).map_err(ListingsError::from)?;
-    let ahead = kept.as_ref().map(|kept| kept.position).filter(|position| *position > view.position);
-    let listings = kept.as_ref().filter(|_| ahead.is_none());
+    let index_left_out = kept.as_ref().and_then(|kept| {
+        if kept.position > view.position {
+            // The log has what lies between.
+            Some(format!("the index reflects position {} and the lake {}", kept.position, view.position))
+        } else if kept.retired_events != view.retired_events {
+            Some("retention took events out of the lake since the index was written".to_owned())
+        } else {
+            None
+        }
+    });
+    let listings = kept.as_ref().filter(|_| index_left_out.is_none());
     let (seen, unreadable) = match SeenEvents::look(folders.seen) {
         Ok(seen) => (seen, None),
         Err(error) => (None, Some(error)),
@@ -163,7 +172,7 @@ pub async fn of_folders(
         check.differs(|| in_full(&error));
         checks.push(check);
     }
-    Ok(OfFolders { checks, index_ahead: ahead.map(|index| (index, view.position)) })
+    Ok(OfFolders { checks, index_left_out })
 }
 
 impl Subject<'_> {
@@ -205,12 +214,20 @@ impl Subject<'_> {
     }
 
     async fn positions(&self) -> Result<Check, VerifyError> {
-        let claim = "every position is a lake row, a dead letter or a duplicate, once";
+        let claim = "every position is a lake row, a dead letter or a duplicate, once, or was taken by retention";
         let mut check = Check::new("positions", claim);
         let end = self.view.position.as_i64();
+        // A retirement that broke off has noted events that are still there: they are taken another time.
+        let retired = match self.view.retired_events {
+            0 => "",
+            _ => {
+                " UNION ALL SELECT position FROM system.retired AS gone WHERE NOT EXISTS \
+                 (SELECT 1 FROM lake.events AS held WHERE held.position = gone.position)"
+            }
+        };
         let all = format!(
             "(SELECT position FROM (SELECT position FROM lake.events UNION ALL SELECT position FROM system.dead_letters \
-             UNION ALL SELECT position FROM system.duplicates) WHERE position <= {end})"
+             UNION ALL SELECT position FROM system.duplicates{retired}) WHERE position <= {end})"
         );
         let mut last = 0;
         for batch in self.rows(&format!("SELECT count(*), max(position) FROM {all}")).await? {
@@ -261,7 +278,8 @@ impl Subject<'_> {
         let mut check = Check::new("seen events", SEEN);
         // Between the two, ids are read again from the lake when a system starts.
         let to = seen.position()?.min(self.view.position);
-        let sql = format!("SELECT event_id, position FROM lake.events WHERE position <= {}", to.as_i64());
+        let of = |table: &str| format!("SELECT event_id, position FROM {table} WHERE position <= {}", to.as_i64());
+        let sql = format!("{} UNION ALL {}", of("lake.events"), of("system.retired"));
         let mut rows = self.stream(&sql).await?;
         while let Some(batch) = rows.try_next().await.map_err(VerifyError::Rows)? {
             let ids = batch.column(0).as_string::<i32>();

@@ -73,9 +73,11 @@ pub(crate) struct Turn {
 impl Turn {
     fn new(permit: OwnedSemaphorePermit, within: Duration) -> Self {
         let (held, given_back) = oneshot::channel();
+        metrics::gauge!("sql_queries_running").increment(1.0);
         tokio::spawn(async move {
             let _permit = permit;
             let _ = tokio::time::timeout(within, given_back).await;
+            metrics::gauge!("sql_queries_running").decrement(1.0);
         });
         Self { _held: held }
     }

@@ -14,7 +14,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    Api, catalogue, dead_letters, events, kpis, openapi, operations,
+    Api, catalogue, dead_letters, events, kpis, maintenance, openapi, operations,
     problem::{MAX_BODY, Problem},
     search, sql, verify,
 };
@@ -200,6 +200,19 @@ fn endpoints() -> Vec<Endpoint> {
             body: None,
             answer: "Each check with what it claims, how much it looked at, and what differs",
             handler: || post(verify::post),
+        },
+        Endpoint {
+            method: Method::POST,
+            path: "/v1/maintenance",
+            summary: "Take out events past their time, merge small files and delete old ones, now; or say what there is to do",
+            parameters: vec![],
+            body: Some((
+                "{\"dry_run\": true} to be told only; \"keep_old_files_seconds\" for readers of older versions, a day unless \
+                 given",
+                &["application/json"],
+            )),
+            answer: "Each table before and after: files, bytes, events taken out, files deleted",
+            handler: || post(maintenance::post),
         },
         Endpoint {
             method: Method::GET,

@@ -5,7 +5,7 @@
 //! - [`parameters`]: query parameters, checked;
 //! - [`consistency`]: the position an answer reflects, and waiting for one;
 //! - one module per room behind it: [`events`], [`search`], [`kpis`], [`sql`], [`catalogue`],
-//!   [`dead_letters`], [`operations`].
+//!   [`dead_letters`], [`maintenance`], [`operations`].
 
 mod asking;
 pub mod catalogue;
@@ -15,6 +15,7 @@ pub mod endpoints;
 pub mod events;
 mod flight;
 pub mod kpis;
+pub mod maintenance;
 pub mod openapi;
 pub mod operations;
 pub mod parameters;

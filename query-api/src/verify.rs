@@ -1,11 +1,13 @@
 //! `/v1/verify`: the proof that what is derived is what the log says.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, http::HeaderMap, response::Response};
+use lake::LakeView;
 use processors::verify::Subject;
+use search_index::ListingSnapshot;
 use serde_json::json;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 use crate::{
     Api,
@@ -17,6 +19,28 @@ use crate::{
 /// Proofs at once: each reads the whole lake.
 static TURN: Semaphore = Semaphore::const_new(1);
 
+/// How long the index may take to forget what retention took out of the lake.
+const FORGETS_WITHIN: Duration = Duration::from_secs(600);
+
+/// An index, and a lake that is no older. Both have lost the same events to retention.
+async fn cut(api: &Api, freshness: Freshness) -> Result<(Arc<ListingSnapshot>, Arc<LakeView>), Problem> {
+    let deadline = Instant::now() + FORGETS_WITHIN;
+    let mut changes = api.pipeline.listings.clone();
+    loop {
+        let listings = freshness.wait(&changes).await?;
+        changes.mark_unchanged();
+        let view = freshness.at_least(listings.position).wait(&api.pipeline.lake).await?;
+        if listings.retired_events == view.retired_events {
+            return Ok((listings, view));
+        }
+        // It changes when it has forgotten them.
+        if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
+            let detail = "The index has not forgotten yet what retention took out of the lake. Ask again in a moment.";
+            return Err(Problem::unavailable("not_yet", detail));
+        }
+    }
+}
+
 pub(crate) async fn post(
     State(api): State<Api>,
     parameters: Parameters,
@@ -26,9 +50,8 @@ pub(crate) async fn post(
         return Err(Problem::unavailable("busy", "Somebody is verifying already. Ask again when that has ended."));
     };
     let freshness = Freshness::of(&parameters, &headers)?;
-    let listings = freshness.wait(&api.pipeline.listings).await?;
     let board = freshness.wait(&api.pipeline.kpis.board).await?;
-    let view = freshness.at_least(listings.position).wait(&api.pipeline.lake).await?;
+    let (listings, view) = cut(&api, freshness).await?;
     let (cut, runtime) = (Arc::clone(&view), Handle::current());
     // On a thread for it: a second index is built.
     let proof = tokio::task::spawn_blocking(move || {

@@ -16,6 +16,7 @@ pub use self::file::{CatalogueError, Problem};
 use crate::{
     field_type::FieldType,
     limits::Limits,
+    retention::Retention,
     versions::{OlderVersion, Version},
 };
 
@@ -41,18 +42,6 @@ pub const EMBEDDED: [(&str, &str); 18] = [
     ("loyalty.toml", include_str!("../catalogue/loyalty.toml")),
 ];
 
-/// How long an event is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Retention {
-    /// 30 days.
-    Short,
-    /// 2 years.
-    Medium,
-    /// 7 years.
-    Long,
-}
-
 /// How soon consumers want an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -65,27 +54,6 @@ pub enum Delivery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContextIndex(usize);
 
-impl Retention {
-    /// How many days an event of this class is kept.
-    #[must_use]
-    pub const fn days(self) -> u32 {
-        match self {
-            Self::Short => 30,
-            Self::Medium => 730,
-            Self::Long => 2_555,
-        }
-    }
-
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Short => "short",
-            Self::Medium => "medium",
-            Self::Long => "long",
-        }
-    }
-}
-
 impl Delivery {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -97,6 +65,8 @@ impl Delivery {
 }
 
 impl ContextIndex {
+    pub const FIRST: Self = Self(0);
+
     #[must_use]
     pub const fn get(self) -> usize {
         self.0

@@ -4,6 +4,7 @@
 //!
 //! - [`catalogue`]: the contexts, events and fields, read from the TOML files in `catalogue/`;
 //! - [`versions`]: how an older version of an event becomes the newer;
+//! - [`retention`]: how long events of each class are kept;
 //! - [`limits`]: what a field's values must keep to;
 //! - [`field_type`]: the types a field may have, and their Arrow and JSON shapes;
 //! - [`ids`]: event ids, positions and their newtypes;
@@ -24,6 +25,7 @@ pub mod field_type;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod retention;
 pub mod rows;
 pub mod validation;
 pub mod versions;
@@ -31,4 +33,5 @@ pub mod versions;
 pub use catalogue::{Catalogue, Context, ContextIndex, EventDefinition, EventIndex};
 pub use columns::{ContextBatchBuilder, Stamp};
 pub use ids::{EventId, EventKey, Position};
+pub use retention::{Retention, RetentionPolicy};
 pub use validation::{Event, MAX_EVENT_BYTES, Rejection, RejectionCode};

@@ -47,12 +47,31 @@ pub struct Entry<'a> {
     pub listing: Option<&'a Listing>,
 }
 
-/// What a commit reflects.
+/// What a commit reflects, as it is kept with it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Payload {
     version: u32,
     position: u64,
     event_time: Option<i64>,
+    #[serde(default)]
+    retired_events: u64,
+}
+
+/// What a commit reflects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reflected {
+    pub position: Position,
+    /// The latest event time, in microseconds since 1970, UTC.
+    pub event_time: Option<i64>,
+    /// How many events retention had taken by then: the facts they stated are not in it.
+    pub retired_events: u64,
+}
+
+impl From<&Payload> for Reflected {
+    fn from(payload: &Payload) -> Self {
+        let Payload { position, event_time, retired_events, .. } = *payload;
+        Self { position: Position::new(position), event_time, retired_events }
+    }
 }
 
 /// The writing side; one task owns it.
@@ -85,15 +104,15 @@ impl ListingIndex {
     /// # Errors
     /// When it is damaged.
     pub fn look(folder: &Path) -> Result<Option<Arc<ListingSnapshot>>, IndexError> {
-        let Some((index, Payload { position, event_time, .. })) = stored(folder)? else { return Ok(None) };
+        let Some((index, payload)) = stored(folder)? else { return Ok(None) };
         register_tokenizers(&index);
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Some(snapshot(&Arc::new(Fields::new().1), &reader, Position::new(position), event_time)))
+        Ok(Some(snapshot(&Arc::new(Fields::new().1), &reader, Reflected::from(&payload))))
     }
 
     fn open_existing(folder: &Path) -> Result<Option<Self>, IndexError> {
         let Some((index, payload)) = stored(folder)? else { return Ok(None) };
-        Self::start(&index, Position::new(payload.position), payload.event_time).map(Some)
+        Self::start(&index, Reflected::from(&payload)).map(Some)
     }
 
     fn create(folder: &Path) -> Result<Self, IndexError> {
@@ -101,15 +120,15 @@ impl ListingIndex {
         fs::create_dir_all(folder).map_err(IndexError::Folder)?;
         let directory = UnsyncedDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
         let index = Index::create(directory, Fields::new().0, IndexSettings::default())?;
-        Self::start(&index, Position::START, None)
+        Self::start(&index, Reflected::default())
     }
 
-    fn start(index: &Index, position: Position, event_time: Option<i64>) -> Result<Self, IndexError> {
+    fn start(index: &Index, reflected: Reflected) -> Result<Self, IndexError> {
         register_tokenizers(index);
         let fields = Arc::new(Fields::new().1);
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let writer = index.writer_with_num_threads(1, WRITER_MEMORY)?;
-        let committed = snapshot(&fields, &reader, position, event_time);
+        let committed = snapshot(&fields, &reader, reflected);
         Ok(Self { fields, reader, writer, committed })
     }
 
@@ -134,6 +153,11 @@ impl ListingIndex {
         }
         self.writer.add_document(document)?;
         Ok(())
+    }
+
+    /// Take an entity out.
+    pub fn delete(&mut self, key: &str) {
+        self.writer.delete_term(Term::from_field_text(self.fields.key, key));
     }
 
     fn add_search_fields(&self, document: &mut TantivyDocument, listing: &Listing) {
@@ -186,24 +210,22 @@ impl ListingIndex {
     ///
     /// # Errors
     /// When the index cannot be written.
-    pub fn commit(&mut self, position: Position, event_time: Option<i64>) -> Result<Arc<ListingSnapshot>, IndexError> {
-        let payload = Payload { version: VERSION, position: position.get(), event_time };
+    pub fn commit(&mut self, reflected: Reflected) -> Result<Arc<ListingSnapshot>, IndexError> {
+        let Reflected { position, event_time, retired_events } = reflected;
+        let payload = Payload { version: VERSION, position: position.get(), event_time, retired_events };
         let mut prepared = self.writer.prepare_commit()?;
         prepared.set_payload(&serde_json::to_string(&payload)?);
         prepared.commit()?;
         self.reader.reload()?;
-        self.committed = snapshot(&self.fields, &self.reader, position, event_time);
+        self.committed = snapshot(&self.fields, &self.reader, reflected);
         Ok(self.snapshot())
     }
 }
 
-fn snapshot(
-    fields: &Arc<Fields>,
-    reader: &IndexReader,
-    position: Position,
-    event_time: Option<i64>,
-) -> Arc<ListingSnapshot> {
-    Arc::new(ListingSnapshot { fields: Arc::clone(fields), searcher: reader.searcher(), position, event_time })
+fn snapshot(fields: &Arc<Fields>, reader: &IndexReader, reflected: Reflected) -> Arc<ListingSnapshot> {
+    let Reflected { position, event_time, retired_events } = reflected;
+    let (fields, searcher) = (Arc::clone(fields), reader.searcher());
+    Arc::new(ListingSnapshot { fields, searcher, position, event_time, retired_events })
 }
 
 /// The index as of one commit.
@@ -214,6 +236,8 @@ pub struct ListingSnapshot {
     pub position: Position,
     /// The latest event time reflected, in microseconds since 1970, UTC.
     pub event_time: Option<i64>,
+    /// How many events retention had taken: the facts they stated are not in it.
+    pub retired_events: u64,
 }
 
 impl ListingSnapshot {

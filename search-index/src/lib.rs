@@ -17,7 +17,7 @@ mod ranges;
 pub mod search;
 mod unsynced_directory;
 
-pub use index::{Entry, IndexError, ListingIndex, ListingSnapshot};
+pub use index::{Entry, IndexError, ListingIndex, ListingSnapshot, Reflected};
 pub use listing::{Availability, Listing, ListingStatus};
 pub use query::{Facet, Range, SearchRequest, Sort};
 pub use search::{Hit, SearchPage};

@@ -148,7 +148,17 @@ fn every_command_and_route_is_in_the_readme_and_the_readme_names_no_other() {
     let commands: BTreeSet<&str> = commands.into_iter().filter(|name| *name != "help").collect();
     assert_eq!(
         commands,
-        BTreeSet::from(["up", "ingest", "import", "simulate", "sql", "verify", "catalogue", "dead-letters"])
+        BTreeSet::from([
+            "up",
+            "ingest",
+            "import",
+            "simulate",
+            "sql",
+            "maintain",
+            "verify",
+            "catalogue",
+            "dead-letters"
+        ])
     );
     for command in &commands {
         assert!(README.contains(&format!("`forecourt {command}")), "README lacks forecourt {command}");

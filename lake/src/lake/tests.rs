@@ -1,16 +1,23 @@
 use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
-use datafusion::{arrow::array::RecordBatch, common::ParamValues};
+use datafusion::{
+    arrow::{
+        array::{AsArray, RecordBatch},
+        datatypes::Int64Type,
+    },
+    common::ParamValues,
+};
 use schemas::{
-    Catalogue, ContextBatchBuilder, EventKey, Position, Rejection, RejectionCode, Stamp, validation::parse_event,
+    Catalogue, ContextBatchBuilder, EventKey, Position, Rejection, RejectionCode, RetentionPolicy, Stamp,
+    validation::parse_event,
 };
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use url::Url;
 
-use super::{Lake, LakeConfig, LakeError};
+use super::{Lake, LakeConfig, LakeError, Rewritten};
 use crate::{
-    Eagerness, LakeView, QueryLimits, SqlSession,
+    Eagerness, KEEP_FOR, LakeView, QueryLimits, SqlSession,
     commits::commit,
     ledger::{Closing, DeadLetterRow, Decision, dead_letters_batch},
     result_json,
@@ -44,7 +51,8 @@ fn rows(positions: std::ops::RangeInclusive<u64>) -> Vec<(usize, RecordBatch)> {
                 "timestamp": format!("2026-{:02}-01T00:00:00Z", position % 12 + 1)
             });
             let event = parse_event(&catalogue, event.to_string().as_bytes(), None).unwrap();
-            builder.push(&catalogue, event, Stamp { position: Position::new(position), ingested_at: 0 });
+            let stamp = Stamp { position: Position::new(position), ingested_at: event.time };
+            builder.push(&catalogue, event, stamp);
         }
         if !builder.is_empty() {
             tables.push((index.get(), builder.finish().unwrap()));
@@ -270,7 +278,7 @@ async fn merging_files_changes_nothing_that_anybody_reads() {
             3 => {
                 if let Some(compaction) = lake.next_compaction(Eagerness::Thorough, &HashSet::new()) {
                     assert!(compaction.files.len() > 1);
-                    merged = Some(compaction.run().await.unwrap());
+                    merged = Some(Rewritten::Compacted(compaction.run().await.unwrap()));
                 }
             }
             _ => {}
@@ -309,7 +317,8 @@ async fn merging_files_changes_nothing_that_anybody_reads() {
     assert!(waiting > 3 && applied > 3, "{waiting} {applied}");
     flush(&mut lake).await;
     while let Some(compaction) = lake.next_compaction(Eagerness::Thorough, &HashSet::new()) {
-        let Ok(apply) = lake.begin_apply(compaction.run().await.unwrap()) else { panic!("no table is away") };
+        let compacted = Rewritten::Compacted(compaction.run().await.unwrap());
+        let Ok(apply) = lake.begin_apply(compacted) else { panic!("no table is away") };
         lake.finish_apply(apply.run().await.unwrap());
     }
     let lake = open(folder.path()).await.unwrap();
@@ -324,7 +333,11 @@ async fn merging_files_changes_nothing_that_anybody_reads() {
     }
 
     // What was merged, and what was written in vain, is deleted when nobody can have it open any more.
-    assert_eq!(lake.vacuum().run(&HashSet::new()).await.unwrap().len(), 0);
+    let vacuum = async |keep: Duration, before: &HashSet<String>| {
+        let vacuumed = lake.vacuum(keep).run(before).await.unwrap();
+        (vacuumed.deleted.values().map(|(files, _)| files).sum::<u64>(), vacuumed.strays)
+    };
+    assert_eq!(vacuum(KEEP_FOR, &HashSet::new()).await, (0, HashSet::new()));
     let day_ago = std::time::SystemTime::now() - Duration::from_secs(90_000);
     let parts = ["inventory", "support"].map(|table| folder.path().join(table));
     let files = || {
@@ -336,11 +349,116 @@ async fn merging_files_changes_nothing_that_anybody_reads() {
         std::fs::File::options().write(true).open(file).unwrap().set_modified(day_ago).unwrap();
     }
     let before = files().count();
-    // The first time they are only found.
-    let found = lake.vacuum().run(&HashSet::new()).await.unwrap();
+    // What no version ever had is only found the first time.
+    let (deleted, found) = vacuum(KEEP_FOR, &HashSet::new()).await;
     let orphans = found.len();
-    assert!(orphans > 0 && files().count() == before, "{orphans} of {before}");
-    assert_eq!(lake.vacuum().run(&found).await.unwrap().len(), 0);
+    assert!(deleted == 0 && orphans > 0 && files().count() == before, "{orphans} of {before}");
+    assert_eq!(vacuum(KEEP_FOR, &found).await, (orphans as u64, HashSet::new()));
     assert_eq!(files().count(), before - orphans);
+    // What was merged goes when nobody reads older versions.
+    let (merged, _) = vacuum(Duration::ZERO, &HashSet::new()).await;
+    assert_eq!((merged > 0, files().count()), (true, before - orphans - usize::try_from(merged).unwrap()));
+    assert_eq!(files().count() as u64, lake.files().iter().map(|table| table.files).sum::<u64>());
     assert_eq!(seen(&view).await, json!([end / 2, end.div_ceil(2), end, end]));
+}
+
+/// A policy that ends half of what [`rows`] makes of one event type, and what it ends.
+fn half_of_the_tickets() -> (RetentionPolicy, impl Fn(u64) -> bool) {
+    let support = Catalogue::embedded().unwrap();
+    let class = support.context("support").unwrap().1.event("SupportTicketCreated").unwrap().retention;
+    let at = |time: &str| schemas::field_type::parse_timestamp(time).unwrap();
+    // A day after the last event came, time stands still.
+    let now = chrono::Utc::now().timestamp_micros().min(at("2026-12-02T00:00:00Z"));
+    let seconds = (now - at("2026-07-15T00:00:00Z")) / 1_000_000;
+    let policy = format!("short=off,medium=off,long=off,{}={seconds}s", class.as_str()).parse().unwrap();
+    (policy, |position: u64| position % 2 == 1 && position % 12 < 7)
+}
+
+/// Whatever is appended, merged and lost in a crash between two commits meanwhile: what is past its time goes, nothing else
+/// does, and every position is an event or noted as gone, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_past_their_time_are_gone_and_stay_accounted_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lake = open(folder.path()).await.unwrap();
+    let sql = SqlSession::new(Handle::current(), Vec::new()).unwrap();
+    let (policy, is_past) = half_of_the_tickets();
+    let (support, _) = lake.catalogue().context("support").unwrap();
+    let (mut end, mut broken_off, mut retired) = (0_u64, 0, 0);
+    let positions = async |lake: &Lake, query: &str| -> Vec<u64> {
+        let none = ParamValues::List(Vec::new());
+        let context = sql.context(&Arc::new(lake.view()), Vec::new());
+        let rows = sql.collect(context, query, none).await.unwrap();
+        let column = |batch: &RecordBatch| batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+        rows.iter().flat_map(column).map(|position| u64::try_from(position).unwrap()).collect()
+    };
+    for step in 0_u64..48 {
+        let next = end + 1 + step % 4;
+        lake.append(rows(end + 1..=next), Position::new(next), None).unwrap();
+        end = next;
+        if step % 3 != 0 {
+            flush(&mut lake).await;
+        }
+        if step % 7 == 3
+            && let Some(compaction) = lake.next_compaction(Eagerness::Thorough, &HashSet::new())
+        {
+            let compacted = Rewritten::Compacted(compaction.run().await.unwrap());
+            let Ok(apply) = lake.begin_apply(compacted) else { panic!("no table is away") };
+            lake.finish_apply(apply.run().await.unwrap());
+        }
+        if step % 4 == 2
+            && let Some(taken) = lake.retirement(support, &policy).unwrap().run().await.unwrap()
+        {
+            let Ok(mut apply) = lake.begin_apply(Rewritten::Retired(taken)) else { panic!("no table is away") };
+            if step % 8 == 2 {
+                // A crash after they are noted, before they are gone.
+                let note = apply.noted.take().unwrap();
+                let count = note.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
+                let noted = Position::new(note.stored.position.get() + count);
+                commit(note, noted, None, &apply.session).await.unwrap();
+                lake = open(folder.path()).await.unwrap();
+                let flushed = lake.position().get();
+                lake.append(rows(flushed + 1..=end), Position::new(end), None).unwrap();
+                broken_off += 1;
+            } else {
+                lake.finish_apply(apply.run().await.unwrap());
+                retired += 1;
+            }
+        }
+        let held = positions(&lake, "SELECT position FROM lake.events ORDER BY 1").await;
+        let gone = positions(&lake, "SELECT position FROM system.retired ORDER BY 1").await;
+        assert!(gone.iter().all(|position| is_past(*position)), "{gone:?}");
+        assert!(gone.is_sorted_by(|a, b| a < b), "noted twice: {gone:?}");
+        assert_eq!(lake.view().retired_events, gone.len() as u64);
+        let all: std::collections::BTreeSet<u64> = held.iter().chain(&gone).copied().collect();
+        assert_eq!(all, (1..=end).collect(), "step {step}");
+    }
+    assert!(broken_off > 2 && retired > 2, "{broken_off} {retired}");
+    lake.append(rows(end + 1..=end + 24), Position::new(end + 24), None).unwrap();
+    end += 24;
+    flush(&mut lake).await;
+    let foreseen = lake.forecast(&policy, KEEP_FOR).run().await.unwrap();
+    let foreseen = foreseen.iter().find(|table| table.table == "support").unwrap().events_past_their_time;
+    let mut taken_out = 0;
+    while let Some(taken) = lake.retirement(support, &policy).unwrap().run().await.unwrap() {
+        taken_out += taken.rows.num_rows() as u64;
+        let Ok(apply) = lake.begin_apply(Rewritten::Retired(taken)) else { panic!("no table is away") };
+        lake.finish_apply(apply.run().await.unwrap());
+    }
+    assert!(taken_out >= 6);
+    assert_eq!(foreseen, taken_out);
+    lake = open(folder.path()).await.unwrap();
+    let expected: Vec<u64> = (1..=end).filter(|position| !is_past(*position)).collect();
+    assert_eq!(positions(&lake, "SELECT position FROM lake.events ORDER BY 1").await, expected);
+    // An id stays taken.
+    let mut ids = HashSet::new();
+    let each = |batch: Vec<(EventKey, Position)>| {
+        ids.extend(batch.into_iter().map(|(_, position)| position.get()));
+        Ok::<_, LakeError>(())
+    };
+    lake.for_each_event(Position::START, each).await.unwrap();
+    assert_eq!(ids, (1..=end).collect());
+    for table in &lake.view().tables {
+        assert_eq!(sql.audit(table).await.unwrap().differences, Vec::<String>::new());
+    }
+    assert!(lake.retirement(support, &RetentionPolicy::OFF).is_none());
 }

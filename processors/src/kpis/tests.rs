@@ -80,7 +80,7 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
         lake.append(decoded.tables.iter().cloned(), decoded.to, decoded.event_time).unwrap();
         let view = Arc::new(lake.view());
         let mut touched = Touched::default();
-        touched.mark(&definitions, &catalogue, &decoded);
+        touched.mark(&definitions, &catalogue, &decoded.tables);
         updates.send(BoardUpdate { touched, view: Some(Arc::clone(&view)) }).await.unwrap();
         let reached = |board: &Option<Arc<Board>>| board.as_ref().is_some_and(|board| board.position.get() == end);
         let mut board = service.board.clone();

@@ -70,7 +70,7 @@ impl Derived {
             let decoded = decode(&catalogue, &seen, &messages.collect::<Vec<_>>()).unwrap();
             assert!(decoded.dead_letters.is_empty(), "{:?}", decoded.dead_letters);
             let mut touched = Touched::default();
-            touched.mark(&definitions, &catalogue, &decoded);
+            touched.mark(&definitions, &catalogue, &decoded.tables);
             listings.fold_tables(&decoded.tables).unwrap();
             lake.append(decoded.tables, decoded.to, decoded.event_time).unwrap();
             updates.send(BoardUpdate { touched, view: Some(Arc::new(lake.view())) }).await.unwrap();

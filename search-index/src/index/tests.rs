@@ -2,14 +2,14 @@ use std::{fs, path::PathBuf};
 
 use schemas::Position;
 
-use super::{Entry, ListingIndex};
+use super::{Entry, ListingIndex, Reflected};
 
 #[test]
 fn an_index_with_a_file_cut_short_or_spoiled_anywhere_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
     let mut index = ListingIndex::open(folder.path()).unwrap();
     index.put(&Entry { key: "vehicle/v1", state: b"{}", listing: None }).unwrap();
-    index.commit(Position::new(7), None).unwrap();
+    index.commit(Reflected { position: Position::new(7), ..Reflected::default() }).unwrap();
     drop(index);
     let entries = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
     let whole: Vec<(PathBuf, Vec<u8>)> =

@@ -1,0 +1,84 @@
+//! Rows of some files written anew as others, which the table does not know yet.
+
+use std::{fs::File, io, path::PathBuf, sync::Arc};
+
+use datafusion::{
+    arrow::datatypes::SchemaRef,
+    error::DataFusionError,
+    logical_expr::Expr,
+    prelude::{SessionContext, col},
+};
+use deltalake::{
+    DeltaTableError,
+    kernel::Add,
+    writer::{DeltaWriter, RecordBatchWriter},
+};
+use futures::StreamExt;
+
+use crate::table::{Committed, TableSpec, writer_properties};
+
+/// What keeps files from being written anew. Nothing is lost: they stay as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum RewriteError {
+    #[error("the files cannot be read")]
+    Read(#[source] DataFusionError),
+    #[error("the new file cannot be written")]
+    Write(#[source] DeltaTableError),
+    #[error("the new file cannot be synced to the disk")]
+    Sync(#[source] io::Error),
+}
+
+/// A table whose files are written anew.
+pub(crate) struct Rewrite<'a> {
+    pub(crate) spec: &'a TableSpec,
+    pub(crate) committed: &'a Committed,
+    /// The table's own columns, in their order.
+    pub(crate) columns: &'a SchemaRef,
+    pub(crate) session: &'a SessionContext,
+}
+
+impl Rewrite<'_> {
+    /// Write the rows of these files, or those of them that are to be kept, sorted, and sync what was written.
+    pub(crate) async fn run(&self, paths: Vec<String>, keep: Option<Expr>) -> Result<Vec<Add>, RewriteError> {
+        let rows = async {
+            let names: Vec<&str> = self.columns.fields().iter().map(|field| field.name().as_str()).collect();
+            let files = self.committed.rows_of_files(paths, self.session).await?;
+            let mut frame = self.session.read_table(files)?;
+            if let Some(keep) = keep {
+                frame = frame.filter(keep)?;
+            }
+            let order = self.spec.sort.iter().map(|name| col(*name).sort(true, true)).collect();
+            frame.select_columns(&names)?.sort(order)?.execute_stream().await
+        };
+        let mut rows = rows.await.map_err(RewriteError::Read)?;
+        let writer = RecordBatchWriter::for_table(&self.committed.table).map_err(RewriteError::Write)?;
+        let mut writer = writer.with_writer_properties(writer_properties());
+        while let Some(batch) = rows.next().await {
+            let batch = batch.and_then(|batch| Ok(batch.with_schema(Arc::clone(self.columns))?));
+            let batch = batch.map_err(RewriteError::Read)?;
+            if batch.num_rows() > 0 {
+                writer.write(batch).await.map_err(RewriteError::Write)?;
+            }
+        }
+        let added = writer.flush().await.map_err(RewriteError::Write)?;
+        self.sync(&added).await?;
+        Ok(added)
+    }
+
+    /// The files that are replaced may hold what the log has forgotten: what takes their place must be on the disk before
+    /// they go. Where the store is not a folder, it says when it is.
+    async fn sync(&self, added: &[Add]) -> Result<(), RewriteError> {
+        let Ok(root) = self.committed.table.table_url().to_file_path() else { return Ok(()) };
+        let files: Vec<PathBuf> = added.iter().map(|add| root.join(&add.path)).collect();
+        let synced = tokio::task::spawn_blocking(move || {
+            for file in &files {
+                File::open(file)?.sync_all()?;
+                if let Some(folder) = file.parent() {
+                    File::open(folder)?.sync_all()?;
+                }
+            }
+            Ok(())
+        });
+        synced.await.map_err(io::Error::other).and_then(|synced| synced).map_err(RewriteError::Sync)
+    }
+}

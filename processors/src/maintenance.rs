@@ -1,0 +1,149 @@
+//! Maintenance on demand: what it did to each table, or would do.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use lake::{Forecast, Lake, LakeConfig, TableFiles};
+use schemas::{Catalogue, RetentionPolicy};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::{
+    pipeline::{PipelineError, folder_url},
+    upkeep::{Demand, Upkeep},
+};
+
+/// A table before and after maintenance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintained {
+    pub table: String,
+    /// Files and bytes that make up the table.
+    pub files_before: u64,
+    pub files_after: u64,
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+    /// Events that were past their time and are gone.
+    pub events_retired: u64,
+    /// Files that no version of the table has any more, which were deleted.
+    pub files_deleted: u64,
+    pub bytes_deleted: u64,
+}
+
+impl Maintained {
+    pub(crate) fn compare(
+        before: &[TableFiles],
+        after: &[TableFiles],
+        retired: &BTreeMap<String, u64>,
+        deleted: &BTreeMap<String, (u64, u64)>,
+    ) -> Vec<Self> {
+        let of_table = |(before, after): (&TableFiles, &TableFiles)| {
+            let (files_deleted, bytes_deleted) = deleted.get(&after.table).copied().unwrap_or_default();
+            Self {
+                table: after.table.clone(),
+                files_before: before.files,
+                files_after: after.files,
+                bytes_before: before.bytes,
+                bytes_after: after.bytes,
+                events_retired: retired.get(&after.table).copied().unwrap_or_default(),
+                files_deleted,
+                bytes_deleted,
+            }
+        };
+        before.iter().zip(after).map(of_table).collect()
+    }
+}
+
+impl From<Forecast> for Maintained {
+    fn from(forecast: Forecast) -> Self {
+        let Forecast { table, files, bytes, files_after, events_past_their_time, deletable } = forecast;
+        Self {
+            table,
+            files_before: files,
+            files_after,
+            bytes_before: bytes,
+            // Merging makes them smaller, by how much is known then.
+            bytes_after: bytes,
+            events_retired: events_past_their_time,
+            files_deleted: deletable.0,
+            bytes_deleted: deletable.1,
+        }
+    }
+}
+
+/// Maintenance that somebody wants now.
+#[derive(Clone, Copy, Debug)]
+pub struct MaintenanceOrder {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// How long files are kept that no table has any more: readers of an older version need them.
+    pub keep_old_files: Duration,
+}
+
+/// An order on its way to the owner of the lake.
+pub(crate) struct OrderGiven {
+    pub(crate) order: MaintenanceOrder,
+    pub(crate) reply: oneshot::Sender<Vec<Maintained>>,
+}
+
+/// Who takes orders for maintenance.
+#[derive(Clone)]
+pub struct Maintenance(pub(crate) mpsc::Sender<OrderGiven>);
+
+impl Maintenance {
+    /// Have it done; none, when the system goes down before it is.
+    pub async fn order(&self, order: MaintenanceOrder) -> Option<Vec<Maintained>> {
+        let (reply, done) = oneshot::channel();
+        self.0.send(OrderGiven { order, reply }).await.ok()?;
+        done.await.ok()
+    }
+}
+
+/// Say what would be done, beside the lake.
+pub(crate) fn foresee(
+    lake: &Lake,
+    policy: &RetentionPolicy,
+    keep: Duration,
+    runtime: &Handle,
+    reply: oneshot::Sender<Vec<Maintained>>,
+) {
+    let forecast = lake.forecast(policy, keep);
+    runtime.spawn(async move {
+        match forecast.run().await {
+            Ok(tables) => drop(reply.send(tables.into_iter().map(Maintained::from).collect())),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot foresee maintenance"),
+        }
+    });
+}
+
+/// Maintain a lake in a folder that no server uses.
+///
+/// # Errors
+/// When it cannot be opened, or another process writes to it.
+pub async fn of_folder(
+    folder: &Path,
+    catalogue: Arc<Catalogue>,
+    policy: RetentionPolicy,
+    order: MaintenanceOrder,
+) -> Result<Vec<Maintained>, PipelineError> {
+    let mut lake = Lake::open(&folder_url(folder)?, catalogue, LakeConfig::default()).await?;
+    if order.dry_run {
+        let forecast = lake.forecast(&policy, order.keep_old_files).run().await?;
+        return Ok(forecast.into_iter().map(Maintained::from).collect());
+    }
+    let (reply, mut report) = oneshot::channel();
+    let mut upkeep = Upkeep::new(Handle::current(), policy, None);
+    upkeep.demand(Demand::new(order.keep_old_files, reply), &lake);
+    loop {
+        upkeep.step(&mut lake);
+        match upkeep.running.join_next().await {
+            Some(done) => drop(upkeep.take(done, &mut lake)?),
+            None => tokio::time::sleep_until(upkeep.due().unwrap_or_else(Instant::now)).await,
+        }
+        if let Ok(report) = report.try_recv() {
+            return Ok(report);
+        }
+    }
+}

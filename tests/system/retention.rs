@@ -1,0 +1,156 @@
+//! Retention and maintenance on a running system: what is past its time is gone from everywhere, and from nowhere else.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use schemas::Catalogue;
+use serde_json::Value;
+
+use crate::support::{Forecourt, Nats, counted, eventually, forecourt, stdout};
+
+/// How many events of each class a file has; every event once.
+fn of_classes(file: &str) -> [u64; 3] {
+    let catalogue = Catalogue::embedded().unwrap();
+    let mut counts = [0; 3];
+    for line in fs::read_to_string(file).unwrap().lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let event = schemas::validation::parse_event(&catalogue, event.to_string().as_bytes(), None).unwrap();
+        counts[catalogue.event_at(event.kind).retention as usize] += 1;
+    }
+    counts
+}
+
+async fn count(server: &Forecourt, table: &str) -> u64 {
+    server.sql(&format!("SELECT count(*) FROM {table}"), 0).await[0][0].as_u64().unwrap()
+}
+
+/// The messages that the log holds.
+async fn messages(server: &Forecourt, nats: &Nats) -> u64 {
+    let url = format!("{}/jsz?streams=true&accounts=true", nats.monitor());
+    let told: Value = server.client.get(url).send().await.unwrap().json().await.unwrap();
+    let streams = told["account_details"][0]["stream_detail"].as_array().unwrap().clone();
+    let events = streams.iter().find(|stream| stream["name"] == "EVENTS").unwrap();
+    events["state"]["messages"].as_u64().unwrap()
+}
+
+fn data_files(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| match path.is_dir() {
+            true => data_files(&path),
+            false => usize::from(path.extension().is_some_and(|ending| ending == "parquet")),
+        })
+        .sum()
+}
+
+fn verified(url: &str) {
+    let verified = forecourt(&["verify", "--to", url]);
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+#[tokio::test]
+async fn events_past_their_time_are_gone_from_table_files_log_and_index_and_stay_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data) = (folder.path().join("market.ndjson"), folder.path().join("data"));
+    let file = file.to_str().unwrap();
+    let market = ["simulate", "--seed", "5", "--days", "45", "--vehicles", "30", "-o", file];
+    assert!(forecourt(&market).status.success());
+    let [short, medium, long] = of_classes(file);
+    let all = short + medium + long;
+    assert!(short > 1_000 && medium > 100 && long > 100, "{short} {medium} {long}");
+
+    let nats = Nats::start().await;
+    let flush = ["--flush-seconds", "1"];
+    let mut server = Forecourt::start_with(&nats, &data, &[&flush[..], &["--retention", "off"]].concat()).await;
+    assert!(forecourt(&["ingest", file, "--to", &server.url]).status.success());
+    server.reflects(all).await;
+    assert_eq!(count(&server, "lake.events").await, all);
+    server.stop();
+
+    // What is said to be done is what is done; and the index, which is folded again, forgets with the lake.
+    for (policy, gone) in [("short=1s,medium=off", short), ("short=1s,medium=1s", short + medium)] {
+        server = Forecourt::start_with(&nats, &data, &[&flush[..], &["--retention", policy]].concat()).await;
+        eventually("the events past their time going", || async {
+            let maintained = forecourt(&["maintain", "--keep-old-files", "0s", "--to", &server.url]);
+            assert!(maintained.status.success(), "{}", String::from_utf8_lossy(&maintained.stderr));
+            (count(&server, "lake.events").await == all - gone).then_some(())
+        })
+        .await;
+        assert_eq!(count(&server, "system.retired").await, gone);
+        assert_eq!(count(&server, "browsing.vehicle_viewed").await, 0);
+        verified(&server.url);
+        eventually("the log forgetting", || async { (messages(&server, &nats).await == all - gone).then_some(()) })
+            .await;
+        // An id takes effect once, also when its event is gone.
+        let again = stdout(&forecourt(&["ingest", file, "--to", &server.url]));
+        assert_eq!((counted(&again, "accepted"), counted(&again, "duplicates")), (0, all));
+        let idle = stdout(&forecourt(&["maintain", "--to", &server.url]));
+        assert!(idle.contains("nothing to do"), "{idle}");
+        server.stop();
+    }
+    // The files they were in are gone, and another engine's view of the table with them.
+    assert_eq!(data_files(&data.join("lake/browsing")), 0);
+
+    // What the index knows without a rebuild, a rebuild finds.
+    let found = async |server: &Forecourt| server.get("/v1/search?page_size=100&sort=price").await;
+    let server = Forecourt::start_with(&nats, &data, &["--retention", "off"]).await;
+    let kept = found(&server).await;
+    assert_eq!(count(&server, "system.retired").await, short + medium);
+    verified(&server.url);
+    drop(server);
+    fs::remove_dir_all(data.join("index")).unwrap();
+    fs::remove_dir_all(data.join("seen")).unwrap();
+    let server = Forecourt::start_with(&nats, &data, &["--retention", "off"]).await;
+    let rebuilt = found(&server).await;
+    assert_eq!((&rebuilt["total"], &rebuilt["hits"]), (&kept["total"], &kept["hits"]));
+    // Nor when the ids that have taken effect were read again from the lake.
+    let again = stdout(&forecourt(&["ingest", file, "--to", &server.url]));
+    assert_eq!((counted(&again, "accepted"), counted(&again, "duplicates")), (0, all));
+    verified(&server.url);
+}
+
+#[tokio::test]
+async fn maintenance_is_foretold_and_then_done_on_a_server_and_in_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data) = (folder.path().join("market.ndjson"), folder.path().join("data"));
+    let (file, at) = (file.to_str().unwrap(), data.to_str().unwrap());
+    assert!(forecourt(&["simulate", "--seed", "6", "--days", "30", "--vehicles", "10", "-o", file]).status.success());
+    let [short, ..] = of_classes(file);
+    let nats = Nats::start().await;
+    let mut server = Forecourt::start_with(&nats, &data, &["--flush-seconds", "1"]).await;
+    assert!(forecourt(&["ingest", file, "--to", &server.url]).status.success());
+    let before = count(&server, "lake.events").await;
+    let refused =
+        server.client.post(format!("{}/v1/maintenance", server.url)).body("{\"dry\":1}").send().await.unwrap();
+    assert_eq!(refused.status(), 400);
+    let refused: Value = refused.json().await.unwrap();
+    assert!(refused["detail"].as_str().unwrap().contains("dry_run"), "{refused}");
+    assert!(forecourt(&["maintain", "--to", &server.url]).status.success());
+    server.stop();
+    let foretold = stdout(&forecourt(&["maintain", "--data", at, "--dry-run", "--retention", "short=0s"]));
+    let line = |text: &str, table: &str| -> Vec<u64> {
+        let line = text.lines().find(|line| line.trim_start().starts_with(table)).unwrap_or_default();
+        line.split_whitespace().skip(1).map(|word| word.parse().unwrap()).collect()
+    };
+    let events =
+        |text: &str| text.lines().filter_map(|line| line.split_whitespace().nth(4)?.parse::<u64>().ok()).sum::<u64>();
+    assert_eq!(events(&foretold), short, "{foretold}");
+    assert!(foretold.contains("events past their time"));
+    let done = stdout(&forecourt(&["maintain", "--data", at, "--retention", "short=0s", "--keep-old-files", "0s"]));
+    assert_eq!(events(&done), short, "{done}");
+    assert_eq!((line(&done, "browsing")[1], data_files(&data.join("lake/browsing"))), (0, 0), "{done}");
+    let left = forecourt(&["sql", "SELECT count(*) FROM lake.events", "--format", "csv", "--data", at]);
+    assert_eq!(stdout(&left).lines().nth(1).unwrap(), (before - short).to_string());
+    let verified = forecourt(&["verify", "--data", at]);
+    assert!(verified.status.success());
+    assert!(String::from_utf8_lossy(&verified.stderr).contains("retention took events out"));
+    let server = Forecourt::start_with(&nats, &data, &["--retention", "off"]).await;
+    self::verified(&server.url);
+    // Every table is told of, also where there was nothing to do.
+    let answer = server.client.post(format!("{}/v1/maintenance", server.url)).body("{\"dry_run\": true}").send().await;
+    let answer: Value = answer.unwrap().json().await.unwrap();
+    let tables: BTreeSet<&str> =
+        answer["tables"].as_array().unwrap().iter().map(|table| table["table"].as_str().unwrap()).collect();
+    let contexts = Catalogue::embedded().unwrap();
+    assert!(contexts.contexts().iter().all(|context| tables.contains(context.name.as_str())));
+    assert!(["dead_letters", "duplicates", "retired"].iter().all(|table| tables.contains(table)));
+}
