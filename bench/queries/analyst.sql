@@ -60,16 +60,16 @@ FROM steps;
 
 -- name: funnel of shoppers
 WITH searched AS (
-    SELECT user_id, min(event_time) AS at FROM browsing.user_searched GROUP BY user_id
+    SELECT user_id, min(event_time) AS moment FROM browsing.user_searched GROUP BY user_id
 ), viewed AS (
-    SELECT user_id, max(event_time) AS at FROM browsing.vehicle_viewed GROUP BY user_id
+    SELECT user_id, max(event_time) AS moment FROM browsing.vehicle_viewed GROUP BY user_id
 ), saved AS (
-    SELECT user_id, max(event_time) AS at FROM browsing.favorite_added GROUP BY user_id
+    SELECT user_id, max(event_time) AS moment FROM browsing.favorite_added GROUP BY user_id
 ), started AS (
-    SELECT user_id, max(event_time) AS at FROM purchase.get_started_clicked GROUP BY user_id
+    SELECT user_id, max(event_time) AS moment FROM purchase.get_started_clicked GROUP BY user_id
 )
-SELECT count(*) AS searched, count(*) FILTER (WHERE viewed.at >= searched.at) AS viewed,
-    count(*) FILTER (WHERE saved.at >= searched.at) AS saved, count(*) FILTER (WHERE started.at >= searched.at) AS started
+SELECT count(*) AS searched, count(*) FILTER (WHERE viewed.moment >= searched.moment) AS viewed,
+    count(*) FILTER (WHERE saved.moment >= searched.moment) AS saved, count(*) FILTER (WHERE started.moment >= searched.moment) AS started
 FROM searched
 LEFT JOIN viewed ON viewed.user_id = searched.user_id
 LEFT JOIN saved ON saved.user_id = searched.user_id

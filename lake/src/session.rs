@@ -254,6 +254,9 @@ pub(crate) fn base_context() -> Result<SessionContext> {
         .with_create_default_catalog_and_schema(true);
     // One string type for committed rows and the tail's.
     config.options_mut().execution.parquet.schema_force_view_types = false;
+    // A view is the rows of one event type, and files are sorted by it: what is not of it is not even decoded.
+    config.options_mut().execution.parquet.pushdown_filters = true;
+    config.options_mut().execution.parquet.reorder_filters = true;
     // So that an error can say where it is.
     config.options_mut().sql_parser.collect_spans = true;
     let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();

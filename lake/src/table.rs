@@ -36,8 +36,9 @@ use deltalake::{
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::{
-    basic::{Compression, ZstdLevel},
+    basic::{Compression, Encoding, ZstdLevel},
     file::properties::WriterProperties,
+    schema::types::ColumnPath,
 };
 use schemas::{Context, Position};
 use url::Url;
@@ -506,8 +507,16 @@ pub(crate) fn writer_properties() -> WriterProperties {
     // Rows are sorted by event type: groups of this size let a view skip what is not its own.
     const ROW_GROUP: usize = 128 * 1024;
     let level = ZstdLevel::try_new(3).unwrap_or_default();
-    WriterProperties::builder()
+    let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP))
-        .build()
+        .set_max_row_group_row_count(Some(ROW_GROUP));
+    // No two rows have the same id, and positions and times follow each other: a dictionary of them is the column again.
+    let properties = properties.set_column_dictionary_enabled(ColumnPath::from("event_id"), false);
+    let steps = ["position", "event_time", "ingested_at"].map(ColumnPath::from);
+    let properties = steps.into_iter().fold(properties, |properties, column| {
+        properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
+    });
+    properties.build()
 }

@@ -114,10 +114,11 @@ async fn maintenance_is_foretold_and_then_done_on_a_server_and_in_a_folder() {
     let (file, data) = (folder.path().join("market.ndjson"), folder.path().join("data"));
     let (file, at) = (file.to_str().unwrap(), data.to_str().unwrap());
     assert!(forecourt(&["simulate", "--seed", "6", "--days", "30", "--vehicles", "10", "-o", file]).status.success());
-    let [short, ..] = of_classes(file);
+    let [short, medium, long] = of_classes(file);
     let nats = Nats::start().await;
     let mut server = Forecourt::start_with(&nats, &data, &["--flush-seconds", "1"]).await;
     assert!(forecourt(&["ingest", file, "--to", &server.url]).status.success());
+    server.reflects(short + medium + long).await;
     let before = count(&server, "lake.events").await;
     let refused =
         server.client.post(format!("{}/v1/maintenance", server.url)).body("{\"dry\":1}").send().await.unwrap();
