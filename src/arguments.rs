@@ -261,7 +261,7 @@ pub(crate) struct Verify {
   forecourt maintain                            do it
   forecourt maintain --data data --retention short=7d
 A running server does all of this by itself, a piece at a time; nothing waits for it. Files that were merged or emptied are
-kept for a day, for readers of an older version; --keep-old-files 0s deletes them at once.
+kept for a day, for readers of an older version; --keep-old-files 0s deletes them at once, and queries under way may fail.
 Exit status: 0 when it is done, 1 otherwise.")]
 pub(crate) struct Maintain {
     /// Only say what would be done
@@ -273,11 +273,11 @@ pub(crate) struct Maintain {
     /// The folder of a server that does not run
     #[arg(long)]
     pub data: Option<PathBuf>,
-    /// How long events are kept, as for up; a running server has its own
-    #[arg(long, default_value_t, env = "FORECOURT_RETENTION", requires = "data", value_name = "CLASS=TIME,...")]
+    /// How long events are kept, as for up, with --data; a running server has its own
+    #[arg(long, default_value_t, env = "FORECOURT_RETENTION", value_name = "CLASS=TIME,...")]
     pub retention: RetentionPolicy,
-    /// Folder of catalogue files (*.toml) with contexts of your own
-    #[arg(long, env = "FORECOURT_CATALOGUE", requires = "data")]
+    /// A folder of more catalogue files, with --data
+    #[arg(long, env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
     /// The server to maintain
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]

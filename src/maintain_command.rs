@@ -54,6 +54,7 @@ async fn in_folder(data: &Path, arguments: &Maintain, order: MaintenanceOrder) -
     if !data.join("lake").is_dir() {
         bail!("there is no lake in {}", data.display());
     }
+    up::log_to_stderr("warn,buoyant_kernel=off");
     let _lock = up::lock(data)?;
     let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
     Ok(maintenance::of_folder(&data.join("lake"), catalogue, arguments.retention, order).await?)

@@ -112,7 +112,7 @@ fn ask_all(arguments: &Sql, query: Option<&str>, runtime: &Runtime) -> anyhow::R
                     eprintln!("there are more rows than {}; raise --limit", answer.rows.len());
                 }
             }
-            if after.trim().is_empty() {
+            if shell::is_blank(after) {
                 return Ok(());
             }
             rest = after;

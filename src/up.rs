@@ -45,12 +45,7 @@ const DEMO_VEHICLES: u32 = 650;
 const DEMO_DAYS: u32 = 120;
 
 pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_from_env("FORECOURT_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    log_to_stderr(LOGGED);
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
     fs::create_dir_all(&arguments.data)
         .with_context(|| format!("cannot use the data folder {}", arguments.data.display()))?;
@@ -68,6 +63,16 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     pipeline.shutdown_timeout(DRAIN_WITHIN);
     main.shutdown_timeout(DRAIN_WITHIN);
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// Log what FORECOURT_LOG says, or else this.
+pub(crate) fn log_to_stderr(usual: &str) {
+    let filter = EnvFilter::try_from_env("FORECOURT_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
 }
 
 /// A runtime whose threads, and those they start, run when the others leave them a core.

@@ -135,8 +135,10 @@ impl Apply {
         let mut noted = None;
         if let Some(note) = self.noted {
             // Noted first: an event that is gone and not noted would be nowhere.
+            // The number grows with every retirement, also with one that was noted before and broke off: whoever has
+            // derived something from the events knows by it that they are gone.
             let count = note.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
-            let position = Position::new(note.stored.position.get() + count);
+            let position = Position::new(note.stored.position.get() + count.max(1));
             let (_, stored, committed) = commit(note, position, None, &self.session).await?;
             noted = Some((stored, committed));
         }

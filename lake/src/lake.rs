@@ -182,7 +182,7 @@ pub struct Lake {
     log: Option<i64>,
     closings: StoredTable,
     committed_closings: Committed,
-    /// What retention has taken. Its position is how many events that are.
+    /// What retention has taken. Its position grows each time it does.
     retired: Slot,
     /// The dead letters that are closed.
     closed: HashSet<Position>,
@@ -440,7 +440,7 @@ impl Lake {
             tables: tables.collect(),
             closings: Arc::clone(&self.committed_closings.rows),
             retired: Arc::clone(&self.retired.committed.rows),
-            retired_events: self.retired.committed_position.get(),
+            retirements: self.retired.committed_position.get(),
         }
     }
 

@@ -17,7 +17,7 @@ use datafusion::{
     catalog::{
         MemTable, MemorySchemaProvider, SchemaProvider, TableProvider, information_schema::InformationSchemaProvider,
     },
-    common::{DataFusionError, Result, ScalarValue, exec_err},
+    common::{DataFusionError, Result, ScalarValue, exec_err, scalar::ScalarStructBuilder},
     datasource::empty::EmptyTable,
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility},
     prelude::SessionContext,
@@ -82,10 +82,13 @@ impl StandardSchemas {
 }
 
 /// What functions answer that clients of Postgres call, whatever they are asked of.
-fn constants() -> [(&'static str, ScalarValue); 16] {
+fn constants() -> [(&'static str, ScalarValue); 17] {
+    // A place of an index's columns; there are no indexes.
+    let place = ["x", "n"].map(|name| Field::new(name, DataType::Int32, true));
     let version = format!("PostgreSQL 16.6 (Forecourt {})", env!("CARGO_PKG_VERSION"));
     [
         ("version", ScalarValue::from(version)),
+        ("_pg_expandarray", ScalarStructBuilder::new_null(place.to_vec())),
         ("current_schema", ScalarValue::from(DEFAULT_SCHEMA)),
         ("current_setting", ScalarValue::Utf8(None)),
         ("generate_subscripts", ScalarValue::Int32(None)),

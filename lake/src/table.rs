@@ -56,6 +56,8 @@ const PARTITION: &str = "partition_date";
 /// earlier position is asked of the newest.
 const KEPT_FOR: &str = "interval 1 day";
 pub const KEEP_FOR: Duration = Duration::from_secs(86_400);
+/// Nothing is older.
+const LONGEST: Duration = Duration::from_secs(50 * 365 * 86_400);
 
 /// How finely a table is partitioned by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +102,7 @@ impl TableSpec {
         Self::ledger("duplicates", ledger::DUPLICATES.clone())
     }
 
-    /// The events that retention has taken. It is written when it does; its position is how many there are.
+    /// The events that retention has taken. It is written when it does; its position grows each time.
     #[must_use]
     pub fn retired() -> Self {
         Self {
@@ -385,6 +387,7 @@ impl Committed {
         keep: Duration,
         before: &HashSet<String>,
     ) -> Result<Deletable, DeltaTableError> {
+        let keep = keep.min(LONGEST);
         let (until, stray_until) = ((Utc::now() - keep).timestamp_millis(), Utc::now() - KEEP_FOR);
         let live: HashSet<String> = self.version.log_data().iter().map(|file| file.path().into_owned()).collect();
         let log_store = self.table.log_store();

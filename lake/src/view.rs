@@ -45,9 +45,10 @@ pub struct LakeView {
     pub tables: Vec<TableView>,
     /// What became of dead letters, by somebody's decision: as of now rather than of the position.
     pub(crate) closings: Arc<dyn TableProvider>,
-    /// What retention has taken, by now, and how many events that are.
+    /// What retention has taken, by now.
     pub(crate) retired: Arc<dyn TableProvider>,
-    pub retired_events: u64,
+    /// Grows whenever retention takes events.
+    pub retirements: u64,
 }
 
 impl LakeView {

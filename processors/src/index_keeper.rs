@@ -98,7 +98,7 @@ struct IndexKeeper {
 /// Entities of which retention took events, while what is left of them is read from the lake.
 struct Forgetting {
     keys: Arc<HashSet<EntityKey>>,
-    retired_events: u64,
+    retirements: u64,
     left: JoinHandle<Result<HashMap<EntityKey, Entity>, PipelineError>>,
     /// What was handed on about them since: the lake's view has none of it.
     later: Vec<(EntityKey, Change)>,
@@ -193,7 +193,7 @@ impl IndexKeeper {
         runtime: &Handle,
     ) -> Result<(), PipelineError> {
         // An index that was opened since has nothing of them.
-        if view.retired_events <= listings.retired_events() {
+        if view.retirements <= listings.retirements() {
             return Ok(());
         }
         let mut keys: HashSet<EntityKey> = self.source.changes(table, rows).into_iter().map(|(key, _)| key).collect();
@@ -202,12 +202,12 @@ impl IndexKeeper {
             before.left.abort();
             keys.extend(before.keys.iter().cloned());
         }
-        let (keys, source, retired_events) = (Arc::new(keys), Arc::clone(&self.source), view.retired_events);
+        let (keys, source, retirements) = (Arc::new(keys), Arc::clone(&self.source), view.retirements);
         let left = runtime.spawn({
             let keys = Arc::clone(&keys);
             async move { source.left_of(&view, &keys).await }
         });
-        self.forgetting = Some(Forgetting { keys, retired_events, left, later: Vec::new() });
+        self.forgetting = Some(Forgetting { keys, retirements, left, later: Vec::new() });
         Ok(())
     }
 
@@ -217,7 +217,7 @@ impl IndexKeeper {
             left.entry(key).or_default().apply(change);
         }
         listings.replace(&forgetting.keys, left)?;
-        listings.set_retired_events(forgetting.retired_events);
+        listings.set_retirements(forgetting.retirements);
         self.held_since.get_or_insert_with(Instant::now);
         Ok(())
     }
@@ -244,7 +244,7 @@ impl IndexKeeper {
     ///
     /// Rows are still taken, so that the lake goes on, and left to be read from it again.
     async fn open_patiently(&mut self) -> Option<Listings> {
-        let (mut backoff, mut opened) = (Backoff::default(), None);
+        let (mut backoff, mut opened, mut retirements) = (Backoff::default(), None, 0);
         loop {
             let before: Option<Listings> = opened.take();
             let pause = if before.is_none() { backoff.next_pause() } else { CATCH_UP_EVERY };
@@ -259,15 +259,16 @@ impl IndexKeeper {
             let advanced = loop {
                 tokio::select! {
                     advanced = &mut work => break advanced,
-                    given = self.rows.recv() => {
-                        if let ForIndex::Rows(batch) = given? {
-                            self.position = self.position.max(batch.to);
-                        }
+                    given = self.rows.recv() => match given? {
+                        ForIndex::Rows(batch) => self.position = self.position.max(batch.to),
+                        ForIndex::Retired { view, .. } => retirements = view.retirements,
                     }
                 }
             };
             match advanced {
-                Some(listings) if listings.position() >= self.position => return Some(listings),
+                Some(listings) if listings.position() >= self.position && listings.retirements() >= retirements => {
+                    return Some(listings);
+                }
                 advanced => opened = advanced,
             }
         }
@@ -297,12 +298,12 @@ impl IndexSource {
 
     /// Bring the index to a view's position, from the lake.
     async fn catch_up(&self, mut listings: Listings, view: &Arc<LakeView>) -> Result<Listings, PipelineError> {
-        if listings.retired_events() != view.retired_events {
+        if listings.retirements() != view.retirements {
             if listings.position() > Position::START {
                 tracing::info!("the index has facts of events that retention has taken; building it again");
                 listings = self.start_over(listings)?;
             }
-            listings.set_retired_events(view.retired_events);
+            listings.set_retirements(view.retirements);
         }
         if listings.position() >= view.position {
             return Ok(listings);

@@ -36,8 +36,8 @@ pub struct Listings {
     older: HashMap<EntityKey, Entity>,
     /// Changed since the last commit: always in the cache.
     touched: BTreeSet<EntityKey>,
-    /// How many events retention has taken whose facts are not in it any more.
-    retired_events: u64,
+    /// The lake's number of retirements whose events' facts are not in it any more.
+    retirements: u64,
 }
 
 impl Listings {
@@ -47,9 +47,9 @@ impl Listings {
     /// When the folder cannot be written.
     pub fn open(folder: &Path, catalogue: Arc<Catalogue>) -> Result<Self, ListingsError> {
         let index = ListingIndex::open(folder)?;
-        let retired_events = index.snapshot().retired_events;
+        let retirements = index.snapshot().retirements;
         let (recent, older, touched) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-        Ok(Self { catalogue, index, recent, older, touched, retired_events })
+        Ok(Self { catalogue, index, recent, older, touched, retirements })
     }
 
     #[must_use]
@@ -63,15 +63,15 @@ impl Listings {
         self.index.snapshot().position
     }
 
-    /// How many events retention has taken whose facts are not in it any more.
+    /// The lake's number of retirements whose events' facts are not in it any more.
     #[must_use]
-    pub const fn retired_events(&self) -> u64 {
-        self.retired_events
+    pub const fn retirements(&self) -> u64 {
+        self.retirements
     }
 
     /// Nothing was folded that retention has taken by now.
-    pub const fn set_retired_events(&mut self, count: u64) {
-        self.retired_events = count;
+    pub const fn set_retirements(&mut self, count: u64) {
+        self.retirements = count;
     }
 
     /// Replace what is known of entities of which retention took events: by what is left, or nothing.
@@ -155,7 +155,7 @@ impl Listings {
             let state = serde_json::to_vec(self.entity(key)?)?;
             self.index.put(&Entry { key: key.as_str(), state: &state, listing: listing.as_ref() })?;
         }
-        let reflected = Reflected { position, event_time, retired_events: self.retired_events };
+        let reflected = Reflected { position, event_time, retirements: self.retirements };
         let snapshot = self.index.commit(reflected)?;
         if self.recent.len() > CACHED_ENTITIES {
             self.older = std::mem::take(&mut self.recent);

@@ -85,7 +85,7 @@ pub struct MaintenanceOrder {
 /// An order on its way to the owner of the lake.
 pub(crate) struct OrderGiven {
     pub(crate) order: MaintenanceOrder,
-    pub(crate) reply: oneshot::Sender<Vec<Maintained>>,
+    pub(crate) reply: oneshot::Sender<Option<Vec<Maintained>>>,
 }
 
 /// Who takes orders for maintenance.
@@ -93,11 +93,11 @@ pub(crate) struct OrderGiven {
 pub struct Maintenance(pub(crate) mpsc::Sender<OrderGiven>);
 
 impl Maintenance {
-    /// Have it done; none, when the system goes down before it is.
+    /// Have it done; none, when not all of it could be, as the log says, or the system goes down before it is.
     pub async fn order(&self, order: MaintenanceOrder) -> Option<Vec<Maintained>> {
         let (reply, done) = oneshot::channel();
         self.0.send(OrderGiven { order, reply }).await.ok()?;
-        done.await.ok()
+        done.await.ok().flatten()
     }
 }
 
@@ -107,12 +107,12 @@ pub(crate) fn foresee(
     policy: &RetentionPolicy,
     keep: Duration,
     runtime: &Handle,
-    reply: oneshot::Sender<Vec<Maintained>>,
+    reply: oneshot::Sender<Option<Vec<Maintained>>>,
 ) {
     let forecast = lake.forecast(policy, keep);
     runtime.spawn(async move {
         match forecast.run().await {
-            Ok(tables) => drop(reply.send(tables.into_iter().map(Maintained::from).collect())),
+            Ok(tables) => drop(reply.send(Some(tables.into_iter().map(Maintained::from).collect()))),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "cannot foresee maintenance"),
         }
     });
@@ -133,6 +133,9 @@ pub async fn of_folder(
         let forecast = lake.forecast(&policy, order.keep_old_files).run().await?;
         return Ok(forecast.into_iter().map(Maintained::from).collect());
     }
+    if !lake.is_settled() {
+        return Err(PipelineError::Unsettled);
+    }
     let (reply, mut report) = oneshot::channel();
     let mut upkeep = Upkeep::new(Handle::current(), policy, None);
     upkeep.demand(Demand::new(order.keep_old_files, reply), &lake);
@@ -143,7 +146,7 @@ pub async fn of_folder(
             None => tokio::time::sleep_until(upkeep.due().unwrap_or_else(Instant::now)).await,
         }
         if let Ok(report) = report.try_recv() {
-            return Ok(report);
+            return report.ok_or(PipelineError::Maintenance);
         }
     }
 }

@@ -89,6 +89,10 @@ pub enum PipelineError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the lake was left in the middle of a flush; start forecourt on it once")]
+    Unsettled,
+    #[error("not all of the maintenance could be done; the warnings above say why")]
+    Maintenance,
     #[error("a stage of the pipeline failed")]
     Stage(#[from] tokio::task::JoinError),
 }

@@ -21,6 +21,8 @@ use crate::{maintenance::Maintained, pipeline::PipelineError};
 
 /// How often the lake's files are looked at, beside after each flush.
 const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(60);
+/// How soon again while the lake catches up with itself and somebody waits.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// How often events past their time are looked for: each time writes the files anew that hold some.
 const RETIRE_EVERY: Duration = Duration::from_secs(86_400);
 /// How often files that no version has any more are deleted.
@@ -36,8 +38,9 @@ pub(crate) struct Upkeep {
     log: Option<Log>,
     /// Waits until no table is being written.
     rewritten: Option<Rewritten>,
-    /// The events of the files that are on their way into their table.
+    /// The events of the files that are on their way into their table, or the partition that is merged.
     taking: Option<Taken>,
+    merging: Option<String>,
     /// What the log has to forget still.
     forgettable: Vec<Forgettable>,
     /// The context whose events past their time are taken out next, while that goes on.
@@ -57,14 +60,18 @@ pub(crate) struct Upkeep {
 pub(crate) struct Demand {
     /// How long files are kept that no table has any more.
     pub(crate) keep: Duration,
-    pub(crate) reply: oneshot::Sender<Vec<Maintained>>,
+    pub(crate) reply: oneshot::Sender<Option<Vec<Maintained>>>,
     before: Vec<TableFiles>,
     retired: BTreeMap<String, u64>,
+    /// Files that come meanwhile are not waited for.
+    merges_left: u64,
+    /// Something of it failed, as the log says.
+    failed: bool,
 }
 
 impl Demand {
-    pub(crate) const fn new(keep: Duration, reply: oneshot::Sender<Vec<Maintained>>) -> Self {
-        Self { keep, reply, before: Vec::new(), retired: BTreeMap::new() }
+    pub(crate) const fn new(keep: Duration, reply: oneshot::Sender<Option<Vec<Maintained>>>) -> Self {
+        Self { keep, reply, before: Vec::new(), retired: BTreeMap::new(), merges_left: 0, failed: false }
     }
 }
 
@@ -76,7 +83,7 @@ pub(crate) struct Taken {
 }
 
 /// Events of one type that the log need not hold any more.
-struct Forgettable {
+pub(crate) struct Forgettable {
     context: String,
     event_type: String,
     to: Position,
@@ -95,9 +102,19 @@ pub(crate) enum Done {
     Merged(String, Option<Rewritten>),
     /// Some events of a context that were past their time; none, if there are no more.
     Retired(ContextIndex, Option<Rewritten>, Option<Taken>),
+    /// They could not be taken out.
+    NotRetired(ContextIndex),
     Applied(Box<Applied>),
-    Forgotten,
-    Vacuumed(Option<Vacuumed>),
+    /// What the log did not forget.
+    Forgotten(Option<Forgettable>),
+    Vacuumed(Option<Vacuumed>, For),
+}
+
+/// Whom a vacuum is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    Upkeep,
+    Demand,
 }
 
 impl Upkeep {
@@ -110,6 +127,7 @@ impl Upkeep {
             log,
             rewritten: None,
             taking: None,
+            merging: None,
             forgettable: Vec::new(),
             retiring: None,
             look_at: now,
@@ -137,6 +155,8 @@ impl Upkeep {
     fn begin_demand(&mut self, lake: &Lake) {
         if let Some(demand) = self.demands.front_mut() {
             demand.before = lake.files();
+            // Each merge leaves fewer.
+            demand.merges_left = demand.before.iter().map(|table| table.files).sum();
             self.failed.clear();
             self.retiring = Some(ContextIndex::FIRST);
             self.look();
@@ -163,6 +183,15 @@ impl Upkeep {
             return;
         }
         self.look_at = Instant::now() + LOOK_AT_FILES_EVERY;
+        while self.demands.front().is_some_and(|demand| demand.reply.is_closed()) {
+            self.demands.pop_front();
+            self.begin_demand(lake);
+        }
+        if !self.demands.is_empty() && !lake.is_settled() {
+            // While the lake catches up with itself, events are not taken out: what was wanted waits.
+            self.look_at = Instant::now() + LOOK_AGAIN_AFTER;
+            return;
+        }
         if self.retire_at <= Instant::now() {
             self.retire_at = Instant::now() + RETIRE_EVERY;
             self.retiring.get_or_insert(ContextIndex::FIRST);
@@ -171,11 +200,11 @@ impl Upkeep {
             let wanted = self.demands.front().map(|demand| demand.keep);
             let eagerness = if wanted.is_some() { Eagerness::Thorough } else { Eagerness::Continuous };
             if wanted.is_none() && self.vacuum_at <= Instant::now() {
-                self.vacuum(lake, KEEP_FOR);
+                self.vacuum(lake, KEEP_FOR, For::Upkeep);
             } else if !self.merge(lake, eagerness)
                 && let Some(keep) = wanted
             {
-                self.vacuum(lake, keep);
+                self.vacuum(lake, keep, For::Demand);
             }
         }
     }
@@ -189,10 +218,14 @@ impl Upkeep {
                 continue;
             };
             let retired = async move {
-                let retired = retirement.run().await.unwrap_or_else(|error| {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot take out events past their time");
-                    None
-                });
+                let retired = match retirement.run().await {
+                    Ok(retired) => retired,
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "cannot take out events past their time");
+                        return Ok(Done::NotRetired(context));
+                    }
+                };
                 let taken = retired.as_ref().map(|retired| Taken {
                     table: context.get(),
                     rows: retired.rows.clone(),
@@ -207,7 +240,13 @@ impl Upkeep {
     }
 
     fn merge(&mut self, lake: &Lake, eagerness: Eagerness) -> bool {
+        if self.demands.front().is_some_and(|demand| demand.merges_left == 0) {
+            return false;
+        }
         let Some(compaction) = lake.next_compaction(eagerness, &self.failed) else { return false };
+        if let Some(demand) = self.demands.front_mut() {
+            demand.merges_left -= 1;
+        }
         let merged = async {
             let partition = compaction.partition();
             let merged = compaction.run().await.inspect_err(|error| {
@@ -220,13 +259,14 @@ impl Upkeep {
         true
     }
 
-    fn vacuum(&mut self, lake: &Lake, keep: Duration) {
+    fn vacuum(&mut self, lake: &Lake, keep: Duration, whom: For) {
         self.vacuum_at = Instant::now() + VACUUM_EVERY;
         self.failed.clear();
         let (vacuum, strays) = (lake.vacuum(keep), std::mem::take(&mut self.strays));
         let vacuumed = async move {
             let vacuumed = vacuum.run(&strays).await;
-            Ok(Done::Vacuumed(vacuumed.inspect_err(|error| tracing::warn!(%error, "cannot delete old files")).ok()))
+            let vacuumed = vacuumed.inspect_err(|error| tracing::warn!(%error, "cannot delete old files"));
+            Ok(Done::Vacuumed(vacuumed.ok(), whom))
         };
         self.running.spawn_on(vacuumed, &self.runtime);
     }
@@ -235,12 +275,13 @@ impl Upkeep {
     fn forget(&mut self) -> bool {
         let Some((log, forgettable)) = self.log.clone().zip(self.forgettable.pop()) else { return false };
         let forgotten = async move {
-            let Forgettable { context, event_type, to, kept } = forgettable;
-            if let Err(error) = log.forget(&context, &event_type, to, kept).await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, context, event_type, "the log cannot forget events past their time");
-            }
-            Ok(Done::Forgotten)
+            let Forgettable { context, event_type, to, kept } = &forgettable;
+            let Err(error) = log.forget(context, event_type, *to, *kept).await else {
+                return Ok(Done::Forgotten(None));
+            };
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, context, event_type, "the log cannot forget events past their time; trying again");
+            Ok(Done::Forgotten(Some(forgettable)))
         };
         self.running.spawn_on(forgotten, &self.runtime);
         true
@@ -261,15 +302,24 @@ impl Upkeep {
                 tracing::error!(error = %error, "work on the lake's files broke off");
                 // It would break off again.
                 self.retiring = None;
+                self.fail();
                 self.answer(lake, &Vacuumed::default());
                 return Ok(Changed::Nothing);
             }
             done => done??,
         };
         match done {
-            Done::Merged(_, Some(merged)) => self.rewritten = Some(merged),
+            Done::Merged(partition, Some(merged)) => {
+                (self.rewritten, self.merging) = (Some(merged), Some(partition));
+            }
             Done::Merged(partition, None) => {
                 self.failed.insert(partition);
+                self.fail();
+                self.look();
+            }
+            Done::NotRetired(context) => {
+                self.fail();
+                self.retiring = lake.context_after(context);
                 self.look();
             }
             Done::Retired(context, None, _) => {
@@ -278,13 +328,14 @@ impl Upkeep {
             }
             Done::Retired(_, retired, taken) => (self.rewritten, self.taking) = (retired, taken),
             Done::Applied(applied) => {
-                let (taken, is_taken) = (self.taking.take(), applied.is_taken());
+                let (taken, merging, is_taken) = (self.taking.take(), self.merging.take(), applied.is_taken());
                 lake.finish_apply(*applied);
-                if is_taken {
-                    self.look();
-                } else {
+                self.look();
+                if !is_taken {
                     // The store does not take it: another time.
                     self.retiring = None;
+                    self.failed.extend(merging);
+                    self.fail();
                 }
                 return Ok(match taken.filter(|_| is_taken) {
                     None => Changed::Files,
@@ -294,12 +345,19 @@ impl Upkeep {
                     }
                 });
             }
-            Done::Forgotten => self.look(),
-            Done::Vacuumed(vacuumed) => {
+            Done::Forgotten(None) => self.look(),
+            // Later: the log may be away.
+            Done::Forgotten(Some(forgettable)) => self.forgettable.push(forgettable),
+            Done::Vacuumed(vacuumed, whom) => {
+                if vacuumed.is_none() {
+                    self.fail();
+                }
                 let mut vacuumed = vacuumed.unwrap_or_default();
                 self.strays = std::mem::take(&mut vacuumed.strays);
                 self.look();
-                self.answer(lake, &vacuumed);
+                if whom == For::Demand {
+                    self.answer(lake, &vacuumed);
+                }
             }
         }
         Ok(Changed::Nothing)
@@ -325,12 +383,19 @@ impl Upkeep {
         }
     }
 
+    /// Not all that was wanted is done.
+    fn fail(&mut self) {
+        if let Some(demand) = self.demands.front_mut() {
+            demand.failed = true;
+        }
+    }
+
     /// Tell who wanted all of it done, and go on with the next.
     fn answer(&mut self, lake: &Lake, vacuumed: &Vacuumed) {
         if let Some(demand) = self.demands.pop_front() {
             let report = Maintained::compare(&demand.before, &lake.files(), &demand.retired, &vacuumed.deleted);
             // Whoever asked and went away may ask again.
-            let _ = demand.reply.send(report);
+            let _ = demand.reply.send((!demand.failed).then_some(report));
             self.begin_demand(lake);
         }
     }

@@ -145,7 +145,7 @@ pub async fn of_folders(
         if kept.position > view.position {
             // The log has what lies between.
             Some(format!("the index reflects position {} and the lake {}", kept.position, view.position))
-        } else if kept.retired_events != view.retired_events {
+        } else if kept.retirements != view.retirements {
             Some("retention took events out of the lake since the index was written".to_owned())
         } else {
             None
@@ -218,7 +218,7 @@ impl Subject<'_> {
         let mut check = Check::new("positions", claim);
         let end = self.view.position.as_i64();
         // A retirement that broke off has noted events that are still there: they are taken another time.
-        let retired = match self.view.retired_events {
+        let retired = match self.view.retirements {
             0 => "",
             _ => {
                 " UNION ALL SELECT position FROM system.retired AS gone WHERE NOT EXISTS \
@@ -259,8 +259,9 @@ impl Subject<'_> {
         for batch in self.rows("SELECT count(*) FROM lake.events").await? {
             check.checked = whole(&batch, 0, 0).unwrap_or_default().unsigned_abs();
         }
-        let repeated = "SELECT event_id, min(position), max(position) FROM lake.events GROUP BY 1 HAVING count(*) > 1 \
-                        ORDER BY 2";
+        let repeated = "SELECT event_id, min(position), max(position) FROM (SELECT event_id, position FROM lake.events \
+                        UNION ALL SELECT event_id, position FROM system.retired) GROUP BY 1 \
+                        HAVING min(position) < max(position) ORDER BY 2";
         for batch in self.rows(repeated).await? {
             let ids = batch.column(0).as_string_opt::<i32>();
             for row in 0..batch.num_rows() {

@@ -30,7 +30,7 @@ async fn cut(api: &Api, freshness: Freshness) -> Result<(Arc<ListingSnapshot>, A
         let listings = freshness.wait(&changes).await?;
         changes.mark_unchanged();
         let view = freshness.at_least(listings.position).wait(&api.pipeline.lake).await?;
-        if listings.retired_events == view.retired_events {
+        if listings.retirements == view.retirements {
             return Ok((listings, view));
         }
         // It changes when it has forgotten them.

@@ -54,7 +54,7 @@ struct Payload {
     position: u64,
     event_time: Option<i64>,
     #[serde(default)]
-    retired_events: u64,
+    retirements: u64,
 }
 
 /// What a commit reflects.
@@ -63,14 +63,14 @@ pub struct Reflected {
     pub position: Position,
     /// The latest event time, in microseconds since 1970, UTC.
     pub event_time: Option<i64>,
-    /// How many events retention had taken by then: the facts they stated are not in it.
-    pub retired_events: u64,
+    /// The lake's number of retirements by then: the facts of what retention took are not in it.
+    pub retirements: u64,
 }
 
 impl From<&Payload> for Reflected {
     fn from(payload: &Payload) -> Self {
-        let Payload { position, event_time, retired_events, .. } = *payload;
-        Self { position: Position::new(position), event_time, retired_events }
+        let Payload { position, event_time, retirements, .. } = *payload;
+        Self { position: Position::new(position), event_time, retirements }
     }
 }
 
@@ -211,8 +211,8 @@ impl ListingIndex {
     /// # Errors
     /// When the index cannot be written.
     pub fn commit(&mut self, reflected: Reflected) -> Result<Arc<ListingSnapshot>, IndexError> {
-        let Reflected { position, event_time, retired_events } = reflected;
-        let payload = Payload { version: VERSION, position: position.get(), event_time, retired_events };
+        let Reflected { position, event_time, retirements } = reflected;
+        let payload = Payload { version: VERSION, position: position.get(), event_time, retirements };
         let mut prepared = self.writer.prepare_commit()?;
         prepared.set_payload(&serde_json::to_string(&payload)?);
         prepared.commit()?;
@@ -223,9 +223,9 @@ impl ListingIndex {
 }
 
 fn snapshot(fields: &Arc<Fields>, reader: &IndexReader, reflected: Reflected) -> Arc<ListingSnapshot> {
-    let Reflected { position, event_time, retired_events } = reflected;
+    let Reflected { position, event_time, retirements } = reflected;
     let (fields, searcher) = (Arc::clone(fields), reader.searcher());
-    Arc::new(ListingSnapshot { fields, searcher, position, event_time, retired_events })
+    Arc::new(ListingSnapshot { fields, searcher, position, event_time, retirements })
 }
 
 /// The index as of one commit.
@@ -236,8 +236,8 @@ pub struct ListingSnapshot {
     pub position: Position,
     /// The latest event time reflected, in microseconds since 1970, UTC.
     pub event_time: Option<i64>,
-    /// How many events retention had taken: the facts they stated are not in it.
-    pub retired_events: u64,
+    /// The lake's number of retirements: the facts of what retention took are not in it.
+    pub retirements: u64,
 }
 
 impl ListingSnapshot {

@@ -97,6 +97,20 @@ pub(super) fn split_statement(text: &str) -> Option<(&str, &str)> {
     Some((&text[..at], &text[at + 1..]))
 }
 
+/// Whether there is nothing in a text but blanks and comments.
+pub(super) fn is_blank(text: &str) -> bool {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize();
+    tokens.is_ok_and(|tokens| tokens.iter().all(|token| matches!(token, Token::Whitespace(_))))
+}
+
+/// Whether every statement of a text has its semicolon.
+fn is_whole(mut text: &str) -> bool {
+    while let Some((_, after)) = split_statement(text) {
+        text = after;
+    }
+    is_blank(text)
+}
+
 /// Completes what is typed, and knows when it is whole.
 #[derive(Helper, Hinter, Highlighter)]
 struct Typing {
@@ -122,8 +136,11 @@ impl Completer for Typing {
 impl Validator for Typing {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         let text = context.input();
-        let is_whole = text.trim().is_empty() || text.starts_with('\\') || split_statement(text).is_some();
-        Ok(if is_whole { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+        Ok(if text.starts_with('\\') || is_whole(text) {
+            ValidationResult::Valid(None)
+        } else {
+            ValidationResult::Incomplete
+        })
     }
 }
 
@@ -343,7 +360,7 @@ fn history_file() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::split_statement;
+    use super::{is_blank, is_whole, split_statement};
 
     #[test]
     fn a_statement_ends_at_a_semicolon_that_is_none_of_its_text() {
@@ -360,5 +377,7 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(split_statement(text), expected, "{text}");
         }
+        assert!(is_whole("SELECT 1; SELECT 2; -- done") && !is_whole("SELECT 1; SELECT 2"));
+        assert!(is_blank(" \n-- nothing\n/* ; */") && !is_blank("x"));
     }
 }

@@ -226,6 +226,6 @@ fn spoil_first_event(from: &Path, to: &Path) -> i64 {
 
 /// What an index reflects, to be said of another commit.
 fn reflected(kept: &ListingSnapshot) -> Reflected {
-    let ListingSnapshot { position, event_time, retired_events, .. } = *kept;
-    Reflected { position, event_time, retired_events }
+    let ListingSnapshot { position, event_time, retirements, .. } = *kept;
+    Reflected { position, event_time, retirements }
 }

@@ -83,7 +83,7 @@ impl Subject<'_> {
         let (from, to) = (from.as_i64(), Position::new(from.get() + AT_ONCE).as_i64());
         let within = format!("position >= {from} AND position < {to}");
         let mut held = HashMap::new();
-        for table in ["lake.events", "system.duplicates"] {
+        for table in ["lake.events", "system.duplicates", "system.retired"] {
             let mut rows = self.stream(&format!("SELECT position, event_id FROM {table} WHERE {within}")).await?;
             while let Some(batch) = rows.try_next().await.map_err(VerifyError::Rows)? {
                 let ids = batch.column(1).as_string::<i32>().iter().flatten();
