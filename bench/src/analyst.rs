@@ -139,7 +139,7 @@ async fn duckdb(
         let Some((_, context)) = view.catalogue.context(&table.schema) else { continue };
         let Some(event) = context.events.iter().find(|event| event.view == table.name) else { continue };
         let columns: Vec<String> = table.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
-        let files = lake.join(&context.name).join("*/*.parquet");
+        let files = lake.join(&context.name).join("partition_date=*/*.parquet");
         if !has_files(&lake.join(&context.name)) {
             continue;
         }
@@ -153,7 +153,7 @@ async fn duckdb(
     }
     let contexts = view.catalogue.contexts().iter().filter(|context| has_files(&lake.join(&context.name)));
     let every = contexts.map(|context| {
-        let files = lake.join(&context.name).join("*/*.parquet");
+        let files = lake.join(&context.name).join("partition_date=*/*.parquet");
         format!(
             "SELECT position, event_type, event_time, aggregate_id, '{}' AS context \
              FROM read_parquet('{}', hive_partitioning = false)",
