@@ -161,7 +161,8 @@ impl Pipeline {
             sql: sql.clone(),
             lake: lake_views.clone(),
         };
-        let listings = source.open(&view, log_end).await?;
+        // The log may have forgotten its last events with retention; the lake has its position from it.
+        let listings = source.open(&view, log_end.max(lake.position())).await?;
         let (listing_sender, listing_snapshots) = watch::channel(Some(listings.snapshot()));
         let (kpis, service, requests) = Kpis::new(sql.clone(), definitions);
 
