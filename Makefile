@@ -3,10 +3,10 @@
 
 CARGO ?= cargo
 
-## Start everything on a generated market, and say what to open. It is the build that the tests use, so that both
-## together compile once; `cargo build --release` makes the one to run in earnest.
+## Start everything on a generated market, and say what to open. It is the build that the tests use, with all they need,
+## so that both together compile the engines once; `cargo build --release` makes the one to run in earnest.
 run: tools
-	$(CARGO) build --workspace --locked
+	$(CARGO) build --workspace --all-targets --locked
 	./target/debug/forecourt up --demo
 
 ## All tests: real nats-server, real files, real clients.
@@ -45,7 +45,7 @@ bench: tools .tools/python
 
 ## Listing files as search shows them, against DuckDB on the same files: make check-imports DATA=folder.
 check-imports: tools .tools/python
-	$(CARGO) build --workspace --locked
+	$(CARGO) build --workspace --all-targets --locked
 	.tools/python/bin/python scripts/check-imports $(DATA)
 
 # What Python has to have for a purpose: by version and checksum, in a folder of its own.

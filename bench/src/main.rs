@@ -10,6 +10,10 @@ mod server;
 
 use anyhow::bail;
 
+/// The server's, so that its engine is measured as it runs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Every workload by name.
 const WORKLOADS: [&str; 6] = ["intake", "backfill", "single", "pipeline", "freshness", "analyst"];
 

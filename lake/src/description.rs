@@ -98,13 +98,8 @@ fn column(name: &str, kind: DataType, nullable: bool, meaning: &str) -> ColumnDe
 /// The envelope's columns, with the types they have in every context.
 fn envelope() -> impl Iterator<Item = ColumnDescription> {
     ENVELOPE.iter().map(|envelope| {
-        let (kind, nullable) = match envelope.name {
-            "position" => (DataType::Int64, false),
-            "event_time" | "ingested_at" => (timestamp_type(), false),
-            "correlation_id" | "causation_id" | "source" => (DataType::Utf8, true),
-            _ => (DataType::Utf8, false),
-        };
-        column(envelope.name, kind, nullable, envelope.meaning)
+        let field = envelope.field();
+        column(envelope.name, field.data_type().clone(), field.is_nullable(), envelope.meaning)
     })
 }
 
@@ -163,12 +158,8 @@ fn dead_letters() -> TableDescription {
         column("closed_by", DataType::Utf8, true, "Who decided it."),
         column("retried_as", DataType::Int64, true, "The position of the event it became."),
     ];
-    TableDescription {
-        schema: SYSTEM.to_owned(),
-        name: "dead_letters".to_owned(),
-        meaning: "Every message of the log that is no event, and what became of it.".to_owned(),
-        columns: own.chain(ends).collect(),
-    }
+    let words = "Every message of the log that is no event, and what became of it.";
+    system_table("dead_letters", words, own.chain(ends))
 }
 
 fn duplicates() -> TableDescription {
@@ -179,12 +170,8 @@ fn duplicates() -> TableDescription {
         "first_position" => "Where it took effect.",
         _ => "",
     };
-    TableDescription {
-        schema: SYSTEM.to_owned(),
-        name: "duplicates".to_owned(),
-        meaning: "Every event whose id had taken effect before: it has no effect of its own.".to_owned(),
-        columns: columns_of(&DUPLICATES, meaning).collect(),
-    }
+    let words = "Every event whose id had taken effect before: it has no effect of its own.";
+    system_table("duplicates", words, columns_of(&DUPLICATES, meaning))
 }
 
 fn retired() -> TableDescription {
@@ -196,11 +183,16 @@ fn retired() -> TableDescription {
         "retired_at" => "When it was taken out; UTC.",
         _ => "",
     };
+    let words = "Every event that was past its time and is gone; its position is still accounted for.";
+    system_table("retired", words, columns_of(&RETIRED, meaning))
+}
+
+fn system_table(name: &str, meaning: &str, columns: impl Iterator<Item = ColumnDescription>) -> TableDescription {
     TableDescription {
         schema: SYSTEM.to_owned(),
-        name: "retired".to_owned(),
-        meaning: "Every event that was past its time and is gone; its position is still accounted for.".to_owned(),
-        columns: columns_of(&RETIRED, meaning).collect(),
+        name: name.to_owned(),
+        meaning: meaning.to_owned(),
+        columns: columns.collect(),
     }
 }
 

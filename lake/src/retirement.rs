@@ -48,7 +48,6 @@ pub enum RetirementError {
 /// A table with events that may be past their time, to be run beside the lake.
 pub struct Retirement {
     pub(crate) index: usize,
-    pub(crate) context: String,
     pub(crate) spec: Arc<TableSpec>,
     pub(crate) committed: Committed,
     pub(crate) columns: SchemaRef,
@@ -171,7 +170,7 @@ impl Retirement {
             vec![
                 column("position")?,
                 column("event_id")?,
-                Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.context, count))),
+                Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.spec.name, count))),
                 column("event_type")?,
                 Arc::new(TimestampMicrosecondArray::from_value(self.now, count).with_timezone(UTC)),
             ],

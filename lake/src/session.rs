@@ -59,6 +59,10 @@ pub use datafusion::sql::parser::Statement;
 const QUERY_MEMORY: usize = 2 << 30;
 /// What they may spill to the disk, together.
 const QUERY_SPILL: u64 = 20 << 30;
+/// What is remembered of files that were read before: where their columns are.
+const FOOTERS: usize = 256 << 20;
+/// Bytes of files from which on they are read by several cores.
+const SPLIT_FROM: usize = 1 << 20;
 /// How long a statement may be planned to be described.
 const PLAN_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of a statement.
@@ -248,15 +252,15 @@ pub(crate) fn base_context() -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .with_max_temp_directory_size(QUERY_SPILL)
+        .with_metadata_cache_limit(FOOTERS)
         .build_arc()?;
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(DATABASE, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(true);
     // One string type for committed rows and the tail's.
     config.options_mut().execution.parquet.schema_force_view_types = false;
-    // A view is the rows of one event type, and files are sorted by it: what is not of it is not even decoded.
-    config.options_mut().execution.parquet.pushdown_filters = true;
-    config.options_mut().execution.parquet.reorder_filters = true;
+    // Most tables are small, and a machine has several cores.
+    config.options_mut().optimizer.repartition_file_min_size = SPLIT_FROM;
     // So that an error can say where it is.
     config.options_mut().sql_parser.collect_spans = true;
     let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();

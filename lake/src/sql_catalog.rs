@@ -313,8 +313,8 @@ pub(crate) fn scan(view: &LakeView, index: ContextIndex) -> Result<LogicalPlanBu
 fn cut(view: &LakeView, name: &str, table: &TableView) -> Result<LogicalPlanBuilder> {
     let rows = LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(table.provider()), None)?;
     match view.until {
-        None => Ok(rows),
-        Some(until) => rows.filter(col("position").lt_eq(lit(until.as_i64()))),
+        Some(until) if !table.ends_by(until) => rows.filter(col("position").lt_eq(lit(until.as_i64()))),
+        _ => Ok(rows),
     }
 }
 

@@ -49,7 +49,7 @@ use crate::{compaction::PartFile, ledger};
 const APP: &str = "forecourt";
 /// The application whose transactions record which log the positions are of.
 const LOG_APP: &str = "forecourt.log";
-/// The partition column: the first day of the month, or the day, of a row's time.
+/// The partition column: the first day of the month of a row's time.
 const PARTITION: &str = "partition_date";
 
 /// How long the table's log and the files it no longer has are kept, for readers of an older version. What was at an
@@ -58,13 +58,6 @@ const KEPT_FOR: &str = "interval 1 day";
 pub const KEEP_FOR: Duration = Duration::from_secs(86_400);
 /// Nothing is older.
 const LONGEST: Duration = Duration::from_secs(50 * 365 * 86_400);
-
-/// How finely a table is partitioned by time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Granularity {
-    Month,
-    Day,
-}
 
 /// What a table holds.
 #[derive(Clone, Debug)]
@@ -75,7 +68,6 @@ pub struct TableSpec {
     pub schema: SchemaRef,
     /// The column whose time decides the partition.
     time_column: &'static str,
-    granularity: Granularity,
     /// Columns to sort the rows of a file by.
     pub(crate) sort: &'static [&'static str],
     /// Columns with statistics for pruning.
@@ -90,7 +82,6 @@ impl TableSpec {
             name: context.name.clone(),
             schema: context.schema.clone(),
             time_column: "event_time",
-            granularity: if context.is_short_lived() { Granularity::Day } else { Granularity::Month },
             sort: &["event_type", "event_time"],
             statistics: "position,event_id,event_type,event_time,ingested_at,tenant_id,aggregate_type,aggregate_id",
         }
@@ -134,7 +125,6 @@ impl TableSpec {
             name: name.to_owned(),
             schema,
             time_column: "ingested_at",
-            granularity: Granularity::Month,
             sort: &["position"],
             statistics: "position,ingested_at",
         }
@@ -154,7 +144,7 @@ impl TableSpec {
         let keys: Vec<_> = keys.map(|values| SortColumn { values: values.clone(), options: None }).collect();
         let rows = take_record_batch(&rows, &lexsort_to_indices(&keys, None)?)?;
         let times = rows.column_by_name(self.time_column).map(|times| times.as_primitive::<TimestampMicrosecondType>());
-        let days = times.into_iter().flat_map(|times| times.values().iter()).map(|&micros| self.partition_of(micros));
+        let days = times.into_iter().flat_map(|times| times.values().iter()).map(|&micros| Self::partition_of(micros));
         let days: ArrayRef = Arc::new(days.collect::<Date32Array>());
         let column = |field: &Arc<Field>| match rows.column_by_name(field.name()) {
             Some(column) => Arc::clone(column),
@@ -165,13 +155,10 @@ impl TableSpec {
         RecordBatch::try_new(Arc::clone(stored), columns)
     }
 
-    /// Days since 1970 of the partition that a time belongs to.
-    fn partition_of(&self, micros: i64) -> Option<i32> {
+    /// Days since 1970 of the partition that a time belongs to: the first of its month.
+    fn partition_of(micros: i64) -> Option<i32> {
         let date = DateTime::from_timestamp_micros(micros)?.date_naive();
-        let first = match self.granularity {
-            Granularity::Day => date,
-            Granularity::Month => NaiveDate::from_ymd_opt(date.year(), date.month(), 1)?,
-        };
+        let first = NaiveDate::from_ymd_opt(date.year(), date.month(), 1)?;
         i32::try_from(first.signed_duration_since(NaiveDate::default()).num_days()).ok()
     }
 }

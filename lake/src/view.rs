@@ -22,6 +22,11 @@ pub struct TableView {
 }
 
 impl TableView {
+    /// Whether every row is of this position or before it.
+    pub(crate) fn ends_by(&self, position: Position) -> bool {
+        self.committed_position <= position && self.tail.is_empty()
+    }
+
     pub(crate) fn provider(&self) -> Arc<dyn TableProvider> {
         Arc::new(CutTable {
             schema: self.spec.schema.clone(),

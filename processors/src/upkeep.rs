@@ -41,8 +41,9 @@ pub(crate) struct Upkeep {
     /// The events of the files that are on their way into their table, or the partition that is merged.
     taking: Option<Taken>,
     merging: Option<String>,
-    /// What the log has to forget still.
+    /// What the log has to forget still, and what it could not, until the next vacuum.
     forgettable: Vec<Forgettable>,
+    unforgotten: Vec<Forgettable>,
     /// The context whose events past their time are taken out next, while that goes on.
     retiring: Option<ContextIndex>,
     look_at: Instant,
@@ -129,6 +130,7 @@ impl Upkeep {
             taking: None,
             merging: None,
             forgettable: Vec::new(),
+            unforgotten: Vec::new(),
             retiring: None,
             look_at: now,
             retire_at: now,
@@ -262,6 +264,7 @@ impl Upkeep {
     fn vacuum(&mut self, lake: &Lake, keep: Duration, whom: For) {
         self.vacuum_at = Instant::now() + VACUUM_EVERY;
         self.failed.clear();
+        self.forgettable.append(&mut self.unforgotten);
         let (vacuum, strays) = (lake.vacuum(keep), std::mem::take(&mut self.strays));
         let vacuumed = async move {
             let vacuumed = vacuum.run(&strays).await;
@@ -280,7 +283,12 @@ impl Upkeep {
                 return Ok(Done::Forgotten(None));
             };
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, context, event_type, "the log cannot forget events past their time; trying again");
+            tracing::warn!(
+                error,
+                context,
+                event_type,
+                "the log cannot forget events past their time; trying again within the hour"
+            );
             Ok(Done::Forgotten(Some(forgettable)))
         };
         self.running.spawn_on(forgotten, &self.runtime);
@@ -319,13 +327,9 @@ impl Upkeep {
             }
             Done::NotRetired(context) => {
                 self.fail();
-                self.retiring = lake.context_after(context);
-                self.look();
+                self.retired_all(context, lake);
             }
-            Done::Retired(context, None, _) => {
-                self.retiring = lake.context_after(context);
-                self.look();
-            }
+            Done::Retired(context, None, _) => self.retired_all(context, lake),
             Done::Retired(_, retired, taken) => (self.rewritten, self.taking) = (retired, taken),
             Done::Applied(applied) => {
                 let (taken, merging, is_taken) = (self.taking.take(), self.merging.take(), applied.is_taken());
@@ -346,8 +350,11 @@ impl Upkeep {
                 });
             }
             Done::Forgotten(None) => self.look(),
-            // Later: the log may be away.
-            Done::Forgotten(Some(forgettable)) => self.forgettable.push(forgettable),
+            // Later: the log may be away, and other work does not wait for it.
+            Done::Forgotten(Some(forgettable)) => {
+                self.unforgotten.push(forgettable);
+                self.look();
+            }
             Done::Vacuumed(vacuumed, whom) => {
                 if vacuumed.is_none() {
                     self.fail();
@@ -361,6 +368,14 @@ impl Upkeep {
             }
         }
         Ok(Changed::Nothing)
+    }
+
+    /// A context has no more events to take out: the next one's turn, unless it has all begun anew meanwhile.
+    fn retired_all(&mut self, context: ContextIndex, lake: &Lake) {
+        if self.retiring == Some(context) {
+            self.retiring = lake.context_after(context);
+        }
+        self.look();
     }
 
     /// Note events that were taken out: for the log, and for who wants to know.

@@ -148,12 +148,6 @@ pub struct Context {
 }
 
 impl Context {
-    /// Whether every event of the context is kept only for the short class.
-    #[must_use]
-    pub fn is_short_lived(&self) -> bool {
-        self.events.iter().all(|event| event.retention == Retention::Short)
-    }
-
     #[must_use]
     pub fn event(&self, name: &str) -> Option<&EventDefinition> {
         self.events.iter().find(|event| event.name == name)

@@ -23,6 +23,20 @@ pub struct EnvelopeColumn {
     pub meaning: &'static str,
 }
 
+impl EnvelopeColumn {
+    /// The column as every table of events has it.
+    #[must_use]
+    pub fn field(&self) -> Field {
+        let (kind, nullable) = match self.name {
+            "position" => (DataType::Int64, false),
+            "event_time" | "ingested_at" => (timestamp_type(), false),
+            "correlation_id" | "causation_id" | "source" => (DataType::Utf8, true),
+            _ => (DataType::Utf8, false),
+        };
+        Field::new(self.name, kind, nullable)
+    }
+}
+
 /// The envelope's columns, in order. The log gives `position` and `ingested_at`, the producer the rest.
 pub const ENVELOPE: [EnvelopeColumn; 12] = [
     envelope("position", "Where the event stands in the log: positions rise and have no gaps."),
@@ -62,15 +76,7 @@ pub fn timestamp_type() -> DataType {
 
 /// The Arrow schema of a context: envelope, payload, `extra`.
 pub(crate) fn schema(columns: &[Column]) -> SchemaRef {
-    let envelope = ENVELOPE.iter().map(|&EnvelopeColumn { name, .. }| {
-        let (kind, nullable) = match name {
-            "position" => (DataType::Int64, false),
-            "event_time" | "ingested_at" => (timestamp_type(), false),
-            "correlation_id" | "causation_id" | "source" => (DataType::Utf8, true),
-            _ => (DataType::Utf8, false),
-        };
-        Field::new(name, kind, nullable)
-    });
+    let envelope = ENVELOPE.iter().map(EnvelopeColumn::field);
     let payload = columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true));
     let extra = Field::new(EXTRA, DataType::Utf8, true);
     Arc::new(Schema::new(envelope.chain(payload).chain([extra]).collect::<Vec<_>>()))

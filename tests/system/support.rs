@@ -238,6 +238,11 @@ impl Forecourt {
         assert!(child.wait().unwrap().success(), "forecourt did not end cleanly");
     }
 
+    /// What it has said on standard error.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.as_mut().unwrap().try_wait().unwrap().is_some()
@@ -247,7 +252,7 @@ impl Forecourt {
     pub(crate) async fn wait_for_end(&mut self) -> String {
         let child = Mutex::new(self.child.take().unwrap());
         eventually("the end of forecourt", || async { child.lock().unwrap().try_wait().unwrap() }).await;
-        self.said.lock().unwrap().clone()
+        self.said()
     }
 
     /// Wait until the lake reflects a position. It has long to come, but must come nearer all the time.
