@@ -16,7 +16,7 @@ use ingest::{Intake, Log, Publisher, server::NatsServer};
 use lake::LakeConfig;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{Pipeline, PipelineConfig};
-use query_api::{Api, sql_turns};
+use query_api::{Api, Lexicons, sql_turns};
 use schemas::{Catalogue, Position};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::{
@@ -159,8 +159,15 @@ async fn serve_log(
     let intake = Intake::new(Arc::clone(&catalogue), publisher, now);
     let seen = Arc::clone(&pipeline.seen);
     let render = move || metrics.render();
-    let api =
-        Api { catalogue, intake, pipeline: pipeline.clone(), metrics: Arc::new(render), now, sql_turns: sql_turns() };
+    let api = Api {
+        catalogue,
+        intake,
+        pipeline: pipeline.clone(),
+        metrics: Arc::new(render),
+        now,
+        sql_turns: sql_turns(),
+        lexicons: Lexicons::default(),
+    };
 
     let listener = TcpListener::bind(arguments.http)
         .await

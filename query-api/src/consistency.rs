@@ -90,6 +90,12 @@ impl Freshness {
         Ok(Self::new(Position::new(parameter.or(header).unwrap_or_default()), wait))
     }
 
+    /// What is waited for.
+    #[must_use]
+    pub const fn min_position(self) -> Position {
+        self.min_position
+    }
+
     /// As new as this and no older than `position`.
     #[must_use]
     pub fn at_least(self, position: Position) -> Self {

@@ -225,12 +225,57 @@ fn endpoints() -> Vec<Endpoint> {
         },
         Endpoint {
             method: Method::GET,
+            path: "/v1/suggest",
+            summary: "What somebody may be about to type: makes, models, trims, cities, equipment and more",
+            parameters: vec![
+                text("q", "What has been typed so far; a letter may be wrong."),
+                number("limit", "How many; 8 unless given, at most 50."),
+                MIN_POSITION,
+                WAIT_MS,
+            ],
+            body: None,
+            answer: "Each with its kind, how many listings have it, and the filters that find them",
+            handler: || get(search::suggest),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/compare",
+            summary: "Listings side by side",
+            parameters: with_terms(vec![choice("id", "A listing; 2 to 6 of them."), MIN_POSITION, WAIT_MS]),
+            body: None,
+            answer: "Each listing in full, and the fields in which they differ",
+            handler: || get(search::compare),
+        },
+        Endpoint {
+            method: Method::GET,
             path: "/v1/listings/{id}",
             summary: "One listing, sold ones included",
-            parameters: vec![MIN_POSITION, WAIT_MS],
+            parameters: with_terms(vec![MIN_POSITION, WAIT_MS]),
             body: None,
             answer: "The listing and its status",
             handler: || get(search::listing),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/listings/{id}/similar",
+            summary: "Public listings like one: the same kind of car at a like price and place",
+            parameters: with_terms(vec![
+                number("limit", "How many; 8 unless given, at most 50."),
+                MIN_POSITION,
+                WAIT_MS,
+            ]),
+            body: None,
+            answer: "Hits, the likest first",
+            handler: || get(search::similar),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/listings/{id}/price-history",
+            summary: "Every price a listing had",
+            parameters: vec![MIN_POSITION, WAIT_MS],
+            body: None,
+            answer: "Each price since when, with its change; the lowest and the highest; and what it was sold for",
+            handler: || get(search::price_history),
         },
         Endpoint {
             method: Method::GET,
@@ -337,9 +382,20 @@ fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
+/// A loan's terms, for what a price costs a month.
+fn with_terms(mut parameters: Vec<Parameter>) -> Vec<Parameter> {
+    parameters.extend([
+        number("apr", "Yearly interest in percent, for monthly payments; 7.99 unless given."),
+        number("term_months", "Months of the loan; 60 unless given."),
+        number("down", "Paid at once; 0 unless given."),
+    ]);
+    parameters
+}
+
 fn search_parameters() -> Vec<Parameter> {
-    vec![
-        text("q", "Words that must all occur in the listing."),
+    with_terms(vec![
+        text("q", "What is looked for, in words: names, colours, years, under 20k, near a city, less than 80000 km."),
+        text("raw", "true: q is text alone, and none of its words is read as a filter."),
         choice("make", "Manufacturer."),
         choice("model", "Model."),
         choice("trim", "Trim level."),
@@ -362,13 +418,25 @@ fn search_parameters() -> Vec<Parameter> {
         number("year_max", "Latest model year."),
         number("mileage_min", "Lowest mileage, in km."),
         number("mileage_max", "Highest mileage, in km."),
-        text("near", "A place, LAT,LON in degrees."),
+        choice("dealer", "Selling dealer."),
+        number("payment_max", "Highest monthly payment, by apr, term_months and down."),
+        text("price_drop", "true: only listings whose price was lowered last."),
+        number("days_listed_max", "Days since it was listed, at most."),
+        text("accident_free", "true: only listings whose history check found no accident."),
+        number("owners_max", "Previous owners, at most."),
+        text("near", "A place: LAT,LON in degrees, or a city."),
         number("radius_km", "How far from near, in km."),
         text("sort", "relevance, price, -price, mileage, year, -year, newest, distance, deal or popular."),
         number("page_size", "Hits on a page, 1 to 100; 20 unless given."),
         text("cursor", "next_cursor of the page before."),
-        choice("facets", "Facets to count, separated by commas; all unless given, none when empty."),
+        choice(
+            "facets",
+            "Facets to count, by commas, each with how many values and their order: make,city:20:value; all \
+                          unless given, none when empty.",
+        ),
+        choice("facet_query", "Only values of a facet with a word that begins like this: make:to."),
+        text("hierarchy", "true: makes are counted with their models and trims below them, whichever are chosen."),
         MIN_POSITION,
         WAIT_MS,
-    ]
+    ])
 }

@@ -4,6 +4,7 @@
 //! - [`problem`]: the errors people see;
 //! - [`parameters`]: query parameters, checked;
 //! - [`consistency`]: the position an answer reflects, and waiting for one;
+//! - `lexicons`, `payment`: what searches are read with, and what a price costs a month;
 //! - one module per room behind it: [`events`], [`search`], [`kpis`], [`sql`], [`catalogue`],
 //!   [`dead_letters`], [`maintenance`], [`operations`].
 
@@ -15,10 +16,12 @@ pub mod endpoints;
 pub mod events;
 mod flight;
 pub mod kpis;
+mod lexicons;
 pub mod maintenance;
 pub mod openapi;
 pub mod operations;
 pub mod parameters;
+mod payment;
 mod postgres;
 pub mod problem;
 pub mod search;
@@ -27,6 +30,7 @@ pub mod verify;
 
 pub use asking::sql_turns;
 pub use flight::serve_flight;
+pub use lexicons::Lexicons;
 pub use postgres::serve_postgres;
 
 use std::sync::Arc;
@@ -60,4 +64,6 @@ pub struct Api {
     pub now: fn() -> i64,
     /// Queries that may run at once; see [`sql_turns()`].
     pub sql_turns: Arc<Semaphore>,
+    /// What there is to search for, in words.
+    pub lexicons: Lexicons,
 }

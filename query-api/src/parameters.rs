@@ -36,6 +36,11 @@ impl Parameters {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// Every name with its value.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = &(String, String)> {
+        self.0.iter()
+    }
+
     /// Whether the parameter is there, even empty.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

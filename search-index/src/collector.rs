@@ -1,7 +1,8 @@
 //! One pass over the matches: the page, exact multi-select facet counts, and range histograms.
 //!
-//! A document that meets every filter is a hit and counts everywhere. One that fails only one facet's filter (or one
-//! range) counts for that facet (or range) alone: these are the counts a buyer sees beside the values not chosen.
+//! A document that meets every criterion is a hit and counts everywhere. One that fails only one facet's filter (or one
+//! range) counts for that facet (or range) alone: these are the counts a buyer sees beside the values not chosen. What
+//! fails only one criterion is also what a buyer finds who gives that one up.
 
 use std::{
     cmp::Ordering,
@@ -19,14 +20,38 @@ use tantivy::{
 use crate::{
     geo::Place,
     listing::{Availability, availability},
-    query::{Bounds, Facet, Range, SearchRequest, Sort},
+    query::{Bounds, Criterion, Facet, Range, SearchRequest, Sort},
     ranges::RangeCounter,
 };
+
+/// Listings that fail one criterion, shown when none fails none.
+pub(crate) const NEAR_MISSES: usize = 4;
+/// How much further one may look, in km.
+pub(crate) const RADII_KM: [f64; 8] = [25.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0];
+const MICROS_PER_DAY: f64 = 86_400_000_000.0;
+
+/// How much a listing gains by being new (halved every week), looked at, or promoted: a little of what its text scores.
+const RECENCY: f64 = 0.10;
+const POPULARITY: f64 = 0.05;
+const FEATURED: f64 = 0.10;
+const DAYS_PER_WEEK: f64 = 7.0;
+/// The weight of views, as a power of two, from which on it counts in full.
+const MOST_POPULAR: f64 = 8.0;
 
 /// Everything one pass finds.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
+    /// Public listings that have the text.
+    pub(crate) seen: u64,
     pub(crate) total: u64,
+    /// How many fail only this.
+    pub(crate) alone: HashMap<Criterion, u64>,
+    /// How many fail only the distance, and are within each of [`RADII_KM`].
+    pub(crate) within: [u64; RADII_KM.len()],
+    /// The best of those that fail one criterion, in order.
+    pub(crate) near_misses: Vec<(Ranked, Criterion)>,
+    /// By make, model and trim, whichever of them are chosen.
+    pub(crate) hierarchy: HashMap<[Option<String>; 3], u64>,
     pub(crate) counts: HashMap<Facet, HashMap<String, u64>>,
     pub(crate) ranges: HashMap<Range, RangeCounter>,
     /// The page, in order.
@@ -56,13 +81,9 @@ impl Ord for Ranked {
 }
 
 pub(crate) struct PageCollector {
-    request: Arc<SearchRequest>,
-}
-
-impl PageCollector {
-    pub(crate) const fn new(request: Arc<SearchRequest>) -> Self {
-        Self { request }
-    }
+    pub(crate) request: Arc<SearchRequest>,
+    /// Whether a text is asked for, so that hits have scores.
+    pub(crate) has_text: bool,
 }
 
 impl Collector for PageCollector {
@@ -70,18 +91,29 @@ impl Collector for PageCollector {
     type Child = SegmentPass;
 
     fn for_segment(&self, segment_ord: SegmentOrdinal, segment: &SegmentReader) -> tantivy::Result<SegmentPass> {
-        SegmentPass::open(Arc::clone(&self.request), segment_ord, segment)
+        SegmentPass::open(Arc::clone(&self.request), self.has_text, segment_ord, segment)
     }
 
     fn requires_scoring(&self) -> bool {
-        self.request.sort == Sort::Relevance && !self.request.text.is_empty()
+        self.request.sort == Sort::Relevance && self.has_text
     }
 
     fn merge_fruits(&self, fruits: Vec<io::Result<Found>>) -> tantivy::Result<Found> {
         let mut merged = Found::default();
         for found in fruits {
             let found = found?;
+            merged.seen += found.seen;
             merged.total += found.total;
+            for (criterion, count) in found.alone {
+                *merged.alone.entry(criterion).or_default() += count;
+            }
+            for (sum, count) in merged.within.iter_mut().zip(found.within) {
+                *sum += count;
+            }
+            for (path, count) in found.hierarchy {
+                *merged.hierarchy.entry(path).or_default() += count;
+            }
+            merged.near_misses.extend(found.near_misses);
             for (facet, counts) in found.counts {
                 let sums = merged.counts.entry(facet).or_default();
                 for (value, count) in counts {
@@ -95,9 +127,14 @@ impl Collector for PageCollector {
         }
         merged.page.sort_unstable();
         merged.page.truncate(self.request.page_size);
+        merged.near_misses.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        merged.near_misses.truncate(NEAR_MISSES);
         Ok(merged)
     }
 }
+
+/// A vehicle's name, from the general to the special.
+const NAMES: [Facet; 3] = [Facet::Make, Facet::Model, Facet::Trim];
 
 /// A stored facet in one segment.
 struct FacetColumn {
@@ -150,9 +187,7 @@ impl FacetColumn {
         let mut values = HashMap::new();
         if let Some(column) = &self.column {
             for (ord, &count) in (0_u64..).zip(&self.counts).filter(|(_, count)| **count > 0) {
-                let mut value = String::new();
-                column.ord_to_str(ord, &mut value)?;
-                values.insert(value, count);
+                values.insert(value_of(column, ord)?, count);
             }
         }
         Ok(values)
@@ -199,13 +234,27 @@ impl RangeColumn {
     }
 }
 
-/// What a document may fail.
+/// Something that is asked of every document.
 #[derive(Clone, Copy, Debug)]
-enum Criterion {
+enum Check {
     Facet(usize),
-    Availability,
     Range(usize),
-    Distance,
+    Availability,
+    Payment,
+    PriceDrop,
+    DaysListed,
+    AccidentFree,
+    Owners,
+    Radius,
+}
+
+/// What a document fails.
+enum Failed {
+    Nothing,
+    One(Check),
+    /// Several of make, model and trim, and nothing else.
+    Name,
+    More,
 }
 
 #[derive(Debug, PartialEq)]
@@ -232,7 +281,9 @@ impl Ord for Candidate {
 
 pub(crate) struct SegmentPass {
     request: Arc<SearchRequest>,
+    has_text: bool,
     segment_ord: SegmentOrdinal,
+    checks: Vec<Check>,
     facets: Vec<FacetColumn>,
     ranges: Vec<RangeColumn>,
     unavailable: Column<bool>,
@@ -243,32 +294,73 @@ pub(crate) struct SegmentPass {
     longitude: Column<f64>,
     listed_at: Column<i64>,
     popularity: Column<f64>,
+    owner_count: Column<i64>,
+    accident_free: Column<bool>,
+    price_drop: Column<i64>,
+    featured: [Column<i64>; 2],
+    /// Where make, model and trim are among the facets, when they are counted below each other.
+    names: Option<[usize; 3]>,
+    hierarchy: HashMap<[Option<u64>; 3], u64>,
     ids: Option<StrColumn>,
+    seen: u64,
     total: u64,
+    alone: HashMap<Criterion, u64>,
+    within: [u64; RADII_KM.len()],
     /// The largest candidate on top, to be dropped first.
     best: BinaryHeap<Candidate>,
+    near_misses: BinaryHeap<(Candidate, Criterion)>,
     failure: Option<io::Error>,
 }
 
 impl SegmentPass {
     fn open(
         request: Arc<SearchRequest>,
+        has_text: bool,
         segment_ord: SegmentOrdinal,
         segment: &SegmentReader,
     ) -> tantivy::Result<Self> {
         let fast = segment.fast_fields();
-        let used = |facet: &&Facet| request.facets.contains(facet) || request.filters.contains_key(facet);
+        let used = |facet: &&Facet| {
+            let is_name = NAMES.contains(facet) && request.hierarchy;
+            is_name || request.facets.contains(facet) || request.filters.contains_key(facet)
+        };
         let facets = Facet::STORED.iter().filter(used).map(|&facet| FacetColumn::open(facet, &request, segment));
+        let facets = facets.collect::<tantivy::Result<Vec<_>>>()?;
+        let at = |name: Facet| facets.iter().position(|column| column.facet == name);
+        let names = match NAMES.map(at) {
+            [Some(make), Some(model), Some(trim)] if request.hierarchy => Some([make, model, trim]),
+            _ => None,
+        };
         let ranges = Range::ALL.into_iter().map(|range| RangeColumn::open(range, &request, segment));
         let chosen = request.filters.get(&Facet::Availability).map(|wanted| {
             let is_wanted =
                 |value: &Availability| wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(value.as_str()));
             Availability::ALL.into_iter().filter(is_wanted).collect()
         });
+        let ranges = ranges.collect::<tantivy::Result<Vec<_>>>()?;
+        let chosen_facets = facets.iter().enumerate().filter(|(_, facet)| facet.chosen.is_some());
+        let set_ranges = ranges.iter().enumerate().filter(|(_, range)| !range.bounds.is_open());
+        let radius = request.near.and(request.radius_km);
+        let others = [
+            (chosen.is_some(), Check::Availability),
+            (request.affordable.is_some(), Check::Payment),
+            (request.price_drop, Check::PriceDrop),
+            (request.days_listed_max.is_some(), Check::DaysListed),
+            (request.accident_free, Check::AccidentFree),
+            (request.owners_max.is_some(), Check::Owners),
+            (radius.is_some(), Check::Radius),
+        ];
+        let checks = chosen_facets
+            .map(|(index, _)| Check::Facet(index))
+            .chain(set_ranges.map(|(index, _)| Check::Range(index)))
+            .chain(others.into_iter().filter(|(asked, _)| *asked).map(|(_, check)| check))
+            .collect();
         Ok(Self {
+            has_text,
             segment_ord,
-            facets: facets.collect::<tantivy::Result<_>>()?,
-            ranges: ranges.collect::<tantivy::Result<_>>()?,
+            checks,
+            facets,
+            ranges,
             unavailable: fast.bool("unavailable")?,
             reserved_until: fast.i64("reserved_until")?,
             availability_chosen: chosen,
@@ -277,9 +369,19 @@ impl SegmentPass {
             longitude: fast.f64("longitude")?,
             listed_at: fast.i64("listed_at")?,
             popularity: fast.f64("popularity")?,
+            owner_count: fast.i64("owner_count")?,
+            accident_free: fast.bool("accident_free")?,
+            price_drop: fast.i64("price_drop_cents")?,
+            featured: [fast.i64("featured_from")?, fast.i64("featured_to")?],
+            names,
+            hierarchy: HashMap::new(),
             ids: fast.str("listing_id")?,
+            seen: 0,
             total: 0,
+            alone: HashMap::new(),
+            within: [0; RADII_KM.len()],
             best: BinaryHeap::new(),
+            near_misses: BinaryHeap::new(),
             failure: None,
             request,
         })
@@ -295,22 +397,123 @@ impl SegmentPass {
         Some(self.request.near?.distance_km(place))
     }
 
-    /// What the document fails: nothing, one thing, or more (`Err`).
-    fn failed(&self, doc: DocId) -> Result<Option<Criterion>, ()> {
-        let facets = self.facets.iter().enumerate().filter(|(_, facet)| !facet.meets(doc));
-        let ranges = self.ranges.iter().enumerate().filter(|(_, range)| !range.meets(doc));
-        let availability = self.availability_chosen.as_ref().filter(|chosen| !chosen.contains(&self.availability(doc)));
-        let beyond = |radius: &f64| self.distance_km(doc).is_none_or(|distance| distance > *radius);
-        let distance = self.request.radius_km.filter(|_| self.request.near.is_some()).filter(beyond);
-        let mut failures = facets
-            .map(|(index, _)| Criterion::Facet(index))
-            .chain(ranges.map(|(index, _)| Criterion::Range(index)))
-            .chain(availability.map(|_| Criterion::Availability))
-            .chain(distance.map(|_| Criterion::Distance));
-        match (failures.next(), failures.next()) {
-            (first, None) => Ok(first),
-            (_, Some(_)) => Err(()),
+    fn days_listed(&self, doc: DocId) -> Option<f64> {
+        self.listed_at.first(doc).map(|time| micros(self.request.now.saturating_sub(time)) / MICROS_PER_DAY)
+    }
+
+    /// A listing of which something is not known does not meet what is asked of it.
+    fn meets(&self, check: Check, doc: DocId) -> bool {
+        let request = &self.request;
+        match check {
+            Check::Facet(index) => self.facets[index].meets(doc),
+            Check::Range(index) => self.ranges[index].meets(doc),
+            Check::Availability => {
+                self.availability_chosen.as_ref().is_none_or(|chosen| chosen.contains(&self.availability(doc)))
+            }
+            Check::Payment => {
+                let price = self.ranges[0].value(doc);
+                price.zip(request.affordable).is_some_and(|(price, affordable)| price <= affordable)
+            }
+            Check::PriceDrop => self.price_drop.first(doc).is_some(),
+            Check::DaysListed => {
+                let days = self.days_listed(doc);
+                days.zip(request.days_listed_max).is_some_and(|(days, most)| days <= most)
+            }
+            Check::AccidentFree => self.accident_free.first(doc) == Some(true),
+            Check::Owners => {
+                let owners = self.owner_count.first(doc);
+                owners.zip(request.owners_max).is_some_and(|(owners, most)| owners <= most)
+            }
+            Check::Radius => {
+                let distance = self.distance_km(doc);
+                distance.zip(request.radius_km).is_some_and(|(distance, radius)| distance <= radius)
+            }
         }
+    }
+
+    fn failed(&self, doc: DocId) -> Failed {
+        let mut failed = self.checks.iter().copied().filter(|check| !self.meets(*check, doc));
+        let Some(first) = failed.next() else { return Failed::Nothing };
+        let Some(second) = failed.next() else { return Failed::One(first) };
+        if [first, second].into_iter().chain(failed).all(|check| self.is_name(check)) {
+            Failed::Name
+        } else {
+            Failed::More
+        }
+    }
+
+    fn is_name(&self, check: Check) -> bool {
+        match (check, self.names) {
+            (Check::Facet(index), Some(names)) => names.contains(&index),
+            _ => false,
+        }
+    }
+
+    fn criterion(&self, check: Check) -> Criterion {
+        match check {
+            Check::Facet(index) => Criterion::Facet(self.facets[index].facet),
+            Check::Range(index) => Criterion::Range(self.ranges[index].range),
+            Check::Availability => Criterion::Facet(Facet::Availability),
+            Check::Payment => Criterion::Payment,
+            Check::PriceDrop => Criterion::PriceDrop,
+            Check::DaysListed => Criterion::DaysListed,
+            Check::AccidentFree => Criterion::AccidentFree,
+            Check::Owners => Criterion::Owners,
+            Check::Radius => Criterion::Radius,
+        }
+    }
+
+    fn count_names(&mut self, doc: DocId) {
+        if let Some(names) = self.names {
+            let value = |index: usize| self.facets[index].column.as_ref().and_then(|column| column.ords().first(doc));
+            *self.hierarchy.entry(names.map(value)).or_default() += 1;
+        }
+    }
+
+    /// A document that fails one thing: counted for it, and shown if there is nothing better.
+    fn count_alone(&mut self, check: Check, doc: DocId, score: Score) {
+        match check {
+            Check::Facet(index) => self.facets[index].count(doc),
+            Check::Range(index) => self.ranges[index].count(doc),
+            Check::Availability => self.count_availability(doc),
+            Check::Radius => {
+                let distance = self.distance_km(doc).unwrap_or(f64::INFINITY);
+                for (count, _) in self.within.iter_mut().zip(RADII_KM).filter(|(_, radius)| distance <= *radius) {
+                    *count += 1;
+                }
+            }
+            Check::Payment | Check::PriceDrop | Check::DaysListed | Check::AccidentFree | Check::Owners => {}
+        }
+        if self.is_name(check) {
+            self.count_names(doc);
+        }
+        let criterion = self.criterion(check);
+        *self.alone.entry(criterion).or_default() += 1;
+        // Only where nothing is found they are shown.
+        if self.total == 0 && self.request.cursor.is_none() {
+            self.near_misses.push((self.candidate(doc, score), criterion));
+            if self.near_misses.len() > NEAR_MISSES {
+                self.near_misses.pop();
+            }
+        }
+    }
+
+    fn candidate(&self, doc: DocId, score: Score) -> Candidate {
+        let id = self.ids.as_ref().and_then(|ids| ids.ords().first(doc)).unwrap_or_default();
+        Candidate { key: self.sort_key(doc, score), id, doc }
+    }
+
+    /// What a listing's score is multiplied by.
+    fn boost(&self, doc: DocId) -> f64 {
+        let age = self.days_listed(doc).unwrap_or(f64::INFINITY).max(0.0);
+        let weeks = micros(self.request.now) / MICROS_PER_DAY / DAYS_PER_WEEK;
+        let views = (self.popularity.first(doc).unwrap_or_default() - weeks).exp2();
+        let [from, to] = self.featured.each_ref().map(|column| column.first(doc));
+        let is_featured =
+            from.is_some_and(|from| from <= self.request.now) && to.is_none_or(|to| self.request.now < to);
+        1.0 + RECENCY * (-age / DAYS_PER_WEEK).exp2()
+            + POPULARITY * ((1.0 + views).log2() / MOST_POPULAR).min(1.0)
+            + if is_featured { FEATURED } else { 0.0 }
     }
 
     fn count_availability(&mut self, doc: DocId) {
@@ -321,12 +524,11 @@ impl SegmentPass {
     }
 
     /// Ascending whatever the sort; absent values last.
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of this millennium are below 2^53")]
     fn sort_key(&self, doc: DocId, score: Score) -> f64 {
         let range = |index: usize| self.ranges[index].value(doc);
-        let newest = || self.listed_at.first(doc).map(|time| -(time as f64));
+        let newest = || self.listed_at.first(doc).map(|time| -micros(time));
         let key = match self.request.sort {
-            Sort::Relevance if !self.request.text.is_empty() => Some(-f64::from(score)),
+            Sort::Relevance if self.has_text => Some(-f64::from(score) * self.boost(doc)),
             Sort::Relevance | Sort::Newest | Sort::Deal => newest(),
             Sort::Price => range(0),
             Sort::PriceDescending => range(0).map(|price| -price),
@@ -355,32 +557,39 @@ impl SegmentPass {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "microseconds of this millennium are below 2^53")]
+fn micros(time: i64) -> f64 {
+    time as f64
+}
+
 fn listing_id(ids: Option<&StrColumn>, ord: u64) -> io::Result<String> {
-    let mut id = String::new();
-    if let Some(ids) = ids {
-        ids.ord_to_str(ord, &mut id)?;
-    }
-    Ok(id)
+    ids.map_or_else(|| Ok(String::new()), |ids| value_of(ids, ord))
+}
+
+fn value_of(column: &StrColumn, ord: u64) -> io::Result<String> {
+    let mut value = String::new();
+    column.ord_to_str(ord, &mut value)?;
+    Ok(value)
 }
 
 impl SegmentCollector for SegmentPass {
     type Fruit = io::Result<Found>;
 
     fn collect(&mut self, doc: DocId, score: Score) {
+        self.seen += 1;
         match self.failed(doc) {
-            Err(()) | Ok(Some(Criterion::Distance)) => {}
-            Ok(Some(Criterion::Facet(index))) => self.facets[index].count(doc),
-            Ok(Some(Criterion::Range(index))) => self.ranges[index].count(doc),
-            Ok(Some(Criterion::Availability)) => self.count_availability(doc),
-            Ok(None) => {
+            Failed::More => {}
+            Failed::Name => self.count_names(doc),
+            Failed::One(check) => self.count_alone(check, doc, score),
+            Failed::Nothing => {
                 self.total += 1;
                 self.facets.iter_mut().for_each(|facet| facet.count(doc));
                 self.ranges.iter_mut().for_each(|range| range.count(doc));
                 self.count_availability(doc);
-                let key = self.sort_key(doc, score);
-                let id = self.ids.as_ref().and_then(|ids| ids.ords().first(doc)).unwrap_or_default();
-                if self.is_after_cursor(key, id) {
-                    self.best.push(Candidate { key, id, doc });
+                self.count_names(doc);
+                let candidate = self.candidate(doc, score);
+                if self.is_after_cursor(candidate.key, candidate.id) {
+                    self.best.push(candidate);
                     if self.best.len() > self.request.page_size {
                         self.best.pop();
                     }
@@ -401,14 +610,34 @@ impl SegmentCollector for SegmentPass {
             let named = Availability::ALL.iter().zip(self.availability_counts).filter(|(_, count)| *count > 0);
             counts.insert(Facet::Availability, named.map(|(kind, count)| (kind.as_str().to_owned(), count)).collect());
         }
-        let page = self.best.into_iter().map(|Candidate { key, id, doc }| {
+        let ranked = |Candidate { key, id, doc }: Candidate| {
             let address = DocAddress::new(self.segment_ord, doc);
-            Ok(Ranked { key, listing_id: listing_id(self.ids.as_ref(), id)?, address })
-        });
+            io::Result::Ok(Ranked { key, listing_id: listing_id(self.ids.as_ref(), id)?, address })
+        };
+        let page = self.best.into_iter().map(ranked).collect::<io::Result<_>>()?;
+        let near_misses = self.near_misses.into_iter().filter(|_| self.total == 0);
+        let near_misses =
+            near_misses.map(|(candidate, criterion)| Ok((ranked(candidate)?, criterion))).collect::<io::Result<_>>()?;
+        let mut hierarchy = HashMap::new();
+        if let Some(names) = self.names {
+            for (ords, count) in self.hierarchy {
+                let mut path = [None, None, None];
+                for ((name, ord), index) in path.iter_mut().zip(ords).zip(names) {
+                    let column = ord.zip(self.facets[index].column.as_ref());
+                    *name = column.map(|(ord, column)| value_of(column, ord)).transpose()?;
+                }
+                hierarchy.insert(path, count);
+            }
+        }
         Ok(Found {
+            seen: self.seen,
             total: self.total,
+            alone: self.alone,
+            within: self.within,
+            near_misses,
+            hierarchy,
             counts,
-            page: page.collect::<io::Result<_>>()?,
+            page,
             ranges: self.ranges.into_iter().map(|column| (column.range, column.counter)).collect(),
         })
     }

@@ -1,23 +1,21 @@
 //! How a listing is laid out in the index.
 
-use tantivy::{
-    Index,
-    schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions},
-    tokenizer::{AsciiFoldingFilter, LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer},
+use tantivy::schema::{
+    FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
 };
 
-use crate::query::Facet;
-
-/// Words in lower case, without accents.
-const FOLDED: &str = "folded";
-/// Longer "words" are not words.
-const LONGEST_WORD: usize = 60;
+use crate::{
+    query::Facet,
+    words::{FOLDED, STEMMED},
+};
 
 /// A text field, and how much a match in it counts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TextField {
     pub(crate) field: Field,
     pub(crate) boost: f32,
+    /// It has names rather than sentences: a word that is being typed may begin one of its words.
+    pub(crate) names: bool,
 }
 
 /// The index's fields. An entity that is no listing has only `key` and `state`.
@@ -40,35 +38,51 @@ pub struct Fields {
     pub(crate) latitude: Field,
     pub(crate) longitude: Field,
     pub(crate) popularity: Field,
+    pub(crate) owner_count: Field,
+    pub(crate) accident_free: Field,
+    /// How much the price was lowered, in hundredths; absent when it was not.
+    pub(crate) price_drop_cents: Field,
+    pub(crate) featured_from: Field,
+    pub(crate) featured_to: Field,
     pub(crate) facets: Vec<(Facet, Field)>,
     pub(crate) texts: Vec<TextField>,
+    /// The words of all texts without their endings.
+    pub(crate) stems: TextField,
 }
 
-/// Text fields by name, with their boosts.
-const TEXTS: [(&str, f32); 7] = [
-    ("title_text", 4.0),
-    ("make_text", 4.0),
-    ("model_text", 4.0),
-    ("trim_text", 2.0),
-    ("features_text", 1.0),
-    ("dealer_text", 1.0),
-    ("description_text", 0.5),
+/// Text fields by name, with their boosts, and whether they have names. The attributes are what
+/// facets say of a listing, so that it is found by those words as well.
+const TEXTS: [(&str, f32, bool); 8] = [
+    ("title_text", 4.0, true),
+    ("make_text", 4.0, true),
+    ("model_text", 4.0, true),
+    ("trim_text", 2.0, true),
+    ("features_text", 1.0, true),
+    ("dealer_text", 1.0, true),
+    ("attributes_text", 1.0, true),
+    ("description_text", 0.5, false),
 ];
 
 impl Fields {
     pub(crate) fn new() -> (Schema, Self) {
         let mut schema = Schema::builder();
-        let text = TextOptions::default().set_indexing_options(
-            TextFieldIndexing::default().set_tokenizer(FOLDED).set_index_option(IndexRecordOption::WithFreqs),
-        );
+        let words = |tokenizer: &str| {
+            let indexing = TextFieldIndexing::default().set_tokenizer(tokenizer);
+            TextOptions::default()
+                .set_indexing_options(indexing.set_index_option(IndexRecordOption::Basic).set_fieldnorms(false))
+        };
         let facet = TextOptions::default().set_fast("raw");
         let facets = Facet::STORED
             .iter()
             .map(|&facet_kind| (facet_kind, schema.add_text_field(facet_kind.name(), facet.clone())));
         let facets = facets.collect();
-        let texts =
-            TEXTS.iter().map(|&(name, boost)| TextField { field: schema.add_text_field(name, text.clone()), boost });
+        let texts = TEXTS.iter().map(|&(name, boost, names)| TextField {
+            field: schema.add_text_field(name, words(FOLDED)),
+            boost,
+            names,
+        });
         let texts = texts.collect();
+        let stems = TextField { field: schema.add_text_field("stems_text", words(STEMMED)), boost: 1.0, names: false };
         let fields = Self {
             key: schema.add_text_field("key", STRING),
             state: schema.add_bytes_field("state", STORED),
@@ -84,22 +98,15 @@ impl Fields {
             latitude: schema.add_f64_field("latitude", FAST),
             longitude: schema.add_f64_field("longitude", FAST),
             popularity: schema.add_f64_field("popularity", FAST),
+            owner_count: schema.add_i64_field("owner_count", FAST),
+            accident_free: schema.add_bool_field("accident_free", FAST),
+            price_drop_cents: schema.add_i64_field("price_drop_cents", FAST),
+            featured_from: schema.add_i64_field("featured_from", FAST),
+            featured_to: schema.add_i64_field("featured_to", FAST),
             facets,
             texts,
+            stems,
         };
         (schema.build(), fields)
     }
-}
-
-/// The analyzer of text fields and of what people type.
-pub(crate) fn folded() -> TextAnalyzer {
-    TextAnalyzer::builder(SimpleTokenizer::default())
-        .filter(RemoveLongFilter::limit(LONGEST_WORD))
-        .filter(LowerCaser)
-        .filter(AsciiFoldingFilter)
-        .build()
-}
-
-pub(crate) fn register_tokenizers(index: &Index) {
-    index.tokenizers().register(FOLDED, folded());
 }

@@ -15,15 +15,17 @@ use tantivy::{
 };
 
 use crate::{
-    fields::{Fields, register_tokenizers},
+    fields::Fields,
     listing::{Listing, ListingStatus},
+    query::Facet,
     unsynced_directory::UnsyncedDirectory,
+    words::{joined, register_tokenizers},
 };
 
 /// Memory for documents not yet committed.
 const WRITER_MEMORY: usize = 64 << 20;
 /// Changes whenever the meaning of the stored facts does: an index of another version is rebuilt.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What keeps the index from being read or written. The lake still has everything: delete the folder to rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -174,12 +176,19 @@ impl ListingIndex {
             (fields.year, listing.year),
             (fields.mileage, listing.mileage),
             (fields.listed_at, listing.listed_at),
+            (fields.owner_count, listing.owner_count),
+            (fields.price_drop_cents, listing.price_drop_cents()),
+            (fields.featured_from, listing.featured_from),
+            (fields.featured_to, listing.featured_to),
         ] {
             if let Some(value) = value {
                 document.add_i64(field, value);
             }
         }
         document.add_f64(fields.popularity, listing.popularity);
+        if let Some(accident_free) = listing.accident_free {
+            document.add_bool(fields.accident_free, accident_free);
+        }
         if let (Some(latitude), Some(longitude)) = (listing.latitude, listing.longitude) {
             document.add_f64(fields.latitude, latitude);
             document.add_f64(fields.longitude, longitude);
@@ -190,6 +199,9 @@ impl ListingIndex {
             }
         }
         let features = Some(listing.features.join(" "));
+        let attributes = Facet::ATTRIBUTES.iter().flat_map(|facet| facet.values(listing));
+        let attributes =
+            Some(attributes.chain(listing.year.map(|year| year.to_string())).collect::<Vec<_>>().join(" "));
         let texts = [
             &listing.title,
             &listing.make,
@@ -197,11 +209,19 @@ impl ListingIndex {
             &listing.trim,
             &features,
             &listing.dealer_name,
+            &attributes,
             &listing.description,
         ];
         for (text, field) in texts.into_iter().zip(&fields.texts) {
             if let Some(text) = text {
                 document.add_text(field.field, text);
+                document.add_text(fields.stems.field, text);
+            }
+        }
+        // People write F-150 as one word, and Land Rover too.
+        for (name, field) in texts.into_iter().zip(&fields.texts).skip(1).take(3) {
+            if let Some(name) = name.as_deref().and_then(joined) {
+                document.add_text(field.field, name);
             }
         }
     }

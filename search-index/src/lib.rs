@@ -5,19 +5,30 @@
 //! - [`index`]: writing documents and entity states, and the snapshot a search reads;
 //! - [`query`]: what a search may ask;
 //! - [`search`]: the answer: hits, facets, ranges, a cursor;
+//! - `text`: from what people type to what the index is asked; `words` cuts and compares, `highlight` shows it;
+//! - [`lexicon`]: what there is, in words: for suggestions, and for
+//! - [`reading`]: the filters that a text says in words;
+//! - `similar`: listings like one;
 //! - [`geo`] measures distances.
 
 mod collector;
 pub mod fields;
 pub mod geo;
+mod highlight;
 pub mod index;
+pub mod lexicon;
 pub mod listing;
 pub mod query;
 mod ranges;
+pub mod reading;
 pub mod search;
+mod similar;
+mod text;
 mod unsynced_directory;
+mod words;
 
 pub use index::{Entry, IndexError, ListingIndex, ListingSnapshot, Reflected};
 pub use listing::{Availability, Listing, ListingStatus};
-pub use query::{Facet, Range, SearchRequest, Sort};
-pub use search::{Hit, SearchPage};
+pub use query::{Criterion, Facet, FacetOrder, FacetShape, Range, SearchRequest, Sort};
+pub use search::{Hit, Instead, SearchPage};
+pub use text::Correction;

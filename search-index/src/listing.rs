@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::geo::Place;
+
 /// Where a listing is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -84,11 +86,15 @@ pub struct Listing {
     pub certified: bool,
     pub history_status: Option<String>,
     pub owner_count: Option<i64>,
+    /// Whether the history check found no accident; none, when nothing is known of it.
+    pub accident_free: Option<bool>,
     pub featured_from: Option<i64>,
     pub featured_to: Option<i64>,
     pub listed_at: Option<i64>,
     pub sold_at: Option<i64>,
     pub sold_price_cents: Option<i64>,
+    /// Every price it had: since when, and how much, in hundredths; in order.
+    pub prices: Vec<(i64, i64)>,
     /// Grows with views and favourites, each worth twice as much as one a week older. Only the order means anything.
     pub popularity: f64,
 }
@@ -98,6 +104,20 @@ impl Listing {
     #[must_use]
     pub fn availability(&self, now: i64) -> Availability {
         availability(self.status == ListingStatus::Public, self.unavailable, self.reserved_until, now)
+    }
+
+    /// How much lower its price is than the one before, in hundredths; none, when it was not lowered last.
+    #[must_use]
+    pub fn price_drop_cents(&self) -> Option<i64> {
+        let (_, now) = self.prices.last()?;
+        let (_, before) = self.prices.iter().rev().find(|(_, price)| price != now)?;
+        (before > now).then_some(before - now)
+    }
+
+    /// Its place on the Earth.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.latitude.zip(self.longitude).and_then(|(latitude, longitude)| Place::new(latitude, longitude))
     }
 }
 

@@ -24,13 +24,15 @@ pub enum Facet {
     Seats,
     Deal,
     Certified,
+    /// The selling dealer, by name.
+    Dealer,
     /// Depends on the time of asking, so it is computed and not stored.
     Availability,
 }
 
 impl Facet {
     /// Every facet, in the order answers show them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Make,
         Self::Model,
         Self::Trim,
@@ -46,11 +48,24 @@ impl Facet {
         Self::Seats,
         Self::Deal,
         Self::Certified,
+        Self::Dealer,
         Self::Availability,
     ];
 
     /// Those that are columns of the index.
-    pub(crate) const STORED: &'static [Self] = Self::ALL.split_at(15).0;
+    pub(crate) const STORED: &'static [Self] = Self::ALL.split_at(16).0;
+
+    /// Those whose values are words to find a listing by.
+    pub(crate) const ATTRIBUTES: [Self; 8] = [
+        Self::BodyType,
+        Self::FuelType,
+        Self::Transmission,
+        Self::Drivetrain,
+        Self::Color,
+        Self::Condition,
+        Self::Province,
+        Self::City,
+    ];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -70,6 +85,7 @@ impl Facet {
             Self::Seats => "seats",
             Self::Deal => "deal",
             Self::Certified => "certified",
+            Self::Dealer => "dealer",
             Self::Availability => "availability",
         }
     }
@@ -103,6 +119,7 @@ impl Facet {
             }
             Self::Seats => listing.seats.iter().map(i64::to_string).collect(),
             Self::Certified => vec![listing.certified.to_string()],
+            Self::Dealer => one(&listing.dealer_name),
             Self::Deal | Self::Availability => Vec::new(),
         }
     }
@@ -129,6 +146,64 @@ impl Range {
             Self::Mileage => "mileage",
         }
     }
+}
+
+/// What a listing has to meet: what can be given up to find more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Criterion {
+    Text,
+    Facet(Facet),
+    Range(Range),
+    Payment,
+    PriceDrop,
+    DaysListed,
+    AccidentFree,
+    Owners,
+    Radius,
+}
+
+impl Criterion {
+    /// The search parameter it is given by; of a range, without `_min` and `_max`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "q",
+            Self::Facet(facet) => facet.name(),
+            Self::Range(range) => range.name(),
+            Self::Payment => "payment_max",
+            Self::PriceDrop => "price_drop",
+            Self::DaysListed => "days_listed_max",
+            Self::AccidentFree => "accident_free",
+            Self::Owners => "owners_max",
+            Self::Radius => "radius_km",
+        }
+    }
+}
+
+/// How the values of a facet are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FacetShape {
+    /// At most so many; chosen ones are shown beyond it.
+    pub limit: usize,
+    pub order: FacetOrder,
+    /// Only values that have a word that begins like this.
+    pub query: Option<String>,
+}
+
+impl Default for FacetShape {
+    fn default() -> Self {
+        Self { limit: 100, order: FacetOrder::Count, query: None }
+    }
+}
+
+/// What comes first in a facet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FacetOrder {
+    /// The most frequent, then by name.
+    #[default]
+    Count,
+    /// By name; numbers by size.
+    Value,
 }
 
 /// Inclusive bounds.
@@ -214,6 +289,9 @@ pub struct Cursor {
     /// The search it belongs to.
     #[serde(rename = "s")]
     pub search: u64,
+    /// When its first page was asked for: what depends on the time stays as it was then.
+    #[serde(rename = "n")]
+    pub now: i64,
 }
 
 /// A float kept to the bit, infinity included, which JSON numbers cannot be.
@@ -256,24 +334,25 @@ pub struct SearchRequest {
     pub ranges: BTreeMap<Range, Bounds>,
     pub near: Option<Place>,
     pub radius_km: Option<f64>,
+    /// The price that a monthly payment allows.
+    pub affordable: Option<f64>,
+    /// Only listings whose price was lowered last.
+    pub price_drop: bool,
+    pub days_listed_max: Option<f64>,
+    /// Only listings whose history check found no accident.
+    pub accident_free: bool,
+    pub owners_max: Option<i64>,
     pub sort: Sort,
     pub page_size: usize,
     pub cursor: Option<Cursor>,
     /// Which facets to count.
     pub facets: Vec<Facet>,
+    /// How they are shown, if not as usual.
+    pub shapes: BTreeMap<Facet, FacetShape>,
+    /// Whether makes are counted with their models and trims below them.
+    pub hierarchy: bool,
+    /// What a cursor must agree on with the search that made it: everything but the page.
+    pub fingerprint: u64,
     /// The time of asking: microseconds since 1970, UTC.
     pub now: i64,
-}
-
-impl SearchRequest {
-    /// What a cursor must agree on with the search that made it: everything but the page.
-    #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        let ranges: Vec<_> = self.ranges.iter().map(|(range, bounds)| format!("{range:?}{bounds:?}")).collect();
-        (&self.text, &self.filters, ranges, format!("{:?}{:?}", self.near, self.radius_km), self.sort.name())
-            .hash(&mut hasher);
-        hasher.finish()
-    }
 }

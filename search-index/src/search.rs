@@ -9,23 +9,23 @@ use std::{
 use serde::Serialize;
 use tantivy::{
     Term,
-    query::{BooleanQuery, BoostQuery, ConstScoreQuery, DisjunctionMaxQuery, Occur, Query, TermQuery},
+    query::{BooleanQuery, ConstScoreQuery, Occur, Query, TermQuery},
     schema::IndexRecordOption,
-    tokenizer::TokenStream,
 };
 
 use crate::{
-    collector::PageCollector,
-    fields::folded,
-    geo::Place,
+    collector::{Found, NEAR_MISSES, PageCollector, RADII_KM, Ranked},
+    highlight::highlights,
     index::{IndexError, ListingSnapshot},
     listing::{Availability, Listing},
-    query::{Cursor, Facet, Range, SearchRequest},
+    query::{Criterion, Cursor, Facet, FacetOrder, FacetShape, Range, SearchRequest},
     ranges::RangeSummary,
+    text::{Correction, Marks, Wanted},
+    words::words,
 };
 
-/// Values of a facet shown at most; chosen ones always are.
-const MAX_FACET_VALUES: usize = 250;
+/// Words of a text that are tried without, when together they find nothing.
+const MOST_WORDS_TRIED: usize = 6;
 
 /// A page of hits with everything around it.
 #[derive(Clone, Debug)]
@@ -34,8 +34,16 @@ pub struct SearchPage {
     pub total: u64,
     pub hits: Vec<Hit>,
     pub facets: BTreeMap<Facet, Vec<FacetCount>>,
+    /// Makes with their models and trims, whichever of them are chosen; when it was asked for.
+    pub hierarchy: Option<Vec<NameCount>>,
     pub ranges: BTreeMap<Range, RangeSummary>,
     pub next_cursor: Option<Cursor>,
+    /// Words that were taken for others.
+    pub corrections: Vec<Correction>,
+    /// When nothing matches: what would, with one thing given up; the most first.
+    pub relaxations: Vec<Relaxation>,
+    /// When nothing matches: listings that fail one thing only, and which.
+    pub near_misses: Vec<(Hit, Criterion)>,
     pub took_ms: f64,
 }
 
@@ -46,6 +54,8 @@ pub struct Hit {
     pub availability: Availability,
     /// From the search's place.
     pub distance_km: Option<f64>,
+    /// What was found, marked: HTML by field.
+    pub highlights: BTreeMap<&'static str, String>,
 }
 
 /// How many matches have a value.
@@ -56,6 +66,31 @@ pub struct FacetCount {
     pub selected: bool,
 }
 
+/// How many matches have a make, a model of it, or a trim of that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NameCount {
+    pub value: String,
+    pub count: u64,
+    pub selected: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<NameCount>,
+}
+
+/// How many listings match without something.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relaxation {
+    pub instead: Instead,
+    pub total: u64,
+}
+
+/// What is given up.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Instead {
+    Without(Criterion),
+    WithoutWord(String),
+    WithinKm(f64),
+}
+
 impl ListingSnapshot {
     /// Search the public listings.
     ///
@@ -64,65 +99,128 @@ impl ListingSnapshot {
     pub fn search(&self, request: SearchRequest) -> Result<SearchPage, IndexError> {
         let started = Instant::now();
         let request = Arc::new(request);
-        let query = self.query(&request.text);
-        let found = self.searcher.search(&query, &PageCollector::new(Arc::clone(&request)))?;
-        let mut hits = Vec::with_capacity(found.page.len());
-        for ranked in &found.page {
-            if let Some(listing) = self.listing_at(ranked.address)? {
-                hits.push(self.hit(listing, &request));
+        let (mut wanted, mut corrections) = Wanted::new(&request.text).corrected(self, false)?;
+        let mut found = self.pass(&wanted, &request)?;
+        if found.seen == 0 && !wanted.is_empty() {
+            // Every word is known, and nothing has them all: one of them may have been meant to be another.
+            let (other, otherwise) = Wanted::new(&request.text).corrected(self, true)?;
+            let found_otherwise = self.pass(&other, &request)?;
+            if found_otherwise.seen > 0 {
+                (wanted, corrections, found) = (other, otherwise, found_otherwise);
             }
         }
+        let marks = wanted.marks();
+        let hits = found.page.iter().filter_map(|ranked| self.hit(ranked, &marks, &request).transpose());
+        let hits = hits.collect::<Result<Vec<_>, _>>()?;
+        // A word that is in what was found was meant as it is.
+        corrections.retain(|correction| !hits.iter().any(|hit| has_word(&hit.listing, &correction.from)));
         let full = found.page.len() == request.page_size;
         let next_cursor = found.page.last().filter(|_| full).map(|last| Cursor {
             key: last.key,
             listing_id: last.listing_id.clone(),
-            search: request.fingerprint(),
+            search: request.fingerprint,
+            now: request.now,
         });
+        let is_empty = found.total == 0 && request.cursor.is_none();
+        let mut relaxations = if is_empty { self.relaxations(&wanted, &found, &request)? } else { Vec::new() };
+        let mut missed = if is_empty { found.near_misses.clone() } else { Vec::new() };
+        if missed.is_empty() && is_empty && !wanted.is_empty() {
+            // Nothing has the text and fails one thing only: what there is without the text.
+            let anything = self.pass(&Wanted::default(), &request)?;
+            if anything.total > 0 {
+                let instead = Instead::Without(Criterion::Text);
+                relaxations.push(Relaxation { instead, total: anything.total });
+            }
+            missed.extend(anything.page.into_iter().take(NEAR_MISSES).map(|ranked| (ranked, Criterion::Text)));
+        }
+        let mut near_misses = Vec::new();
+        for (ranked, criterion) in &missed {
+            near_misses.extend(self.hit(ranked, &marks, &request)?.map(|hit| (hit, *criterion)));
+        }
+        let hierarchy = request.hierarchy.then(|| names(found.hierarchy, &request));
         let mut counts = found.counts;
+        let usual = FacetShape::default();
         let facets = request.facets.iter().map(|&facet| {
             let chosen = request.filters.get(&facet).map_or(&[][..], Vec::as_slice);
-            (facet, facet_counts(counts.remove(&facet).unwrap_or_default(), chosen))
+            let shape = request.shapes.get(&facet).unwrap_or(&usual);
+            (facet, facet_counts(counts.remove(&facet).unwrap_or_default(), chosen, shape))
         });
         Ok(SearchPage {
             total: found.total,
             hits,
             facets: facets.collect(),
+            hierarchy,
             ranges: found.ranges.into_iter().map(|(range, counter)| (range, counter.summary(range))).collect(),
             next_cursor,
+            corrections,
+            relaxations,
+            near_misses,
             took_ms: started.elapsed().as_secs_f64() * 1_000.0,
         })
     }
 
-    fn hit(&self, listing: Listing, request: &SearchRequest) -> Hit {
-        let place =
-            listing.latitude.zip(listing.longitude).and_then(|(latitude, longitude)| Place::new(latitude, longitude));
-        Hit {
-            availability: listing.availability(request.now),
-            distance_km: request.near.zip(place).map(|(near, place)| near.distance_km(place)),
-            listing,
-        }
+    fn pass(&self, wanted: &Wanted, request: &Arc<SearchRequest>) -> Result<Found, IndexError> {
+        let collector = PageCollector { request: Arc::clone(request), has_text: !wanted.is_empty() };
+        Ok(self.searcher.search(&self.query(wanted), &collector)?)
     }
 
-    /// Public listings that have every word of the text somewhere.
-    fn query(&self, text: &str) -> BooleanQuery {
+    /// Public listings that have what is wanted.
+    fn query(&self, wanted: &Wanted) -> BooleanQuery {
         let public = TermQuery::new(Term::from_field_u64(self.fields.public, 1), IndexRecordOption::Basic);
         let public: Box<dyn Query> = Box::new(ConstScoreQuery::new(Box::new(public), 0.0));
-        let mut clauses = vec![(Occur::Must, public)];
-        let mut analyzer = folded();
-        let mut words = analyzer.token_stream(text);
-        while words.advance() {
-            let anywhere = self.fields.texts.iter().map(|text| -> Box<dyn Query> {
-                let term = Term::from_field_text(text.field, &words.token().text);
-                Box::new(BoostQuery::new(Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)), text.boost))
-            });
-            clauses.push((Occur::Must, Box::new(DisjunctionMaxQuery::new(anywhere.collect()))));
-        }
+        let mut clauses = wanted.query(self);
+        clauses.push((Occur::Must, public));
         BooleanQuery::new(clauses)
+    }
+
+    fn hit(&self, ranked: &Ranked, marks: &Marks, request: &SearchRequest) -> Result<Option<Hit>, IndexError> {
+        let Some(listing) = self.listing_at(ranked.address)? else { return Ok(None) };
+        let near = request.near.zip(listing.place());
+        Ok(Some(Hit {
+            availability: listing.availability(request.now),
+            distance_km: near.map(|(near, place)| near.distance_km(place)),
+            highlights: highlights(&listing, marks),
+            listing,
+        }))
+    }
+
+    /// What would be found with one thing given up.
+    fn relaxations(
+        &self,
+        wanted: &Wanted,
+        found: &Found,
+        request: &Arc<SearchRequest>,
+    ) -> Result<Vec<Relaxation>, IndexError> {
+        let mut relaxations = Vec::new();
+        for (&criterion, &total) in &found.alone {
+            relaxations.push(Relaxation { instead: Instead::Without(criterion), total });
+        }
+        let further = RADII_KM.into_iter().zip(found.within).find(|(_, total)| *total > 0);
+        relaxations.extend(further.map(|(radius, total)| Relaxation { instead: Instead::WithinKm(radius), total }));
+        for (word, less) in wanted.without_each().into_iter().take(MOST_WORDS_TRIED) {
+            let total = self.pass(&less, request)?.total;
+            relaxations.push(Relaxation { instead: Instead::WithoutWord(word), total });
+        }
+        relaxations.retain(|relaxation| relaxation.total > 0);
+        let name = |relaxation: &Relaxation| match &relaxation.instead {
+            Instead::WithinKm(_) => (0, String::new()),
+            Instead::Without(criterion) => (1, criterion.name().to_owned()),
+            Instead::WithoutWord(word) => (2, word.clone()),
+        };
+        relaxations.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| name(a).cmp(&name(b))));
+        Ok(relaxations)
     }
 }
 
-/// Most frequent first, then by name; chosen values are always there, at zero if need be.
-fn facet_counts(counts: HashMap<String, u64>, chosen: &[String]) -> Vec<FacetCount> {
+fn has_word(listing: &Listing, wanted: &str) -> bool {
+    let texts =
+        [&listing.title, &listing.make, &listing.model, &listing.trim, &listing.dealer_name, &listing.description];
+    let mut texts = texts.into_iter().flatten().chain(&listing.features);
+    texts.any(|text| words(text).iter().any(|word| word.text == wanted))
+}
+
+/// The values of a facet in its order; chosen values are always there, at zero if need be.
+fn facet_counts(counts: HashMap<String, u64>, chosen: &[String], shape: &FacetShape) -> Vec<FacetCount> {
     let is_chosen = |value: &str| chosen.iter().any(|chosen| chosen.to_lowercase() == value.to_lowercase());
     let mut values: Vec<FacetCount> =
         counts.into_iter().map(|(value, count)| FacetCount { selected: is_chosen(&value), value, count }).collect();
@@ -131,11 +229,74 @@ fn facet_counts(counts: HashMap<String, u64>, chosen: &[String]) -> Vec<FacetCou
             values.push(FacetCount { value: chosen.clone(), count: 0, selected: true });
         }
     }
-    values.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
+    if let Some(query) = &shape.query {
+        values.retain(|value| begins_a_word(&value.value, query));
+    }
+    values.sort_unstable_by(|a, b| match shape.order {
+        FacetOrder::Count => b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)),
+        FacetOrder::Value => natural(&a.value).cmp(&natural(&b.value)),
+    });
     let mut shown = 0;
     values.retain(|value| {
         shown += 1;
-        shown <= MAX_FACET_VALUES || value.selected
+        shown <= shape.limit || value.selected
     });
     values
 }
+
+/// Whether the words of a query begin words of a value, in their order.
+fn begins_a_word(value: &str, query: &str) -> bool {
+    let (value, query) = (words(value), words(query));
+    (0..=value.len()).any(|from| {
+        query.len() <= value.len() - from
+            && query.iter().zip(&value[from..]).all(|(wanted, word)| word.text.starts_with(&wanted.text))
+    })
+}
+
+/// Numbers by size, then texts.
+fn natural(value: &str) -> (u64, String) {
+    (value.parse().unwrap_or(u64::MAX), value.to_lowercase())
+}
+
+/// Makes, models and trims below each other, the most frequent first.
+fn names(counts: HashMap<[Option<String>; 3], u64>, request: &SearchRequest) -> Vec<NameCount> {
+    let mut makes = BTreeMap::new();
+    for (path, count) in counts {
+        // A trim of no model is below nothing.
+        let mut level: &mut BTreeMap<String, Named> = &mut makes;
+        for name in path.into_iter().map_while(|name| name) {
+            let named = level.entry(name).or_default();
+            named.count += count;
+            level = &mut named.below;
+        }
+    }
+    below(makes, &[Facet::Make, Facet::Model, Facet::Trim], request)
+}
+
+/// How often a name is there, and those below it.
+#[derive(Default)]
+struct Named {
+    count: u64,
+    below: BTreeMap<String, Named>,
+}
+
+/// The most frequent first, then by name.
+fn below(names: BTreeMap<String, Named>, facets: &[Facet], request: &SearchRequest) -> Vec<NameCount> {
+    let Some((facet, lower)) = facets.split_first() else { return Vec::new() };
+    let is_chosen = |value: &str| {
+        let mut chosen = request.filters.get(facet).into_iter().flatten();
+        chosen.any(|chosen| chosen.to_lowercase() == value.to_lowercase())
+    };
+    let names = names.into_iter().map(|(value, named)| NameCount {
+        selected: is_chosen(&value),
+        value,
+        count: named.count,
+        below: below(named.below, lower, request),
+    });
+    let mut names: Vec<NameCount> = names.collect();
+    names.sort_by_key(|name| std::cmp::Reverse(name.count));
+    names
+}
+
+#[cfg(test)]
+mod tests;

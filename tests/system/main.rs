@@ -14,6 +14,7 @@ mod house;
 mod language;
 mod oracle;
 mod retention;
+mod search;
 mod slt;
 mod sql;
 mod support;

@@ -51,11 +51,13 @@ pub fn listing(id: &str, own: &Entity, vehicle: &Entity, reservations: &[Entity]
         certified: facts.latest("certified").is_some_and(|value| *value == json!(true)),
         history_status: facts.text("history_status"),
         owner_count: facts.integer("owner_count"),
+        accident_free: vehicle.register("accident_history").and_then(|Register(_, accidents)| has_none(accidents)),
         featured_from: featured.and_then(|featured| featured["from"].as_i64()),
         featured_to: featured.and_then(|featured| featured["to"].as_i64()),
         listed_at: own.register("published").and_then(|Register(_, at)| at.as_i64()),
         sold_at,
         sold_price_cents: sold_price,
+        prices: prices(own),
         popularity: popularity(vehicle),
     };
     if listing.price_cents.is_some() && listing.currency.is_none() {
@@ -138,6 +140,36 @@ fn photos(own: &Entity, vehicle: &Entity) -> Vec<String> {
         }
     }
     photos
+}
+
+/// The listing's prices, each since it was named, without those that only repeat the one before.
+fn prices(own: &Entity) -> Vec<(i64, i64)> {
+    let mut named: Vec<&Register> =
+        own.facts.iter().filter(|(name, _)| name.starts_with("prices/")).map(|(_, register)| register).collect();
+    named.sort_by(|Register(a, _), Register(b, _)| a.cmp(b));
+    let mut prices: Vec<(i64, i64)> = Vec::new();
+    for Register(said, price) in named {
+        let Some(price) = cents(price) else { continue };
+        if prices.last().is_none_or(|(_, last)| *last != price) {
+            prices.push((said.time, price));
+        }
+    }
+    prices
+}
+
+/// Whether there are no accidents on record: a count, a flag or a list of them, also as text. None, when it says nothing.
+fn has_none(accidents: &Value) -> Option<bool> {
+    match accidents {
+        Value::Null | Value::Object(_) => None,
+        Value::Bool(had) => Some(!had),
+        Value::Number(count) => Some(count.as_f64() == Some(0.0)),
+        Value::Array(list) => Some(list.is_empty()),
+        Value::String(text) => match text.trim().to_lowercase().as_str() {
+            "" | "unknown" => None,
+            "none" | "no" | "clean" | "0" | "false" | "[]" => Some(true),
+            _ => Some(false),
+        },
+    }
 }
 
 /// The logarithm of the weights of all views, each doubling every week: it orders listings the same at any time.

@@ -78,11 +78,16 @@ pub(super) fn say(changes: &mut Changes, event_type: &str, row: &Row<'_>) {
             facts
         }),
         "VehicleDetailsUpdated" => say_about(changes, EntityKind::Listing, row, updated_fields),
-        "PriceSet" => say_about(changes, EntityKind::Listing, row, |row| copy(row, &["price", "currency"], &[])),
+        "PriceSet" => say_about(changes, EntityKind::Listing, row, |row| {
+            let mut facts = copy(row, &["price", "currency"], &[]);
+            facts.extend(price_named(row));
+            facts
+        }),
         "PhotosUploaded" => say_about(changes, EntityKind::Listing, row, |row| photos(row, "photo_urls")),
         "ListingPublished" => say_about(changes, EntityKind::Listing, row, |row| vec![published(row, "published_at")]),
         "VehicleListedForSale" => say_about(changes, EntityKind::Listing, row, |row| {
             let mut facts = copy(row, &["price"], &[]);
+            facts.extend(price_named(row));
             facts.push(published(row, "listed_at"));
             facts
         }),
@@ -151,6 +156,15 @@ fn photos(row: &Row<'_>, column: &str) -> Vec<Change> {
     row.value(column).map(|urls| row.set(&name, urls)).into_iter().collect()
 }
 
+/// Prices follow each other: each event's is a fact of its own.
+fn price_named(row: &Row<'_>) -> Option<Change> {
+    row.value("price").map(|price| row.set(&price_fact(row), price))
+}
+
+fn price_fact(row: &Row<'_>) -> String {
+    format!("prices/{}", row.text("event_id").unwrap_or_default())
+}
+
 fn published(row: &Row<'_>, column: &str) -> Change {
     row.set("published", row.time(column).unwrap_or(row.event_time()).into())
 }
@@ -180,7 +194,8 @@ fn updated_fields(row: &Row<'_>) -> Vec<Change> {
             Cell::Integer(whole) => whole.into(),
             _ => update.get("value")?.clone(),
         };
-        Some(row.set(&name, value))
+        let history = (name == "price").then(|| row.set(&price_fact(row), value.clone()));
+        Some(history.into_iter().chain([row.set(&name, value)]))
     };
-    updates.iter().filter_map(change).collect()
+    updates.iter().filter_map(change).flatten().collect()
 }

@@ -1,0 +1,318 @@
+//! Searches against a scan of every listing, while listings change.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use schemas::Position;
+
+use super::{Instead, SearchPage};
+use crate::{
+    Criterion, Entry, Facet, Listing, ListingIndex, ListingStatus, Range, Reflected, SearchRequest, Sort, geo::Place,
+    query::Bounds,
+};
+
+const NOW: i64 = 1_780_000_000_000_000;
+const DAY: i64 = 86_400_000_000;
+const LISTINGS: usize = 50_000;
+const SEARCHES: usize = 2_000;
+/// So many searches are made of each state of the index.
+const CHANGED_EVERY: usize = 100;
+
+const MODELS: [(&str, &[&str]); 4] = [
+    ("Honda", &["Civic", "Accord", "CR-V"]),
+    ("Ford", &["F-150", "Focus"]),
+    ("Citroën", &["C4"]),
+    ("Land Rover", &["Defender", "Discovery"]),
+];
+const COLORS: [&str; 5] = ["Blue", "Dark Blue", "Red", "Grey", "White"];
+const FEATURES: [&str; 5] = ["Sunroof", "Heated seats", "Bluetooth", "Tow bar", "Apple CarPlay"];
+const CITIES: [(&str, f64, f64); 3] =
+    [("Toronto", 43.65, -79.38), ("Montréal", 45.50, -73.57), ("Halifax", 44.65, -63.57)];
+
+/// Mostly known.
+fn some<T>(rng: &mut ChaCha8Rng, value: impl FnOnce(&mut ChaCha8Rng) -> T) -> Option<T> {
+    rng.random_bool(0.95).then(|| value(rng))
+}
+
+fn listing(rng: &mut ChaCha8Rng, number: usize) -> Listing {
+    let (make, models) = MODELS.choose(rng).unwrap();
+    let model = models.choose(rng).unwrap();
+    let (city, latitude, longitude) = *CITIES.choose(rng).unwrap();
+    let price = rng.random_range(2_000..60_000) * 50;
+    let mut prices = vec![(NOW - 40 * DAY, price)];
+    if rng.random_bool(0.3) {
+        prices.insert(0, (NOW - 50 * DAY, price + rng.random_range(-5..6) * 10_000));
+    }
+    let status = if rng.random_bool(0.9) { ListingStatus::Public } else { ListingStatus::Sold };
+    let year = rng.random_range(2_005..2_026);
+    Listing {
+        listing_id: format!("lst-{number}"),
+        status,
+        unavailable: rng.random_bool(0.05),
+        reserved_until: rng.random_bool(0.1).then(|| NOW + rng.random_range(-5..5) * DAY + 1),
+        title: Some(format!("{year} {make} {model}")),
+        make: some(rng, |_| (*make).to_owned()),
+        model: some(rng, |_| (*model).to_owned()),
+        trim: rng.random_bool(0.5).then(|| ["LX", "EX", "Sport"].choose(rng).unwrap().to_string()),
+        year: some(rng, |_| year),
+        price_cents: some(rng, |_| price),
+        prices,
+        mileage: some(rng, |rng| rng.random_range(0..250_000)),
+        color: some(rng, |rng| COLORS.choose(rng).unwrap().to_string()),
+        features: FEATURES.iter().filter(|_| rng.random_bool(0.3)).map(|feature| (*feature).to_owned()).collect(),
+        city: Some(city.to_owned()),
+        latitude: some(rng, |rng| latitude + rng.random_range(-0.5..0.5)),
+        longitude: Some(longitude),
+        certified: rng.random_bool(0.2),
+        owner_count: some(rng, |rng| rng.random_range(0..4)),
+        accident_free: rng.random_bool(0.7).then(|| rng.random_bool(0.8)),
+        listed_at: some(rng, |rng| NOW - rng.random_range(0..120 * DAY)),
+        popularity: rng.random_range(2_900.0..2_950.0),
+        ..Listing::default()
+    }
+}
+
+fn request(rng: &mut ChaCha8Rng) -> SearchRequest {
+    let mut request =
+        SearchRequest { page_size: 20, facets: Facet::ALL.to_vec(), now: NOW, ..SearchRequest::default() };
+    request.hierarchy = rng.random_bool(0.3);
+    let mut choose = |facet: Facet, values: &[&str], chance: f64| {
+        if rng.random_bool(chance) {
+            let count = rng.random_range(1..3);
+            let values = values.choose_multiple(rng, count).map(|value| (*value).to_owned());
+            request.filters.insert(facet, values.collect());
+        }
+    };
+    choose(Facet::Make, &["Honda", "ford", "Citroën", "Nobody"], 0.4);
+    choose(Facet::Model, &["Civic", "Accord", "F-150", "C4"], 0.3);
+    choose(Facet::Color, &COLORS, 0.3);
+    choose(Facet::Features, &FEATURES, 0.3);
+    choose(Facet::City, &["Toronto", "Montréal"], 0.2);
+    choose(Facet::Certified, &["true", "false"], 0.1);
+    choose(Facet::Availability, &["available", "reserved"], 0.2);
+    for (range, low, high) in
+        [(Range::Price, 1_000.0, 30_000.0), (Range::Year, 2_005.0, 2_026.0), (Range::Mileage, 0.0, 250_000.0)]
+    {
+        if rng.random_bool(0.3) {
+            let from: f64 = rng.random_range(low..high);
+            let bounds = Bounds {
+                min: rng.random_bool(0.5).then(|| from.round()),
+                max: rng.random_bool(0.7).then(|| rng.random_range(from..high).round()),
+            };
+            request.ranges.insert(range, bounds);
+        }
+    }
+    if rng.random_bool(0.3) {
+        request.near = Place::new(43.9, -79.0);
+        request.radius_km = rng.random_bool(0.7).then(|| rng.random_range(10.0..900.0));
+    }
+    request.affordable = rng.random_bool(0.1).then(|| rng.random_range(5_000.0..25_000.0));
+    request.price_drop = rng.random_bool(0.1);
+    request.accident_free = rng.random_bool(0.1);
+    request.owners_max = rng.random_bool(0.1).then(|| rng.random_range(0..3));
+    request.days_listed_max = rng.random_bool(0.1).then(|| rng.random_range(1.0..120.0));
+    let sorts: Vec<Sort> =
+        Sort::ALL.into_iter().filter(|sort| *sort != Sort::Distance || request.near.is_some()).collect();
+    request.sort = *sorts.choose(rng).unwrap();
+    request
+}
+
+/// Everything a search asks of a listing, and whether it meets it.
+fn criteria(request: &SearchRequest, listing: &Listing) -> Vec<(Criterion, bool)> {
+    let mut met = Vec::new();
+    for (facet, wanted) in &request.filters {
+        let values = match facet {
+            Facet::Availability => vec![listing.availability(NOW).as_str().to_owned()],
+            facet => facet.values(listing),
+        };
+        let is_wanted = |value: &String| wanted.iter().any(|wanted| wanted.to_lowercase() == value.to_lowercase());
+        met.push((Criterion::Facet(*facet), values.iter().any(is_wanted)));
+    }
+    for (range, bounds) in request.ranges.iter().filter(|(_, bounds)| !bounds.is_open()) {
+        met.push((Criterion::Range(*range), value(*range, listing).is_some_and(|value| bounds.contains(value))));
+    }
+    if let Some(most) = request.affordable {
+        met.push((Criterion::Payment, value(Range::Price, listing).is_some_and(|price| price <= most)));
+    }
+    if request.price_drop {
+        let dropped = matches!(listing.prices.as_slice(), [(_, before), (_, now)] if before > now);
+        met.push((Criterion::PriceDrop, dropped));
+    }
+    if request.accident_free {
+        met.push((Criterion::AccidentFree, listing.accident_free == Some(true)));
+    }
+    if let Some(most) = request.owners_max {
+        met.push((Criterion::Owners, listing.owner_count.is_some_and(|owners| owners <= most)));
+    }
+    if let Some(most) = request.days_listed_max {
+        let days = |at: i64| (NOW - at) as f64 / DAY as f64;
+        met.push((Criterion::DaysListed, listing.listed_at.is_some_and(|at| days(at) <= most)));
+    }
+    if let (Some(_), Some(radius)) = (request.near, request.radius_km) {
+        met.push((Criterion::Radius, distance(request, listing).is_some_and(|distance| distance <= radius)));
+    }
+    met
+}
+
+fn distance(request: &SearchRequest, listing: &Listing) -> Option<f64> {
+    Some(request.near?.distance_km(Place::new(listing.latitude?, listing.longitude?)?))
+}
+
+fn value(range: Range, listing: &Listing) -> Option<f64> {
+    match range {
+        Range::Price => listing.price_cents.map(|cents| cents as f64 / 100.0),
+        Range::Year => listing.year.map(|year| year as f64),
+        Range::Mileage => listing.mileage.map(|mileage| mileage as f64),
+    }
+}
+
+fn key(request: &SearchRequest, listing: &Listing) -> f64 {
+    let key = match request.sort {
+        Sort::Relevance | Sort::Newest | Sort::Deal => listing.listed_at.map(|at| -(at as f64)),
+        Sort::Price => value(Range::Price, listing),
+        Sort::PriceDescending => value(Range::Price, listing).map(|price| -price),
+        Sort::Mileage => value(Range::Mileage, listing),
+        Sort::Year => value(Range::Year, listing),
+        Sort::YearDescending => value(Range::Year, listing).map(|year| -year),
+        Sort::Distance => distance(request, listing),
+        Sort::Popular => Some(-listing.popularity),
+    };
+    key.unwrap_or(f64::INFINITY)
+}
+
+fn counted(values: &BTreeMap<String, u64>) -> BTreeMap<&str, u64> {
+    values.iter().filter(|(_, count)| **count > 0).map(|(value, count)| (value.as_str(), *count)).collect()
+}
+
+/// The page is what a scan of every listing finds.
+fn check(listings: &BTreeMap<String, Listing>, request: &SearchRequest, page: &SearchPage) {
+    let (mut hits, mut facets, mut ranges) = (Vec::new(), HashMap::new(), HashMap::new());
+    let (mut alone, mut names): (BTreeMap<Criterion, u64>, BTreeMap<Vec<String>, u64>) = Default::default();
+    let is_name =
+        |criterion: &Criterion| matches!(criterion, Criterion::Facet(Facet::Make | Facet::Model | Facet::Trim));
+    for listing in listings.values().filter(|listing| listing.status == ListingStatus::Public) {
+        let met = criteria(request, listing);
+        let failed: Vec<Criterion> = met.iter().filter(|(_, met)| !*met).map(|(criterion, _)| *criterion).collect();
+        if failed.iter().all(is_name)
+            && let Some(make) = &listing.make
+        {
+            let path: Vec<String> = [Some(make), listing.model.as_ref(), listing.trim.as_ref()]
+                .into_iter()
+                .map_while(|name| name.cloned())
+                .collect();
+            for depth in 1..=path.len() {
+                *names.entry(path[..depth].to_vec()).or_default() += 1;
+            }
+        }
+        let only = match failed.as_slice() {
+            [] => None,
+            [only] => Some(*only),
+            _ => continue,
+        };
+        match only {
+            None => hits.push((key(request, listing), &listing.listing_id)),
+            Some(only) => *alone.entry(only).or_default() += 1,
+        }
+        for facet in Facet::ALL.into_iter().filter(|facet| only.is_none_or(|only| only == Criterion::Facet(*facet))) {
+            let values = match facet {
+                Facet::Availability => vec![listing.availability(NOW).as_str().to_owned()],
+                facet => facet.values(listing),
+            };
+            for value in values {
+                *facets.entry(facet).or_insert_with(BTreeMap::new).entry(value).or_insert(0_u64) += 1;
+            }
+        }
+        for range in Range::ALL.into_iter().filter(|range| only.is_none_or(|only| only == Criterion::Range(*range))) {
+            if let Some(value) = value(range, listing) {
+                let (min, max, count) = ranges.entry(range).or_insert((value, value, 0_u64));
+                (*min, *max, *count) = (min.min(value), max.max(value), *count + 1);
+            }
+        }
+    }
+    hits.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)));
+    assert_eq!(page.total, hits.len() as u64, "{request:?}");
+    let found: Vec<&String> = page.hits.iter().map(|hit| &hit.listing.listing_id).collect();
+    assert_eq!(found, hits.iter().map(|(_, id)| *id).take(request.page_size).collect::<Vec<_>>(), "{request:?}");
+    for (facet, counts) in &page.facets {
+        let counts: BTreeMap<String, u64> = counts.iter().map(|count| (count.value.clone(), count.count)).collect();
+        let expected = facets.remove(facet).unwrap_or_default();
+        assert_eq!(counted(&counts), counted(&expected), "{facet:?} {request:?}");
+    }
+    for (range, summary) in &page.ranges {
+        let expected = ranges.get(range).map(|(min, max, count)| (Some(*min), Some(*max), *count));
+        let counted = summary.buckets.iter().map(|bucket| bucket.count).sum();
+        assert_eq!((summary.min, summary.max, counted), expected.unwrap_or((None, None, 0)), "{range:?} {request:?}");
+    }
+    if let Some(hierarchy) = &page.hierarchy {
+        let mut found = BTreeMap::new();
+        for make in hierarchy {
+            found.insert(vec![make.value.clone()], make.count);
+            for model in &make.below {
+                found.insert(vec![make.value.clone(), model.value.clone()], model.count);
+                for trim in &model.below {
+                    found.insert(vec![make.value.clone(), model.value.clone(), trim.value.clone()], trim.count);
+                }
+            }
+        }
+        // A trim of no model is below nothing.
+        assert_eq!(found, names, "{request:?}");
+    }
+    if hits.is_empty() {
+        let given_up: BTreeMap<Criterion, u64> = page
+            .relaxations
+            .iter()
+            .filter_map(|relaxation| match relaxation.instead {
+                Instead::Without(criterion) => Some((criterion, relaxation.total)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(given_up, alone, "{request:?}");
+        assert_eq!(page.near_misses.len() as u64, alone.values().sum::<u64>().min(4), "{request:?}");
+        for (near, criterion) in &page.near_misses {
+            let met = criteria(request, &near.listing);
+            assert!(met.iter().all(|(other, met)| *met != (*other == *criterion)), "{criterion:?} {request:?}");
+        }
+    } else {
+        assert!(page.relaxations.is_empty() && page.near_misses.is_empty());
+    }
+}
+
+fn put(index: &mut ListingIndex, listings: &mut BTreeMap<String, Listing>, listing: Listing) {
+    let key = format!("listing/{}", listing.listing_id);
+    index.put(&Entry { key: &key, state: b"{}", listing: Some(&listing) }).unwrap();
+    listings.insert(listing.listing_id.clone(), listing);
+}
+
+#[test]
+fn searches_find_what_a_scan_finds_while_listings_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = ListingIndex::open(folder.path()).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let mut listings = BTreeMap::new();
+    for number in 0..LISTINGS {
+        let listing = listing(&mut rng, number);
+        put(&mut index, &mut listings, listing);
+    }
+    let (mut found, mut empty, mut position) = (0, 0, 1);
+    for search in 0..SEARCHES {
+        if search % CHANGED_EVERY == 0 {
+            for _ in 0..500 {
+                let number = rng.random_range(0..LISTINGS + 500);
+                let listing = listing(&mut rng, number);
+                put(&mut index, &mut listings, listing);
+            }
+            position += 1;
+            index.commit(Reflected { position: Position::new(position), ..Reflected::default() }).unwrap();
+        }
+        let request = request(&mut rng);
+        let page = index.snapshot().search(request.clone()).unwrap();
+        if page.total == 0 {
+            empty += 1
+        } else {
+            found += 1
+        }
+        check(&listings, &request, &page);
+    }
+    assert!(found > SEARCHES / 4 && empty > SEARCHES / 50, "{found} {empty}");
+}
