@@ -35,6 +35,7 @@ pub use postgres::serve_postgres;
 
 use std::sync::Arc;
 
+use axum::serve::ListenerExt;
 use ingest::Intake;
 use processors::Pipeline;
 use schemas::Catalogue;
@@ -49,6 +50,12 @@ pub async fn serve(
     api: Api,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    // What is written is sent: the end of an answer would wait 40 ms for the other side to confirm its beginning.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps small packets back");
+        }
+    });
     axum::serve(listener, endpoints::router(api)).with_graceful_shutdown(stop).await
 }
 
