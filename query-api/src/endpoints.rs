@@ -220,7 +220,9 @@ fn endpoints() -> Vec<Endpoint> {
             summary: "Search the public listings",
             parameters: search_parameters(),
             body: None,
-            answer: "Hits, exact facet counts, ranges, and a cursor to the next page",
+            answer: "Hits, exact facet counts, ranges, and a cursor to the next page; interpreted, what of q was read as \
+                     filters, and text, what is left; corrections of words; and when nothing matches, relaxations and \
+                     near_misses: what would",
             handler: || get(search::get),
         },
         Endpoint {

@@ -234,18 +234,11 @@ impl RangeColumn {
     }
 }
 
-/// Something that is asked of every document.
+/// Something that is asked of every document, and where its facet or range is among those of the segment.
 #[derive(Clone, Copy, Debug)]
-enum Check {
-    Facet(usize),
-    Range(usize),
-    Availability,
-    Payment,
-    PriceDrop,
-    DaysListed,
-    AccidentFree,
-    Owners,
-    Radius,
+struct Check {
+    criterion: Criterion,
+    column: usize,
 }
 
 /// What a document fails.
@@ -340,20 +333,19 @@ impl SegmentPass {
         let ranges = ranges.collect::<tantivy::Result<Vec<_>>>()?;
         let chosen_facets = facets.iter().enumerate().filter(|(_, facet)| facet.chosen.is_some());
         let set_ranges = ranges.iter().enumerate().filter(|(_, range)| !range.bounds.is_open());
-        let radius = request.near.and(request.radius_km);
         let others = [
-            (chosen.is_some(), Check::Availability),
-            (request.affordable.is_some(), Check::Payment),
-            (request.price_drop, Check::PriceDrop),
-            (request.days_listed_max.is_some(), Check::DaysListed),
-            (request.accident_free, Check::AccidentFree),
-            (request.owners_max.is_some(), Check::Owners),
-            (radius.is_some(), Check::Radius),
+            (chosen.is_some(), Criterion::Facet(Facet::Availability)),
+            (request.affordable.is_some(), Criterion::Payment),
+            (request.price_drop, Criterion::PriceDrop),
+            (request.days_listed_max.is_some(), Criterion::DaysListed),
+            (request.accident_free, Criterion::AccidentFree),
+            (request.owners_max.is_some(), Criterion::Owners),
+            (request.near.and(request.radius_km).is_some(), Criterion::Radius),
         ];
         let checks = chosen_facets
-            .map(|(index, _)| Check::Facet(index))
-            .chain(set_ranges.map(|(index, _)| Check::Range(index)))
-            .chain(others.into_iter().filter(|(asked, _)| *asked).map(|(_, check)| check))
+            .map(|(column, facet)| Check { criterion: Criterion::Facet(facet.facet), column })
+            .chain(set_ranges.map(|(column, range)| Check { criterion: Criterion::Range(range.range), column }))
+            .chain(others.into_iter().filter(|(asked, _)| *asked).map(|(_, criterion)| Check { criterion, column: 0 }))
             .collect();
         Ok(Self {
             has_text,
@@ -404,27 +396,29 @@ impl SegmentPass {
     /// A listing of which something is not known does not meet what is asked of it.
     fn meets(&self, check: Check, doc: DocId) -> bool {
         let request = &self.request;
-        match check {
-            Check::Facet(index) => self.facets[index].meets(doc),
-            Check::Range(index) => self.ranges[index].meets(doc),
-            Check::Availability => {
+        match check.criterion {
+            // It is what the documents were found by.
+            Criterion::Text => true,
+            Criterion::Facet(Facet::Availability) => {
                 self.availability_chosen.as_ref().is_none_or(|chosen| chosen.contains(&self.availability(doc)))
             }
-            Check::Payment => {
+            Criterion::Facet(_) => self.facets[check.column].meets(doc),
+            Criterion::Range(_) => self.ranges[check.column].meets(doc),
+            Criterion::Payment => {
                 let price = self.ranges[0].value(doc);
                 price.zip(request.affordable).is_some_and(|(price, affordable)| price <= affordable)
             }
-            Check::PriceDrop => self.price_drop.first(doc).is_some(),
-            Check::DaysListed => {
+            Criterion::PriceDrop => self.price_drop.first(doc).is_some(),
+            Criterion::DaysListed => {
                 let days = self.days_listed(doc);
                 days.zip(request.days_listed_max).is_some_and(|(days, most)| days <= most)
             }
-            Check::AccidentFree => self.accident_free.first(doc) == Some(true),
-            Check::Owners => {
+            Criterion::AccidentFree => self.accident_free.first(doc) == Some(true),
+            Criterion::Owners => {
                 let owners = self.owner_count.first(doc);
                 owners.zip(request.owners_max).is_some_and(|(owners, most)| owners <= most)
             }
-            Check::Radius => {
+            Criterion::Radius => {
                 let distance = self.distance_km(doc);
                 distance.zip(request.radius_km).is_some_and(|(distance, radius)| distance <= radius)
             }
@@ -443,24 +437,7 @@ impl SegmentPass {
     }
 
     fn is_name(&self, check: Check) -> bool {
-        match (check, self.names) {
-            (Check::Facet(index), Some(names)) => names.contains(&index),
-            _ => false,
-        }
-    }
-
-    fn criterion(&self, check: Check) -> Criterion {
-        match check {
-            Check::Facet(index) => Criterion::Facet(self.facets[index].facet),
-            Check::Range(index) => Criterion::Range(self.ranges[index].range),
-            Check::Availability => Criterion::Facet(Facet::Availability),
-            Check::Payment => Criterion::Payment,
-            Check::PriceDrop => Criterion::PriceDrop,
-            Check::DaysListed => Criterion::DaysListed,
-            Check::AccidentFree => Criterion::AccidentFree,
-            Check::Owners => Criterion::Owners,
-            Check::Radius => Criterion::Radius,
-        }
+        matches!(check.criterion, Criterion::Facet(facet) if self.names.is_some() && NAMES.contains(&facet))
     }
 
     fn count_names(&mut self, doc: DocId) {
@@ -472,26 +449,30 @@ impl SegmentPass {
 
     /// A document that fails one thing: counted for it, and shown if there is nothing better.
     fn count_alone(&mut self, check: Check, doc: DocId, score: Score) {
-        match check {
-            Check::Facet(index) => self.facets[index].count(doc),
-            Check::Range(index) => self.ranges[index].count(doc),
-            Check::Availability => self.count_availability(doc),
-            Check::Radius => {
+        match check.criterion {
+            Criterion::Facet(Facet::Availability) => self.count_availability(doc),
+            Criterion::Facet(_) => self.facets[check.column].count(doc),
+            Criterion::Range(_) => self.ranges[check.column].count(doc),
+            Criterion::Radius => {
                 let distance = self.distance_km(doc).unwrap_or(f64::INFINITY);
                 for (count, _) in self.within.iter_mut().zip(RADII_KM).filter(|(_, radius)| distance <= *radius) {
                     *count += 1;
                 }
             }
-            Check::Payment | Check::PriceDrop | Check::DaysListed | Check::AccidentFree | Check::Owners => {}
+            Criterion::Text
+            | Criterion::Payment
+            | Criterion::PriceDrop
+            | Criterion::DaysListed
+            | Criterion::AccidentFree
+            | Criterion::Owners => {}
         }
         if self.is_name(check) {
             self.count_names(doc);
         }
-        let criterion = self.criterion(check);
-        *self.alone.entry(criterion).or_default() += 1;
+        *self.alone.entry(check.criterion).or_default() += 1;
         // Only where nothing is found they are shown.
         if self.total == 0 && self.request.cursor.is_none() {
-            self.near_misses.push((self.candidate(doc, score), criterion));
+            self.near_misses.push((self.candidate(doc, score), check.criterion));
             if self.near_misses.len() > NEAR_MISSES {
                 self.near_misses.pop();
             }

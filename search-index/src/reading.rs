@@ -216,7 +216,7 @@ impl Reading {
                 Meaning::Payment(monthly) => request.affordable = Some(affordable(*monthly)),
                 Meaning::Near { place, radius_km, .. } => {
                     request.near = Some(*place);
-                    request.radius_km = Some(*radius_km);
+                    request.radius_km.get_or_insert(*radius_km);
                 }
                 Meaning::OwnersMax(most) => request.owners_max = Some(*most),
                 Meaning::AccidentFree => request.accident_free = true,

@@ -99,11 +99,12 @@ impl ListingSnapshot {
     pub fn search(&self, request: SearchRequest) -> Result<SearchPage, IndexError> {
         let started = Instant::now();
         let request = Arc::new(request);
-        let (mut wanted, mut corrections) = Wanted::new(&request.text).corrected(self, false)?;
+        let said = Wanted::new(&request.text);
+        let (mut wanted, mut corrections) = said.corrected(self, false)?;
         let mut found = self.pass(&wanted, &request)?;
         if found.seen == 0 && !wanted.is_empty() {
             // Every word is known, and nothing has them all: one of them may have been meant to be another.
-            let (other, otherwise) = Wanted::new(&request.text).corrected(self, true)?;
+            let (other, otherwise) = said.corrected(self, true)?;
             let found_otherwise = self.pass(&other, &request)?;
             if found_otherwise.seen > 0 {
                 (wanted, corrections, found) = (other, otherwise, found_otherwise);
@@ -122,20 +123,19 @@ impl ListingSnapshot {
             now: request.now,
         });
         let is_empty = found.total == 0 && request.cursor.is_none();
-        let mut relaxations = if is_empty { self.relaxations(&wanted, &found, &request)? } else { Vec::new() };
-        let mut missed = if is_empty { found.near_misses.clone() } else { Vec::new() };
-        if missed.is_empty() && is_empty && !wanted.is_empty() {
-            // Nothing has the text and fails one thing only: what there is without the text.
-            let anything = self.pass(&Wanted::default(), &request)?;
-            if anything.total > 0 {
-                let instead = Instead::Without(Criterion::Text);
-                relaxations.push(Relaxation { instead, total: anything.total });
+        let (mut relaxations, mut near_misses) = (Vec::new(), Vec::new());
+        if is_empty {
+            if found.near_misses.is_empty() && !wanted.is_empty() {
+                // Nothing has the text and fails one thing only: what there is without the text.
+                let anything = self.pass(&Wanted::default(), &request)?;
+                found.alone.insert(Criterion::Text, anything.total);
+                let page = anything.page.into_iter().take(NEAR_MISSES);
+                found.near_misses.extend(page.map(|ranked| (ranked, Criterion::Text)));
             }
-            missed.extend(anything.page.into_iter().take(NEAR_MISSES).map(|ranked| (ranked, Criterion::Text)));
-        }
-        let mut near_misses = Vec::new();
-        for (ranked, criterion) in &missed {
-            near_misses.extend(self.hit(ranked, &marks, &request)?.map(|hit| (hit, *criterion)));
+            relaxations = self.relaxations(&wanted, &found, &request)?;
+            for (ranked, criterion) in &found.near_misses {
+                near_misses.extend(self.hit(ranked, &marks, &request)?.map(|hit| (hit, *criterion)));
+            }
         }
         let hierarchy = request.hierarchy.then(|| names(found.hierarchy, &request));
         let mut counts = found.counts;

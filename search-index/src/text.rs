@@ -2,14 +2,14 @@
 //!
 //! Every word has to be found, in the field where it counts most: as it is, by its stem, by a word that means the same,
 //! as the beginning of a word while it is still being typed, or, when nothing else has it, as a word it was meant to be.
-//! Scores are sums of these weights, and nothing else: they do not change when other listings come or go, so that pages
-//! follow each other.
+//! Scores are sums of these weights, without frequencies: they do not change when other listings come or go, so that pages
+//! follow each other. Which word a mistyped one was meant to be may change with them.
 
 use std::collections::{BTreeMap, HashSet};
 
 use tantivy::{
     Term,
-    query::{BooleanQuery, BoostQuery, ConstScoreQuery, DisjunctionMaxQuery, FuzzyTermQuery, Occur, Query, TermQuery},
+    query::{BooleanQuery, ConstScoreQuery, DisjunctionMaxQuery, FuzzyTermQuery, Occur, Query, TermQuery},
     schema::IndexRecordOption,
 };
 
@@ -80,10 +80,10 @@ impl Marks {
 }
 
 impl Wanted {
-    /// The last word may be typed on, unless something follows it.
+    /// The last word may go on, unless a sign follows it.
     pub(crate) fn new(text: &str) -> Self {
         let words = words(text);
-        let goes_on = words.last().is_some_and(|last| last.to == text.trim_end().len() && !text.ends_with(' '));
+        let goes_on = words.last().is_some_and(|last| last.to == text.len());
         let last = words.len();
         let mut seen = 0;
         let phrase = |phrase: &[Word]| {
@@ -191,7 +191,7 @@ impl Way {
             });
             queries.extend(begun);
         }
-        Box::new(BoostQuery::new(Box::new(DisjunctionMaxQuery::new(queries)), 1.0))
+        Box::new(DisjunctionMaxQuery::new(queries))
     }
 }
 

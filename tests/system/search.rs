@@ -60,6 +60,15 @@ async fn a_text_is_read_as_filters_and_says_so() {
     let marked = forecourt.get(&format!("/v1/search?q={}&raw=true&page_size=1", make.replace(' ', "%20"))).await;
     assert!(marked["hits"][0]["highlights"]["title"].as_str().unwrap().contains("<mark>"), "{marked}");
 
+    // A radius that is asked for stays, also around a place that is said in words.
+    let place = city.to_lowercase().replace(' ', "%20");
+    let wide = forecourt.get(&format!("/v1/search?q=near%20{place}&radius_km=20000&page_size=1")).await;
+    assert_eq!(wide["total"], all["total"], "{wide}");
+    // No listing has these words: what there is without them.
+    let unheard = forecourt.get("/v1/search?q=qqqxxx%20wwwzzz&page_size=1").await;
+    assert_eq!(unheard["relaxations"], json!([{"without": "q", "total": all["total"]}]), "{unheard}");
+    assert_eq!(unheard["near_misses"][0]["misses"], "q");
+
     // Nothing matches: what would, if one thing were given up.
     let nothing = forecourt.get(&format!("/v1/search?make={}&price_max=1&page_size=3", make.replace(' ', "%20"))).await;
     assert_eq!(nothing["total"], 0);

@@ -70,9 +70,6 @@ pub(crate) fn asked(parameters: &Parameters, lexicon: Option<&Lexicon>, now: i64
             request.ranges.insert(range, bounds);
         }
     }
-    if request.near.is_none() && request.radius_km.is_some() {
-        return Err(Problem::parameter("radius_km", "radius_km needs near=LAT,LON or a city"));
-    }
     if request.radius_km.is_some_and(|radius| radius.is_nan() || radius < 0.0) {
         return Err(Problem::parameter("radius_km", "radius_km is a distance, at least 0"));
     }
@@ -83,6 +80,9 @@ pub(crate) fn asked(parameters: &Parameters, lexicon: Option<&Lexicon>, now: i64
         let reading = Reading::of(&request.text, lexicon, &request);
         reading.ask(&mut request, |monthly| terms.affordable(monthly));
         read = reading.read;
+    }
+    if request.near.is_none() && request.radius_km.is_some() {
+        return Err(Problem::parameter("radius_km", "radius_km needs near=LAT,LON or a city"));
     }
     if let Some(name) = parameters.text("sort")? {
         let names: Vec<_> = Sort::ALL.iter().map(|sort| sort.name()).collect();
