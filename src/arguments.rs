@@ -261,7 +261,8 @@ pub(crate) struct Verify {
   forecourt maintain                            do it
   forecourt maintain --data data --retention short=7d
 A running server does all of this by itself, a piece at a time; nothing waits for it. Files that were merged or emptied are
-kept for a day, for readers of an older version; --keep-old-files 0s deletes them at once, and queries under way may fail.
+kept for a day, for readers of an older version; --keep-old-files 0s deletes them at once, but for those that a query of
+the server still reads.
 Exit status: 0 when it is done, 1 otherwise.")]
 pub(crate) struct Maintain {
     /// Only say what would be done

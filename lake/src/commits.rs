@@ -20,6 +20,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(30);
 /// Tables committed at once. More gain nothing on few cores and cost memory.
 const COMMITS_AT_ONCE: usize = 2;
+/// Whoever wants files deleted now waits for it: a query that takes longer keeps its files until they are looked at again.
+const READERS_END_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_FOR_READERS_EVERY: Duration = Duration::from_millis(20);
 
 pub(crate) struct FlushTable {
     pub(crate) index: usize,
@@ -181,6 +184,18 @@ pub struct Vacuumed {
 }
 
 impl Vacuum {
+    /// Wait, but not for long, until queries under way have ended: the files they read stay.
+    ///
+    /// # Errors
+    /// When the store cannot be listed or does not delete them.
+    pub async fn run_after_readers(self, before: &HashSet<String>) -> Result<Vacuumed, DeltaTableError> {
+        let deadline = Instant::now() + READERS_END_WITHIN;
+        while self.tables.iter().any(Committed::is_read_before) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_FOR_READERS_EVERY).await;
+        }
+        self.run(before).await
+    }
+
     /// Delete what no version has any more. Files that no version ever had are deleted if they were found `before`.
     ///
     /// # Errors

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::{
-    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    arrow::{
+        array::{RecordBatch, RecordBatchOptions},
+        compute::cast,
+        datatypes::{Field, FieldRef, Schema, SchemaRef},
+    },
     catalog::{Session, TableProvider, memory::MemorySourceConfig},
     common::Result,
     logical_expr::{Expr, TableProviderFilterPushDown, TableType},
@@ -14,10 +18,32 @@ use datafusion::{
 /// Committed rows ∪ tail. The tail holds exactly the rows after the committed position.
 #[derive(Debug)]
 pub(crate) struct CutTable {
-    pub(crate) schema: SchemaRef,
+    schema: SchemaRef,
     /// Has these columns, in any order, and others that no query sees: the partition, and what is no longer known.
-    pub(crate) committed: Arc<dyn TableProvider>,
-    pub(crate) tail: Vec<RecordBatch>,
+    committed: Arc<dyn TableProvider>,
+    /// As the events came: with other types of text.
+    tail: Vec<RecordBatch>,
+}
+
+impl CutTable {
+    /// The columns of `schema`, as the committed rows have them.
+    pub(crate) fn new(schema: &Schema, committed: Arc<dyn TableProvider>, tail: Vec<RecordBatch>) -> Self {
+        let stored = committed.schema();
+        let as_stored = |field: &FieldRef| match stored.field_with_name(field.name()) {
+            Ok(stored) => Field::clone(field).with_data_type(stored.data_type().clone()),
+            Err(_) => Field::clone(field),
+        };
+        let schema = Arc::new(Schema::new(schema.fields().iter().map(as_stored).collect::<Vec<_>>()));
+        Self { schema, committed, tail }
+    }
+}
+
+/// Some columns of it, each of the type it has in `schema`.
+fn selected(batch: &RecordBatch, columns: &[usize], schema: &SchemaRef) -> Result<RecordBatch> {
+    let cast = |(column, field): (&usize, &FieldRef)| cast(batch.column(*column), field.data_type());
+    let arrays = columns.iter().zip(schema.fields()).map(cast).collect::<std::result::Result<_, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
 }
 
 #[async_trait]
@@ -51,11 +77,9 @@ impl TableProvider for CutTable {
         if self.tail.is_empty() {
             return Ok(committed);
         }
-        let tail: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(
-            std::slice::from_ref(&self.tail),
-            self.schema.clone(),
-            Some(projection.clone()),
-        )?;
+        let schema = Arc::new(self.schema.project(projection)?);
+        let tail = self.tail.iter().map(|batch| selected(batch, projection, &schema)).collect::<Result<Vec<_>>>()?;
+        let tail: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[tail], schema, None)?;
         UnionExec::try_new(vec![committed, tail])
     }
 }

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use crate::plain_texts::plain_array;
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, RecordBatch, StringBuilder},
@@ -76,7 +77,7 @@ impl ScalarUDFImpl for EventJson {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let context = self.context();
         let arrays: Vec<ArrayRef> =
-            args.args.iter().map(|arg| arg.to_array(args.number_rows)).collect::<Result<_>>()?;
+            args.args.iter().map(|arg| Ok(plain_array(&arg.to_array(args.number_rows)?)?)).collect::<Result<_>>()?;
         let names = context.columns.iter().map(|column| column.name.as_str()).chain([EXTRA]);
         let batch =
             RecordBatch::try_from_iter_with_nullable(names.zip(arrays).map(|(name, array)| (name, array, true)))?;

@@ -25,6 +25,7 @@ use url::Url;
 use crate::{
     commits::{Flush, FlushTable, Flushed},
     ledger::{Closing, closings_batch},
+    plain_texts::plain,
     session,
     table::{Access, Committed, OpenError, StoredTable, TableSpec},
     view::{LakeView, TableView},
@@ -330,7 +331,7 @@ impl Lake {
                 let frame = frame.filter(col("position").gt(lit(after.as_i64())))?;
                 frame.select_columns(&["event_id", "position"])?.execute_stream().await
             };
-            let mut rows = rows.await.map_err(LakeError::Read)?;
+            let mut rows = rows.await.map(plain).map_err(LakeError::Read)?;
             while let Some(batch) = rows.try_next().await.map_err(LakeError::Read)? {
                 let (ids, positions) =
                     (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());

@@ -12,9 +12,10 @@ use datafusion::{
     logical_expr::Expr,
     prelude::{DataFrame, col, lit},
 };
+use futures::TryStreamExt;
 use schemas::Position;
 
-use crate::{LakeView, SqlError, SqlSession};
+use crate::{LakeView, SqlError, SqlSession, plain_texts::plain};
 
 /// Which dead letters.
 #[derive(Clone, Debug, Default)]
@@ -88,7 +89,8 @@ impl SqlSession {
             if !with_bytes {
                 frame = frame.drop_columns(&["payload"])?;
             }
-            frame.sort(vec![col("position").sort(ascending, false)])?.limit(0, Some(rows))?.collect().await
+            let letters = frame.sort(vec![col("position").sort(ascending, false)])?.limit(0, Some(rows))?;
+            plain(letters.execute_stream().await?).try_collect::<Vec<_>>().await
         };
         let batches = self.run(work, std::time::Duration::MAX).await?;
         Ok(batches.iter().flat_map(letters).collect())
@@ -103,7 +105,8 @@ impl SqlSession {
         let work = async move {
             let frame = session.letter_frame(&view, &LetterFilter::default()).await?;
             let counted = frame.aggregate(vec![col("reason"), col("status")], vec![count(lit(1)).alias("letters")])?;
-            counted.sort(vec![col("reason").sort(true, false), col("status").sort(true, false)])?.collect().await
+            let counted = counted.sort(vec![col("reason").sort(true, false), col("status").sort(true, false)])?;
+            plain(counted.execute_stream().await?).try_collect::<Vec<_>>().await
         };
         let batches = self.run(work, std::time::Duration::MAX).await?;
         Ok(batches.iter().flat_map(counts).collect())

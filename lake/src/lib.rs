@@ -24,6 +24,7 @@ pub mod forecast;
 pub mod lake;
 pub mod ledger;
 pub mod letters;
+pub mod plain_texts;
 pub mod result_format;
 pub mod result_json;
 pub mod retirement;

@@ -32,7 +32,7 @@ use datafusion_pg_catalog::sql::{
     PostgresCompatibilityParser,
     rules::{RewriteArrayAnyAllOperation, SqlStatementRewriteRule},
 };
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use schemas::{ContextIndex, Position, field_type::format_timestamp};
 use serde_json::{Value, json};
 use tokio::{
@@ -45,6 +45,7 @@ use tokio::{
 use crate::{
     audit::{Audit, audit},
     description::{TableDescription, describe},
+    plain_texts::{plain, plain_schema, plain_type},
     runaway::{Yielding, bound_functions},
     sql_catalog::{self, Beside, DATABASE, DEFAULT_SCHEMA, ExtraTable, scan},
     sql_error::{SqlError, classify},
@@ -257,7 +258,7 @@ pub(crate) fn base_context() -> Result<SessionContext> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(DATABASE, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(true);
-    // One string type for committed rows and the tail's.
+    // A table's committed rows say themselves which type of text they have.
     config.options_mut().execution.parquet.schema_force_view_types = false;
     // Most tables are small, and a machine has several cores.
     config.options_mut().optimizer.repartition_file_min_size = SPLIT_FROM;
@@ -362,11 +363,11 @@ impl SqlSession {
         let plan = async move { plan(&context, statement).await };
         let plan = self.run(plan, PLAN_WITHIN).await?;
         let parameters = plan.get_parameter_types().map_err(classify)?;
-        let mut prepared = Prepared { schema: Arc::new(plan.schema().as_arrow().clone()), parameters: Vec::new() };
+        let mut prepared = Prepared { schema: plain_schema(plan.schema().as_arrow()), parameters: Vec::new() };
         for (name, kind) in parameters {
             if let Some(index) = parameter_index(&name) {
                 prepared.takes(index + 1);
-                prepared.parameters[index] = kind;
+                prepared.parameters[index] = kind.as_ref().map(plain_type);
             }
         }
         Ok(prepared)
@@ -402,16 +403,21 @@ impl SqlSession {
         let planned = async move {
             let plan = plan(&context, statement).await?.with_param_values(parameters)?;
             let frame = context.execute_logical_plan(plan).await?;
-            let schema = Arc::new(frame.schema().as_arrow().clone());
+            let schema = plain_schema(frame.schema().as_arrow());
             // EXPLAIN has no rows to bound, and no plan to put a limit on.
             let explains = matches!(frame.logical_plan(), LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
             let bound = limits.rows.checked_add(1).filter(|_| !explains);
             let frame = if bound.is_some() { frame.limit(0, bound)? } else { frame };
-            Ok((schema, frame.execute_stream().await?))
+            Ok((schema, plain(frame.execute_stream().await?)))
         };
         let (schema, rows) = self.run(planned, limits.time).await?;
         let (sender, receiver) = mpsc::channel(RESULT_QUEUE);
-        let task = self.spawn(hand_on(rows, sender, deadline, limits.time));
+        // The view keeps the files that the query reads.
+        let held = Arc::clone(view);
+        let task = self.spawn(async move {
+            hand_on(rows, sender, deadline, limits.time).await;
+            drop(held);
+        });
         Ok(QueryRows {
             schema,
             position: view.position,
@@ -480,7 +486,7 @@ impl SqlSession {
         let between = col("position").gt(lit(after.as_i64())).and(col("position").lt_eq(lit(to.as_i64())));
         let plan = || scan(view, context)?.filter(between)?.build();
         let rows = async move { session.execute_logical_plan(plan()?).await?.execute_stream().await };
-        rows.await.map_err(classify)
+        rows.await.map(plain).map_err(classify)
     }
 
     /// Read every column of every committed row of a table, and compare with what the table says of them.
@@ -504,7 +510,7 @@ impl SqlSession {
         let sql = sql.to_owned();
         let rows = async move {
             let frame = context.sql_with_options(&sql, read_only()).await?;
-            frame.with_param_values(parameters)?.collect().await
+            plain(frame.with_param_values(parameters)?.execute_stream().await?).try_collect().await
         };
         self.run(rows, Duration::MAX).await
     }

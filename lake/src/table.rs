@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -169,8 +169,28 @@ pub(crate) struct StoredTable {
     /// The table's own columns, in their order.
     pub(crate) columns: SchemaRef,
     table: DeltaTable,
+    read: ReadVersions,
     /// Every row up to here is in the table.
     pub(crate) position: Position,
+}
+
+/// The versions of a table that somebody in this process may be reading.
+#[derive(Clone, Debug, Default)]
+struct ReadVersions(Arc<Mutex<Vec<Weak<EagerSnapshot>>>>);
+
+impl ReadVersions {
+    fn add(&self, version: &Arc<EagerSnapshot>) {
+        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.retain(|version| version.strong_count() > 0);
+        versions.push(Arc::downgrade(version));
+    }
+
+    /// Those older than this one.
+    fn before(&self, latest: &EagerSnapshot) -> Vec<Arc<EagerSnapshot>> {
+        let versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = versions.iter().filter_map(Weak::upgrade);
+        read.filter(|version| version.version() < latest.version()).collect()
+    }
 }
 
 impl StoredTable {
@@ -216,7 +236,8 @@ impl StoredTable {
             table = table.add_columns().with_fields(fields).await?;
         }
         let columns = stored_columns(&table)?;
-        let mut stored = Self { spec: Arc::new(spec), columns, table, position: Position::START };
+        let mut stored =
+            Self { spec: Arc::new(spec), columns, table, read: ReadVersions::default(), position: Position::START };
         stored.position = stored.recorded_position().await?;
         Ok(stored)
     }
@@ -269,11 +290,18 @@ impl StoredTable {
 
     /// The committed rows as of now. They stay readable whatever is committed later.
     pub(crate) async fn committed(&self, session: &SessionContext) -> Result<Committed, DeltaTableError> {
-        let state = session.state();
+        let mut state = session.state();
         self.table.update_datafusion_session(&state)?;
+        state.config_mut().options_mut().execution.parquet.schema_force_view_types = true;
         let version = Arc::new(self.table.snapshot()?.snapshot().clone());
         let scan = self.table.table_provider().with_eager_snapshot(Arc::clone(&version)).with_session(Arc::new(state));
-        Ok(Committed { rows: Arc::new(scan.build().await?), table: self.table.clone(), version })
+        self.read.add(&version);
+        Ok(Committed {
+            rows: Arc::new(scan.build().await?),
+            table: self.table.clone(),
+            version,
+            read: self.read.clone(),
+        })
     }
 
     /// The version we know.
@@ -303,6 +331,7 @@ pub(crate) struct Committed {
     pub(crate) rows: Arc<dyn TableProvider>,
     pub(crate) table: DeltaTable,
     version: Arc<EagerSnapshot>,
+    read: ReadVersions,
 }
 
 impl fmt::Debug for Committed {
@@ -364,7 +393,12 @@ impl Committed {
         partitions
     }
 
-    /// Files that can go: those that a version took out longer than `keep` ago. Those that no version knows may be on their
+    /// Whether somebody in this process reads an older version.
+    pub(crate) fn is_read_before(&self) -> bool {
+        !self.read.before(&self.version).is_empty()
+    }
+
+    /// Files that can go: those that a version took out longer than `keep` ago and that nobody in this process reads. Those that no version knows may be on their
     /// way into the table, whatever the clocks say: they can go when they are old, and were found `before` as well.
     ///
     /// # Errors
@@ -376,7 +410,11 @@ impl Committed {
     ) -> Result<Deletable, DeltaTableError> {
         let keep = keep.min(LONGEST);
         let (until, stray_until) = ((Utc::now() - keep).timestamp_millis(), Utc::now() - KEEP_FOR);
-        let live: HashSet<String> = self.version.log_data().iter().map(|file| file.path().into_owned()).collect();
+        let read = self.read.before(&self.version);
+        let versions = read.iter().chain([&self.version]);
+        let live: HashSet<String> =
+            versions.flat_map(|version| version.log_data().into_iter().map(|file| file.path().into_owned())).collect();
+        drop(read);
         let log_store = self.table.log_store();
         let mut taken_out = HashMap::new();
         let mut removed = self.table.snapshot()?.all_tombstones(log_store.as_ref());

@@ -28,11 +28,7 @@ impl TableView {
     }
 
     pub(crate) fn provider(&self) -> Arc<dyn TableProvider> {
-        Arc::new(CutTable {
-            schema: self.spec.schema.clone(),
-            committed: Arc::clone(&self.committed.rows),
-            tail: self.tail.clone(),
-        })
+        Arc::new(CutTable::new(&self.spec.schema, Arc::clone(&self.committed.rows), self.tail.clone()))
     }
 }
 

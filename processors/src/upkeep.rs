@@ -267,7 +267,10 @@ impl Upkeep {
         self.forgettable.append(&mut self.unforgotten);
         let (vacuum, strays) = (lake.vacuum(keep), std::mem::take(&mut self.strays));
         let vacuumed = async move {
-            let vacuumed = vacuum.run(&strays).await;
+            let vacuumed = match whom {
+                For::Upkeep => vacuum.run(&strays).await,
+                For::Demand => vacuum.run_after_readers(&strays).await,
+            };
             let vacuumed = vacuumed.inspect_err(|error| tracing::warn!(%error, "cannot delete old files"));
             Ok(Done::Vacuumed(vacuumed.ok(), whom))
         };

@@ -16,7 +16,7 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use ingest::{Log, LogError, SeenError, SeenEvents};
-use lake::{Lake, LakeView, SqlError, SqlSession};
+use lake::{Lake, LakeView, SqlError, SqlSession, plain_texts::plain};
 use schemas::{Catalogue, EventKey, Position};
 use search_index::{ListingIndex, ListingSnapshot};
 use serde::Serialize;
@@ -210,7 +210,7 @@ impl Subject<'_> {
     async fn stream(&self, sql: &str) -> Result<SendableRecordBatchStream, VerifyError> {
         let context = self.sql.context(self.view, Vec::new());
         let rows = async { context.sql(sql).await?.execute_stream().await };
-        rows.await.map_err(VerifyError::Rows)
+        rows.await.map(plain).map_err(VerifyError::Rows)
     }
 
     /// What retention has taken, to be added to the events: a retirement that broke off has noted some that are still there.

@@ -362,6 +362,33 @@ async fn merging_files_changes_nothing_that_anybody_reads() {
     assert_eq!(seen(&view).await, json!([end / 2, end.div_ceil(2), end, end]));
 }
 
+/// Whoever wants old files deleted now does not take them from under a query.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_somebody_reads_stay_until_that_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lake = open(folder.path()).await.unwrap();
+    for position in 1..=24 {
+        lake.append(rows(position..=position), Position::new(position), None).unwrap();
+        flush(&mut lake).await;
+    }
+    let view = Arc::new(lake.view());
+    let before = seen(&view).await;
+    while let Some(compaction) = lake.next_compaction(Eagerness::Thorough, &HashSet::new()) {
+        let compacted = Rewritten::Compacted(compaction.run().await.unwrap());
+        let Ok(apply) = lake.begin_apply(compacted) else { panic!("no table is away") };
+        lake.finish_apply(apply.run().await.unwrap());
+    }
+    let deleted = async |lake: &Lake| {
+        let vacuumed = lake.vacuum(Duration::ZERO).run(&HashSet::new()).await.unwrap();
+        vacuumed.deleted.values().map(|(files, _)| files).sum::<u64>()
+    };
+    assert_eq!(deleted(&lake).await, 0);
+    assert_eq!(seen(&view).await, before);
+    drop(view);
+    let vacuum = lake.vacuum(Duration::ZERO).run_after_readers(&HashSet::new()).await.unwrap();
+    assert_eq!(vacuum.deleted.values().map(|(files, _)| files).sum::<u64>(), 24);
+}
+
 /// A policy that ends half of what [`rows`] makes of one event type, and what it ends.
 fn half_of_the_tickets() -> (RetentionPolicy, impl Fn(u64) -> bool) {
     let support = Catalogue::embedded().unwrap();
