@@ -1,5 +1,5 @@
 # What people run, and what CI runs.
-.PHONY: run test fuzz chaos check check-imports format lint docs bench tools clean
+.PHONY: run test fuzz chaos check check-imports check-pages format lint docs bench tools clean
 
 CARGO ?= cargo
 
@@ -48,11 +48,19 @@ check-imports: tools .tools/python
 	$(CARGO) build --workspace --all-targets --locked
 	.tools/python/bin/python scripts/check-imports $(DATA)
 
+## The pages of a running server in a real browser (Debian's `chromium` package), with pictures to look at:
+## make check-pages URL=http://127.0.0.1:8080 PICTURES=folder.
+check-pages: .tools/pages
+	.tools/pages/bin/python scripts/check-pages $(or $(URL),http://127.0.0.1:8080) $(or $(PICTURES),target/pictures)
+
 # What Python has to have for a purpose: by version and checksum, in a folder of its own.
 VENV = python3 -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	--only-binary :all: --requirement $< && touch $@
 
 .tools/python: scripts/duckdb.requirements.txt
+	$(VENV)
+
+.tools/pages: scripts/pages.requirements.txt
 	$(VENV)
 
 .tools/clients: scripts/clients.requirements.txt

@@ -16,7 +16,7 @@ use ingest::{Intake, Log, Publisher, server::NatsServer};
 use lake::LakeConfig;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{Pipeline, PipelineConfig};
-use query_api::{Api, Lexicons, sql_turns};
+use query_api::{Api, Lexicons, Markets, PublicIds, sql_turns};
 use schemas::{Catalogue, Position};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::{
@@ -166,7 +166,9 @@ async fn serve_log(
         metrics: Arc::new(render),
         now,
         sql_turns: sql_turns(),
-        lexicons: Lexicons::default(),
+        lexicons: Lexicons::new(),
+        markets: Markets::new(),
+        public_ids: PublicIds::new(),
     };
 
     let listener = TcpListener::bind(arguments.http)
@@ -304,7 +306,7 @@ fn demo_start() -> i64 {
 fn what_to_try(address: SocketAddr, postgres: SocketAddr) -> String {
     let (host, port) = (postgres.ip(), postgres.port());
     format!(
-        "\nOpen:\n  http://{address}/v1/search   cars, with facets\n  http://{address}/v1/kpis     the KPIs\n  \
+        "\nOpen:\n  http://{address}/              search cars\n  http://{address}/v1/kpis       the KPIs\n  \
          http://{address}/openapi.json  everything there is\n\nTry:\n  \
          curl 'http://{address}/v1/search?make=Honda&price_max=30000&near=43.65,-79.38&radius_km=100&sort=distance'\n  \
          forecourt sql --to http://{address} 'SELECT event_type, count(*) AS events FROM lake.events GROUP BY 1 ORDER BY 2 DESC LIMIT 5'\n  \

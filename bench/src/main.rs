@@ -6,6 +6,7 @@ mod analyst;
 mod door;
 mod freshness;
 mod pipeline;
+mod search;
 mod server;
 
 use anyhow::bail;
@@ -15,7 +16,7 @@ use anyhow::bail;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Every workload by name.
-const WORKLOADS: [&str; 6] = ["intake", "backfill", "single", "pipeline", "freshness", "analyst"];
+const WORKLOADS: [&str; 7] = ["intake", "backfill", "single", "pipeline", "freshness", "analyst", "search"];
 
 fn main() -> anyhow::Result<()> {
     let named: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +31,7 @@ fn main() -> anyhow::Result<()> {
             "pipeline" => pipeline::run()?,
             "freshness" => freshness::run()?,
             "analyst" => analyst::run()?,
+            "search" => search::run()?,
             other => bail!("the workload {other} has no code"),
         }
     }

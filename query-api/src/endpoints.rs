@@ -14,7 +14,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    Api, catalogue, dead_letters, events, kpis, maintenance, openapi, operations,
+    Api, catalogue, dead_letters, events, kpis, maintenance, openapi, operations, pages,
     problem::{MAX_BODY, Problem},
     search, sql, verify,
 };
@@ -110,6 +110,49 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
 }
 
 fn endpoints() -> Vec<Endpoint> {
+    let mut endpoints = pages();
+    endpoints.extend(api());
+    endpoints
+}
+
+/// What people look at in a browser.
+fn pages() -> Vec<Endpoint> {
+    let page = |path, summary, parameters, answer, handler| Endpoint {
+        method: Method::GET,
+        path,
+        summary,
+        parameters,
+        body: None,
+        answer,
+        handler,
+    };
+    let with_lang = |mut parameters: Vec<Parameter>| {
+        parameters.push(text("lang", "en or fr; what the browser prefers unless given."));
+        parameters
+    };
+    let html = "An HTML page, whole without scripts. Parameters that it does not know are left.";
+    vec![
+        page("/", "The page to search cars with", with_lang(search_parameters()), html, || get(pages::home)),
+        page(
+            "/vehicles/{id}",
+            "The page of one listing",
+            with_lang(with_terms(vec![MIN_POSITION, WAIT_MS])),
+            html,
+            || get(pages::vehicle),
+        ),
+        page("/sitemap.xml", "What search engines may visit, in pages", vec![], "A sitemap index.", || {
+            get(pages::sitemap)
+        }),
+        page("/sitemaps/{number}", "One page of the sitemap", vec![], "A sitemap of at most 10,000 listings.", || {
+            get(pages::sitemaps)
+        }),
+        page("/robots.txt", "Where search engines may go", vec![], "Text.", || get(pages::robots)),
+        page("/assets/style.css", "The pages' style", vec![], "CSS.", || get(pages::style)),
+        page("/assets/search.js", "What makes the search quicker", vec![], "JavaScript.", || get(pages::script)),
+    ]
+}
+
+fn api() -> Vec<Endpoint> {
     vec![
         Endpoint {
             method: Method::POST,

@@ -4,7 +4,8 @@
 //! - [`problem`]: the errors people see;
 //! - [`parameters`]: query parameters, checked;
 //! - [`consistency`]: the position an answer reflects, and waiting for one;
-//! - `lexicons`, `payment`: what searches are read with, and what a price costs a month;
+//! - `derived`, `payment`: what searches and prices are read with, and what a price costs a month;
+//! - `pages`: what people look at in a browser;
 //! - one module per room behind it: [`events`], [`search`], [`kpis`], [`sql`], [`catalogue`],
 //!   [`dead_letters`], [`maintenance`], [`operations`].
 
@@ -12,14 +13,15 @@ mod asking;
 pub mod catalogue;
 pub mod consistency;
 pub mod dead_letters;
+mod derived;
 pub mod endpoints;
 pub mod events;
 mod flight;
 pub mod kpis;
-mod lexicons;
 pub mod maintenance;
 pub mod openapi;
 pub mod operations;
+mod pages;
 pub mod parameters;
 mod payment;
 mod postgres;
@@ -29,8 +31,8 @@ pub mod sql;
 pub mod verify;
 
 pub use asking::sql_turns;
+pub use derived::{Lexicons, Markets, PublicIds};
 pub use flight::serve_flight;
-pub use lexicons::Lexicons;
 pub use postgres::serve_postgres;
 
 use std::sync::Arc;
@@ -73,4 +75,8 @@ pub struct Api {
     pub sql_turns: Arc<Semaphore>,
     /// What there is to search for, in words.
     pub lexicons: Lexicons,
+    /// What prices are compared with.
+    pub markets: Markets,
+    /// What search engines may visit.
+    pub public_ids: PublicIds,
 }

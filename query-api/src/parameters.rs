@@ -10,10 +10,23 @@ use axum::{
 use crate::{endpoints, problem::Problem};
 
 /// The parameters of a request: only such as its endpoint knows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
+    /// Those of a query that its endpoint knows; others are left.
+    pub(crate) fn known(method: &Method, path: &str, query: &str) -> Self {
+        let known = endpoints::parameters(method, path);
+        let pairs = url::form_urlencoded::parse(query.as_bytes()).into_owned();
+        Self(pairs.filter(|(name, _)| known.iter().any(|parameter| parameter.name == name)).collect())
+    }
+
+    /// Without the parameters of these names.
+    pub(crate) fn without(mut self, names: &[&str]) -> Self {
+        self.0.retain(|(name, _)| !names.contains(&name.as_str()));
+        self
+    }
+
     /// The only value of a parameter; empty is absent.
     ///
     /// # Errors

@@ -92,8 +92,24 @@ impl Problem {
     }
 
     #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    #[must_use]
+    pub const fn title(&self) -> &'static str {
+        self.title
+    }
+
+    #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// The parameter that cannot be used.
+    #[must_use]
+    pub fn parameter_at_fault(&self) -> Option<&str> {
+        self.place.get("parameter")?.as_str()
     }
 
     /// Where in a query the fault is, from 1.

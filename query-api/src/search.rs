@@ -7,9 +7,10 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use schemas::field_type::format_timestamp;
+use schemas::{Position, field_type::format_timestamp};
 use search_index::{
-    Availability, Criterion, Hit, Instead, Listing, ListingSnapshot, ListingStatus, SearchPage,
+    Availability, Criterion, Deal, Hit, Instead, Kind, Listing, ListingSnapshot, ListingStatus, Market, Rating,
+    SearchPage, SearchRequest,
     lexicon::Lexicon,
     query::Bounds,
     reading::{Meaning, Read},
@@ -41,21 +42,41 @@ pub(crate) async fn get(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let freshness = Freshness::of(&parameters, &headers)?;
+    let Searched { snapshot, page, request, read, priced, .. } = searched(&api, &parameters, &headers).await?;
+    Ok(answer(snapshot.as_ref(), page_body(&page, &request.text, &read, &priced)))
+}
+
+/// A search, and what it found.
+pub(crate) struct Searched {
+    pub(crate) snapshot: Arc<ListingSnapshot>,
+    /// The text as it was asked; the request has what is left of it.
+    pub(crate) asked_text: String,
+    pub(crate) request: SearchRequest,
+    pub(crate) read: Vec<Read>,
+    pub(crate) page: SearchPage,
+    pub(crate) priced: Priced,
+}
+
+/// Search as the parameters say.
+pub(crate) async fn searched(api: &Api, parameters: &Parameters, headers: &HeaderMap) -> Result<Searched, Problem> {
+    let freshness = Freshness::of(parameters, headers)?;
     let snapshot = freshness.wait(&api.pipeline.listings).await?;
-    let lexicon = if needs_lexicon(&parameters) { Some(lexicon(&api, &snapshot, freshness).await?) } else { None };
-    let now = (api.now)();
-    let body = blocking(&snapshot, move |snapshot| {
-        let Asked { request, read, terms } = asked(&parameters, lexicon.as_deref(), now)?;
-        let text = request.text.clone();
-        let page = snapshot.search(request).map_err(|error| Problem::internal(&error))?;
-        Ok(page_body(&page, &text, &read, terms))
+    let lexicon = if needs_lexicon(parameters) { Some(lexicon(api, &snapshot, freshness).await?) } else { None };
+    let priced = Priced { market: market(api, &snapshot).await?, terms: PaymentTerms::of(parameters)? };
+    let asked_text = request::text(parameters)?;
+    let (given, terms, market, now) = (parameters.clone(), priced.terms, Arc::clone(&priced.market), (api.now)());
+    let done = blocking(&snapshot, move |snapshot| {
+        let Asked { mut request, read } = asked(&given, lexicon.as_deref(), terms, now)?;
+        request.market = Some(market);
+        let page = snapshot.search(request.clone()).map_err(|error| Problem::internal(&error))?;
+        Ok((request, read, page))
     });
-    Ok(answer(snapshot.as_ref(), body.await?))
+    let (request, read, page) = done.await?;
+    Ok(Searched { snapshot, asked_text, request, read, page, priced })
 }
 
 /// Do something with the index where it may take its time.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     snapshot: &Arc<ListingSnapshot>,
     work: impl FnOnce(&ListingSnapshot) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -69,7 +90,18 @@ async fn lexicon(api: &Api, snapshot: &Arc<ListingSnapshot>, freshness: Freshnes
     api.lexicons.get(snapshot, freshness.min_position()).await
 }
 
-fn page_body(page: &SearchPage, text: &str, read: &[Read], terms: PaymentTerms) -> Value {
+/// What prices are shown with.
+pub(crate) struct Priced {
+    pub(crate) market: Arc<Market>,
+    pub(crate) terms: PaymentTerms,
+}
+
+/// What prices are compared with: what is offered now, or was a moment ago.
+pub(crate) async fn market(api: &Api, snapshot: &Arc<ListingSnapshot>) -> Result<Arc<Market>, Problem> {
+    api.markets.get(snapshot, Position::START).await
+}
+
+fn page_body(page: &SearchPage, text: &str, read: &[Read], priced: &Priced) -> Value {
     let facets: Map<String, Value> =
         page.facets.iter().map(|(facet, counts)| (facet.name().to_owned(), json!(counts))).collect();
     let ranges: Map<String, Value> =
@@ -80,13 +112,13 @@ fn page_body(page: &SearchPage, text: &str, read: &[Read], terms: PaymentTerms) 
         Instead::WithinKm(radius) => json!({"radius_km": radius, "total": relaxation.total}),
     });
     let missed = |(near, criterion): &(Hit, Criterion)| {
-        let mut body = hit(near, terms);
+        let mut body = hit(near, priced);
         body["misses"] = json!(criterion.name());
         body
     };
     let mut body = json!({
         "total": page.total,
-        "hits": page.hits.iter().map(|found| hit(found, terms)).collect::<Vec<_>>(),
+        "hits": page.hits.iter().map(|found| hit(found, priced)).collect::<Vec<_>>(),
         "facets": facets,
         "ranges": ranges,
         "next_cursor": page.next_cursor.as_ref().map(|cursor| cursor.encode()),
@@ -95,7 +127,7 @@ fn page_body(page: &SearchPage, text: &str, read: &[Read], terms: PaymentTerms) 
         "corrections": page.corrections,
         "relaxations": relaxations.collect::<Vec<_>>(),
         "near_misses": page.near_misses.iter().map(missed).collect::<Vec<_>>(),
-        "payment_terms": terms,
+        "payment_terms": priced.terms,
         "took_ms": (page.took_ms * 1_000.0).round() / 1_000.0,
     });
     if let Some(hierarchy) = &page.hierarchy {
@@ -129,7 +161,7 @@ fn interpreted(read: &Read) -> Value {
 }
 
 /// A listing by its id. What was never shown to the public is not for it.
-async fn known(snapshot: &Arc<ListingSnapshot>, id: &str) -> Result<Listing, Problem> {
+pub(crate) async fn known(snapshot: &Arc<ListingSnapshot>, id: &str) -> Result<Listing, Problem> {
     let wanted = id.to_owned();
     let found =
         blocking(snapshot, move |snapshot| snapshot.listing(&wanted).map_err(|error| Problem::internal(&error)))
@@ -138,9 +170,9 @@ async fn known(snapshot: &Arc<ListingSnapshot>, id: &str) -> Result<Listing, Pro
     found.ok_or_else(|| Problem::not_found(format!("There is no listing {id:?}.")))
 }
 
-type Id = Result<Path<String>, PathRejection>;
+pub(crate) type Id = Result<Path<String>, PathRejection>;
 
-fn id_of(id: Id) -> Result<String, Problem> {
+pub(crate) fn id_of(id: Id) -> Result<String, Problem> {
     id.map(|Path(id)| id).map_err(|_| Problem::not_found("A listing id is text in UTF-8."))
 }
 
@@ -153,7 +185,8 @@ pub(crate) async fn listing(
     let (id, terms) = (id_of(id)?, PaymentTerms::of(&parameters)?);
     let snapshot = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.listings).await?;
     let listing = known(&snapshot, &id).await?;
-    Ok(answer(snapshot.as_ref(), whole(listing, (api.now)(), terms)))
+    let priced = Priced { market: market(&api, &snapshot).await?, terms };
+    Ok(answer(snapshot.as_ref(), whole(listing, (api.now)(), &priced)))
 }
 
 /// `GET /v1/listings/{id}/similar`
@@ -171,7 +204,8 @@ pub(crate) async fn similar(
         snapshot.similar(&listing, limit, now).map_err(|error| Problem::internal(&error))
     });
     let found = found.await?;
-    let hits: Vec<Value> = found.iter().map(|found| hit(found, terms)).collect();
+    let priced = Priced { market: market(&api, &snapshot).await?, terms };
+    let hits: Vec<Value> = found.iter().map(|found| hit(found, &priced)).collect();
     Ok(answer(snapshot.as_ref(), json!({"listing_id": id, "hits": hits})))
 }
 
@@ -218,9 +252,10 @@ pub(crate) async fn compare(
         return Err(Problem::parameter("id", detail));
     }
     let snapshot = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.listings).await?;
+    let priced = Priced { market: market(&api, &snapshot).await?, terms };
     let (mut listings, now) = (Vec::new(), (api.now)());
     for id in ids {
-        listings.push(whole(known(&snapshot, id).await?, now, terms));
+        listings.push(whole(known(&snapshot, id).await?, now, &priced));
     }
     let first = listings[0].as_object().cloned().unwrap_or_default();
     let differing = first.keys().filter(|name| listings.iter().any(|other| other[name.as_str()] != first[*name]));
@@ -261,20 +296,22 @@ fn limit(parameters: &Parameters, usual: usize, most: usize) -> Result<usize, Pr
 }
 
 /// A listing with everything that is known of it.
-fn whole(listing: Listing, now: i64, terms: PaymentTerms) -> Value {
-    let more = details(&listing);
+fn whole(listing: Listing, now: i64, priced: &Priced) -> Value {
+    let (more, rating) = (details(&listing), rating(&listing, &priced.market));
     let availability: Availability = listing.availability(now);
-    let mut body = hit(&Hit { listing, availability, distance_km: None, highlights: Default::default() }, terms);
+    let mut body = hit(&Hit { listing, availability, distance_km: None, highlights: Default::default() }, priced);
     if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
         body.extend(more);
+        body.insert("deal_rating".to_owned(), rating);
     }
     body
 }
 
 /// What a hit carries.
-fn hit(hit: &Hit, terms: PaymentTerms) -> Value {
+fn hit(hit: &Hit, priced: &Priced) -> Value {
     let listing = &hit.listing;
-    let monthly = listing.price_cents.map(|cents| terms.monthly(whole_units(cents)).ceil());
+    let Rating { deal, estimate } = priced.market.rate(listing);
+    let monthly = listing.price_cents.map(|cents| priced.terms.monthly(whole_units(cents)).ceil());
     json!({
         "listing_id": listing.listing_id,
         "vehicle_id": listing.vehicle_id,
@@ -301,10 +338,54 @@ fn hit(hit: &Hit, terms: PaymentTerms) -> Value {
         "distance_km": hit.distance_km.map(|km| (km * 10.0).round() / 10.0),
         "availability": hit.availability.as_str(),
         "certified": listing.certified,
-        "deal": null,
+        "deal": deal.name(),
+        "fair_price": estimate.map(|estimate| estimate.price.round()),
         "photos": listing.photos,
         "listed_at": listing.listed_at.map(format_timestamp),
         "highlights": hit.highlights,
+    })
+}
+
+/// How a listing's price compares, and why.
+fn rating(listing: &Listing, market: &Market) -> Value {
+    let Rating { deal, estimate } = market.rate(listing);
+    let difference = listing.price_cents.zip(estimate).map(|(cents, estimate)| whole_units(cents) - estimate.price);
+    let share = difference.zip(estimate).map(|(difference, estimate)| difference / estimate.price * 100.0);
+    let in_common = match estimate.map(|estimate| estimate.kind) {
+        Some(Kind::Trim) => [&listing.make, &listing.model, &listing.trim],
+        Some(Kind::Model) | None => [&listing.make, &listing.model, &None],
+        Some(Kind::Body) => [&listing.make, &listing.body_type, &None],
+    };
+    let kind: Vec<&str> = in_common.into_iter().filter_map(|name| name.as_deref()).collect();
+    let kind = kind.join(" ");
+    let reason = match (estimate, listing.price_cents, share) {
+        (_, None, _) => "It has no price.".to_owned(),
+        (None, ..) => "Too few listings are like it to say what it is worth.".to_owned(),
+        (Some(_), _, Some(share)) if deal == Deal::Unrated => {
+            format!("The price is {:.0} % below what is usual: it may be a mistake, or a part of the price.", -share)
+        }
+        (Some(estimate), _, share) => {
+            let share = share.unwrap_or_default();
+            let compared = match share.round() {
+                0.0 => "The price is the usual one".to_owned(),
+                share if share < 0.0 => format!("The price is {:.0} % below the usual one", -share),
+                share => format!("The price is {share:.0} % above the usual one"),
+            };
+            format!(
+                "{compared} for the {kind} of its year, mileage and place: {} comparable listings.",
+                estimate.comparables
+            )
+        }
+    };
+    json!({
+        "deal": deal.name(),
+        "fair_price": estimate.map(|estimate| estimate.price.round()),
+        "difference": difference.map(f64::round),
+        "difference_percent": share.map(|share| (share * 10.0).round() / 10.0),
+        "comparables": estimate.map_or(0, |estimate| estimate.comparables),
+        "compared_by": estimate.map(|estimate| estimate.kind.name()),
+        "median_error_percent": market.held_out.map(|held_out| (held_out.median_error * 1_000.0).round() / 10.0),
+        "reason": reason,
     })
 }
 

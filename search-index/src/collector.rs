@@ -20,6 +20,7 @@ use tantivy::{
 use crate::{
     geo::Place,
     listing::{Availability, availability},
+    market::{Deal, SegmentRatings},
     query::{Bounds, Criterion, Facet, Range, SearchRequest, Sort},
     ranges::RangeCounter,
 };
@@ -34,6 +35,8 @@ const MICROS_PER_DAY: f64 = 86_400_000_000.0;
 const RECENCY: f64 = 0.10;
 const POPULARITY: f64 = 0.05;
 const FEATURED: f64 = 0.10;
+const GREAT_DEAL: f64 = 0.06;
+const GOOD_DEAL: f64 = 0.03;
 const DAYS_PER_WEEK: f64 = 7.0;
 /// The weight of views, as a power of two, from which on it counts in full.
 const MOST_POPULAR: f64 = 8.0;
@@ -283,6 +286,10 @@ pub(crate) struct SegmentPass {
     reserved_until: Column<i64>,
     availability_chosen: Option<Vec<Availability>>,
     availability_counts: [u64; 3],
+    /// None without a market.
+    ratings: Option<Arc<SegmentRatings>>,
+    deals_chosen: Option<HashSet<Deal>>,
+    deal_counts: [u64; 6],
     latitude: Column<f64>,
     longitude: Column<f64>,
     listed_at: Column<i64>,
@@ -330,11 +337,16 @@ impl SegmentPass {
                 |value: &Availability| wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(value.as_str()));
             Availability::ALL.into_iter().filter(is_wanted).collect()
         });
+        let deals_chosen: Option<HashSet<Deal>> = request.filters.get(&Facet::Deal).map(|wanted| {
+            let is_wanted = |deal: &Deal| wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(deal.name()));
+            Deal::ALL.into_iter().filter(is_wanted).collect()
+        });
         let ranges = ranges.collect::<tantivy::Result<Vec<_>>>()?;
         let chosen_facets = facets.iter().enumerate().filter(|(_, facet)| facet.chosen.is_some());
         let set_ranges = ranges.iter().enumerate().filter(|(_, range)| !range.bounds.is_open());
         let others = [
             (chosen.is_some(), Criterion::Facet(Facet::Availability)),
+            (deals_chosen.is_some(), Criterion::Facet(Facet::Deal)),
             (request.affordable.is_some(), Criterion::Payment),
             (request.price_drop, Criterion::PriceDrop),
             (request.days_listed_max.is_some(), Criterion::DaysListed),
@@ -357,6 +369,9 @@ impl SegmentPass {
             reserved_until: fast.i64("reserved_until")?,
             availability_chosen: chosen,
             availability_counts: [0; 3],
+            ratings: request.market.as_ref().map(|market| market.segment(segment)).transpose()?,
+            deals_chosen,
+            deal_counts: [0; 6],
             latitude: fast.f64("latitude")?,
             longitude: fast.f64("longitude")?,
             listed_at: fast.i64("listed_at")?,
@@ -401,6 +416,9 @@ impl SegmentPass {
             Criterion::Text => true,
             Criterion::Facet(Facet::Availability) => {
                 self.availability_chosen.as_ref().is_none_or(|chosen| chosen.contains(&self.availability(doc)))
+            }
+            Criterion::Facet(Facet::Deal) => {
+                self.deals_chosen.as_ref().is_none_or(|chosen| chosen.contains(&self.deal(doc)))
             }
             Criterion::Facet(_) => self.facets[check.column].meets(doc),
             Criterion::Range(_) => self.ranges[check.column].meets(doc),
@@ -451,6 +469,7 @@ impl SegmentPass {
     fn count_alone(&mut self, check: Check, doc: DocId, score: Score) {
         match check.criterion {
             Criterion::Facet(Facet::Availability) => self.count_availability(doc),
+            Criterion::Facet(Facet::Deal) => self.count_deal(doc),
             Criterion::Facet(_) => self.facets[check.column].count(doc),
             Criterion::Range(_) => self.ranges[check.column].count(doc),
             Criterion::Radius => {
@@ -495,6 +514,22 @@ impl SegmentPass {
         1.0 + RECENCY * (-age / DAYS_PER_WEEK).exp2()
             + POPULARITY * ((1.0 + views).log2() / MOST_POPULAR).min(1.0)
             + if is_featured { FEATURED } else { 0.0 }
+            + match self.deal(doc) {
+                Deal::Great => GREAT_DEAL,
+                Deal::Good => GOOD_DEAL,
+                Deal::Fair | Deal::High | Deal::Overpriced | Deal::Unrated => 0.0,
+            }
+    }
+
+    fn deal(&self, doc: DocId) -> Deal {
+        self.ratings.as_ref().map_or(Deal::Unrated, |ratings| ratings.deal(doc))
+    }
+
+    fn count_deal(&mut self, doc: DocId) {
+        let deal = self.deal(doc);
+        for (count, kind) in self.deal_counts.iter_mut().zip(Deal::ALL) {
+            *count += u64::from(kind == deal);
+        }
     }
 
     fn count_availability(&mut self, doc: DocId) {
@@ -510,7 +545,8 @@ impl SegmentPass {
         let newest = || self.listed_at.first(doc).map(|time| -micros(time));
         let key = match self.request.sort {
             Sort::Relevance if self.has_text => Some(-f64::from(score) * self.boost(doc)),
-            Sort::Relevance | Sort::Newest | Sort::Deal => newest(),
+            Sort::Relevance | Sort::Newest => newest(),
+            Sort::Deal => self.ratings.as_ref().and_then(|ratings| ratings.share(doc)),
             Sort::Price => range(0),
             Sort::PriceDescending => range(0).map(|price| -price),
             Sort::Mileage => range(2),
@@ -567,6 +603,7 @@ impl SegmentCollector for SegmentPass {
                 self.facets.iter_mut().for_each(|facet| facet.count(doc));
                 self.ranges.iter_mut().for_each(|range| range.count(doc));
                 self.count_availability(doc);
+                self.count_deal(doc);
                 self.count_names(doc);
                 let candidate = self.candidate(doc, score);
                 if self.is_after_cursor(candidate.key, candidate.id) {
@@ -590,6 +627,10 @@ impl SegmentCollector for SegmentPass {
         if self.request.facets.contains(&Facet::Availability) {
             let named = Availability::ALL.iter().zip(self.availability_counts).filter(|(_, count)| *count > 0);
             counts.insert(Facet::Availability, named.map(|(kind, count)| (kind.as_str().to_owned(), count)).collect());
+        }
+        if self.request.facets.contains(&Facet::Deal) {
+            let named = Deal::ALL.iter().zip(self.deal_counts).filter(|(_, count)| *count > 0);
+            counts.insert(Facet::Deal, named.map(|(deal, count)| (deal.name().to_owned(), count)).collect());
         }
         let ranked = |Candidate { key, id, doc }: Candidate| {
             let address = DocAddress::new(self.segment_ord, doc);

@@ -25,7 +25,7 @@ use crate::{
 /// Memory for documents not yet committed.
 const WRITER_MEMORY: usize = 64 << 20;
 /// Changes whenever the meaning of the stored facts does: an index of another version is rebuilt.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What keeps the index from being read or written. The lake still has everything: delete the folder to rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -185,6 +185,9 @@ impl ListingIndex {
                 document.add_i64(field, value);
             }
         }
+        if let Some(currency) = &listing.currency {
+            document.add_text(fields.currency, currency);
+        }
         document.add_f64(fields.popularity, listing.popularity);
         if let Some(accident_free) = listing.accident_free {
             document.add_bool(fields.accident_free, accident_free);
@@ -300,6 +303,28 @@ impl ListingSnapshot {
             Some(document) => self.listing_of(&document),
             None => Ok(None),
         }
+    }
+
+    /// The ids of public listings, in order.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn public_ids(&self) -> Result<Vec<String>, IndexError> {
+        let mut ids = Vec::new();
+        for segment in self.searcher.segment_readers() {
+            let fast = segment.fast_fields();
+            let (public, Some(column)) = (fast.u64("public")?, fast.str("listing_id")?) else { continue };
+            for doc in segment.doc_ids_alive().filter(|doc| public.first(*doc) == Some(1)) {
+                let mut id = String::new();
+                if let Some(ord) = column.ords().first(doc)
+                    && column.ord_to_str(ord, &mut id).map_err(tantivy::TantivyError::from)?
+                {
+                    ids.push(id);
+                }
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// Every listing, public or not, by id.

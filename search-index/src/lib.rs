@@ -9,6 +9,7 @@
 //! - [`lexicon`]: what there is, in words: for suggestions, and for
 //! - [`reading`]: the filters that a text says in words;
 //! - `similar`: listings like one;
+//! - [`market`]: how a listing's price compares, by the model of `pricing`;
 //! - [`geo`] measures distances.
 
 mod collector;
@@ -18,8 +19,10 @@ mod highlight;
 pub mod index;
 pub mod lexicon;
 pub mod listing;
+pub mod market;
+mod pricing;
 pub mod query;
-mod ranges;
+pub mod ranges;
 pub mod reading;
 pub mod search;
 mod similar;
@@ -29,6 +32,9 @@ mod words;
 
 pub use index::{Entry, IndexError, ListingIndex, ListingSnapshot, Reflected};
 pub use listing::{Availability, Listing, ListingStatus};
+pub use market::{Deal, Market, Rating};
+pub use pricing::{Estimate, HeldOut, Kind};
 pub use query::{Criterion, Facet, FacetOrder, FacetShape, Range, SearchRequest, Sort};
 pub use search::{Hit, Instead, SearchPage};
 pub use text::Correction;
+pub use words::without_words;

@@ -1,10 +1,10 @@
 //! What a search may ask.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{geo::Place, listing::Listing};
+use crate::{geo::Place, listing::Listing, market::Market};
 
 /// A field with values to choose from and to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,10 +22,11 @@ pub enum Facet {
     City,
     Features,
     Seats,
-    Deal,
     Certified,
     /// The selling dealer, by name.
     Dealer,
+    /// Depends on the market, so it is computed and not stored.
+    Deal,
     /// Depends on the time of asking, so it is computed and not stored.
     Availability,
 }
@@ -46,14 +47,14 @@ impl Facet {
         Self::City,
         Self::Features,
         Self::Seats,
-        Self::Deal,
         Self::Certified,
         Self::Dealer,
+        Self::Deal,
         Self::Availability,
     ];
 
     /// Those that are columns of the index.
-    pub(crate) const STORED: &'static [Self] = Self::ALL.split_at(16).0;
+    pub(crate) const STORED: &'static [Self] = Self::ALL.split_at(15).0;
 
     /// Those whose values are words to find a listing by.
     pub(crate) const ATTRIBUTES: [Self; 8] = [
@@ -95,7 +96,7 @@ impl Facet {
         Self::ALL.into_iter().find(|facet| facet.name() == name)
     }
 
-    /// The values a listing has, as people choose them. Availability is none of the listing's own.
+    /// The values a listing has, as people choose them. Deal and availability are none of the listing's own.
     #[must_use]
     pub fn values(self, listing: &Listing) -> Vec<String> {
         let one = |value: &Option<String>| value.iter().cloned().collect();
@@ -355,4 +356,6 @@ pub struct SearchRequest {
     pub fingerprint: u64,
     /// The time of asking: microseconds since 1970, UTC.
     pub now: i64,
+    /// What prices are compared with; without it, no listing is rated.
+    pub market: Option<Arc<Market>>,
 }

@@ -64,6 +64,28 @@ fn cut(analyzer: usize, text: &str) -> Vec<Word> {
     })
 }
 
+/// A text without some words that are in it one after another; without each of them, where they are not.
+#[must_use]
+pub fn without_words(text: &str, unwanted: &str) -> String {
+    let (held, gone) = (words(text), words(unwanted));
+    let follows = |at: usize| held[at..].iter().zip(&gone).all(|(word, gone)| word.text == gone.text);
+    let run = (0..=held.len().saturating_sub(gone.len())).find(|at| held.len() >= gone.len() && follows(*at));
+    let mut left = String::new();
+    let mut from = 0;
+    for (at, word) in held.iter().enumerate() {
+        let is_gone = match run {
+            Some(run) => (run..run + gone.len()).contains(&at),
+            None => gone.iter().any(|gone| gone.text == word.text),
+        };
+        if is_gone {
+            left.push_str(&text[from..word.from]);
+            from = word.to;
+        }
+    }
+    left.push_str(&text[from..]);
+    left.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric)).collect::<Vec<_>>().join(" ")
+}
+
 /// The words of a text, in lower case and without accents.
 pub(crate) fn words(text: &str) -> Vec<Word> {
     cut(0, text)
@@ -169,5 +191,21 @@ mod tests {
         let cut: Vec<String> = phrases(&words).into_iter().map(text_of).collect();
         assert_eq!(cut, ["red", "four wheel drive", "pickup"]);
         assert!(synonyms("pickup").contains(&"truck".to_owned()));
+    }
+
+    #[test]
+    fn words_are_taken_out_of_a_text_whole() {
+        for (text, unwanted, left) in [
+            ("reduced red civic", "red", "reduced civic"),
+            ("Coupé, zzz near Montréal", "coupe", ", zzz near Montréal"),
+            ("a x-trail b", "x trail", "a b"),
+            ("civic under 20k near toronto", "under 20k", "civic near toronto"),
+            ("İ red", "red", "İ"),
+            ("red blue", "blue red", ""),
+            ("red", "", "red"),
+        ] {
+            let found = super::without_words(text, unwanted);
+            assert_eq!(found, left.trim_start_matches(", "), "{text} - {unwanted}");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod hostile;
 mod house;
 mod language;
 mod oracle;
+mod pages;
 mod retention;
 mod search;
 mod slt;

@@ -28,7 +28,6 @@ const OF_THE_PAGE: [&str; 7] = ["cursor", "page_size", "facets", "facet_query", 
 pub(crate) struct Asked {
     pub(crate) request: SearchRequest,
     pub(crate) read: Vec<Read>,
-    pub(crate) terms: PaymentTerms,
 }
 
 /// Whether the lexicon is needed to know what is asked.
@@ -37,8 +36,12 @@ pub(crate) fn needs_lexicon(parameters: &Parameters) -> bool {
 }
 
 /// `now` is the time of asking, in microseconds since 1970, UTC.
-pub(crate) fn asked(parameters: &Parameters, lexicon: Option<&Lexicon>, now: i64) -> Result<Asked, Problem> {
-    let terms = PaymentTerms::of(parameters)?;
+pub(crate) fn asked(
+    parameters: &Parameters,
+    lexicon: Option<&Lexicon>,
+    terms: PaymentTerms,
+    now: i64,
+) -> Result<Asked, Problem> {
     let mut request = SearchRequest {
         text: text(parameters)?,
         near: parameters.text("near")?.map(|near| place(near, lexicon)).transpose()?,
@@ -101,7 +104,7 @@ pub(crate) fn asked(parameters: &Parameters, lexicon: Option<&Lexicon>, now: i64
         request.now = cursor.now;
         request.cursor = Some(cursor);
     }
-    Ok(Asked { request, read, terms })
+    Ok(Asked { request, read })
 }
 
 pub(crate) fn text(parameters: &Parameters) -> Result<String, Problem> {

@@ -1,6 +1,9 @@
 //! Searches against a scan of every listing, while listings change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
@@ -8,8 +11,8 @@ use schemas::Position;
 
 use super::{Instead, SearchPage};
 use crate::{
-    Criterion, Entry, Facet, Listing, ListingIndex, ListingStatus, Range, Reflected, SearchRequest, Sort, geo::Place,
-    query::Bounds,
+    Criterion, Deal, Entry, Facet, Listing, ListingIndex, ListingStatus, Market, Range, Rating, Reflected,
+    SearchRequest, Sort, geo::Place, query::Bounds,
 };
 
 const NOW: i64 = 1_780_000_000_000_000;
@@ -91,6 +94,7 @@ fn request(rng: &mut ChaCha8Rng) -> SearchRequest {
     choose(Facet::City, &["Toronto", "Montréal"], 0.2);
     choose(Facet::Certified, &["true", "false"], 0.1);
     choose(Facet::Availability, &["available", "reserved"], 0.2);
+    choose(Facet::Deal, &["great", "good", "unrated"], 0.2);
     for (range, low, high) in
         [(Range::Price, 1_000.0, 30_000.0), (Range::Year, 2_005.0, 2_026.0), (Range::Mileage, 0.0, 250_000.0)]
     {
@@ -119,11 +123,12 @@ fn request(rng: &mut ChaCha8Rng) -> SearchRequest {
 }
 
 /// Everything a search asks of a listing, and whether it meets it.
-fn criteria(request: &SearchRequest, listing: &Listing) -> Vec<(Criterion, bool)> {
+fn criteria(request: &SearchRequest, listing: &Listing, rating: &Rating) -> Vec<(Criterion, bool)> {
     let mut met = Vec::new();
     for (facet, wanted) in &request.filters {
         let values = match facet {
             Facet::Availability => vec![listing.availability(NOW).as_str().to_owned()],
+            Facet::Deal => vec![rating.deal.name().to_owned()],
             facet => facet.values(listing),
         };
         let is_wanted = |value: &String| wanted.iter().any(|wanted| wanted.to_lowercase() == value.to_lowercase());
@@ -167,9 +172,9 @@ fn value(range: Range, listing: &Listing) -> Option<f64> {
     }
 }
 
-fn key(request: &SearchRequest, listing: &Listing) -> f64 {
+fn key(request: &SearchRequest, listing: &Listing, rating: &Rating) -> f64 {
     let key = match request.sort {
-        Sort::Relevance | Sort::Newest | Sort::Deal => listing.listed_at.map(|at| -(at as f64)),
+        Sort::Relevance | Sort::Newest => listing.listed_at.map(|at| -(at as f64)),
         Sort::Price => value(Range::Price, listing),
         Sort::PriceDescending => value(Range::Price, listing).map(|price| -price),
         Sort::Mileage => value(Range::Mileage, listing),
@@ -177,6 +182,10 @@ fn key(request: &SearchRequest, listing: &Listing) -> f64 {
         Sort::YearDescending => value(Range::Year, listing).map(|year| -year),
         Sort::Distance => distance(request, listing),
         Sort::Popular => Some(-listing.popularity),
+        Sort::Deal => match (value(Range::Price, listing), rating.estimate) {
+            (Some(price), Some(estimate)) if rating.deal != Deal::Unrated => Some(price / estimate.price),
+            _ => None,
+        },
     };
     key.unwrap_or(f64::INFINITY)
 }
@@ -186,13 +195,19 @@ fn counted(values: &BTreeMap<String, u64>) -> BTreeMap<&str, u64> {
 }
 
 /// The page is what a scan of every listing finds.
-fn check(listings: &BTreeMap<String, Listing>, request: &SearchRequest, page: &SearchPage) {
+fn check(
+    listings: &BTreeMap<String, Listing>,
+    ratings: &HashMap<String, Rating>,
+    request: &SearchRequest,
+    page: &SearchPage,
+) {
     let (mut hits, mut facets, mut ranges) = (Vec::new(), HashMap::new(), HashMap::new());
     let (mut alone, mut names): (BTreeMap<Criterion, u64>, BTreeMap<Vec<String>, u64>) = Default::default();
     let is_name =
         |criterion: &Criterion| matches!(criterion, Criterion::Facet(Facet::Make | Facet::Model | Facet::Trim));
     for listing in listings.values().filter(|listing| listing.status == ListingStatus::Public) {
-        let met = criteria(request, listing);
+        let rating = &ratings[&listing.listing_id];
+        let met = criteria(request, listing, rating);
         let failed: Vec<Criterion> = met.iter().filter(|(_, met)| !*met).map(|(criterion, _)| *criterion).collect();
         if failed.iter().all(is_name)
             && let Some(make) = &listing.make
@@ -211,12 +226,13 @@ fn check(listings: &BTreeMap<String, Listing>, request: &SearchRequest, page: &S
             _ => continue,
         };
         match only {
-            None => hits.push((key(request, listing), &listing.listing_id)),
+            None => hits.push((key(request, listing, rating), &listing.listing_id)),
             Some(only) => *alone.entry(only).or_default() += 1,
         }
         for facet in Facet::ALL.into_iter().filter(|facet| only.is_none_or(|only| only == Criterion::Facet(*facet))) {
             let values = match facet {
                 Facet::Availability => vec![listing.availability(NOW).as_str().to_owned()],
+                Facet::Deal => vec![rating.deal.name().to_owned()],
                 facet => facet.values(listing),
             };
             for value in values {
@@ -270,7 +286,7 @@ fn check(listings: &BTreeMap<String, Listing>, request: &SearchRequest, page: &S
         assert_eq!(given_up, alone, "{request:?}");
         assert_eq!(page.near_misses.len() as u64, alone.values().sum::<u64>().min(4), "{request:?}");
         for (near, criterion) in &page.near_misses {
-            let met = criteria(request, &near.listing);
+            let met = criteria(request, &near.listing, &ratings[&near.listing.listing_id]);
             assert!(met.iter().all(|(other, met)| *met != (*other == *criterion)), "{criterion:?} {request:?}");
         }
     } else {
@@ -295,6 +311,7 @@ fn searches_find_what_a_scan_finds_while_listings_change() {
         put(&mut index, &mut listings, listing);
     }
     let (mut found, mut empty, mut position) = (0, 0, 1);
+    let (mut market, mut ratings, mut rated) = (Arc::new(Market::default()), HashMap::new(), 0);
     for search in 0..SEARCHES {
         if search % CHANGED_EVERY == 0 {
             for _ in 0..500 {
@@ -303,16 +320,25 @@ fn searches_find_what_a_scan_finds_while_listings_change() {
                 put(&mut index, &mut listings, listing);
             }
             position += 1;
-            index.commit(Reflected { position: Position::new(position), ..Reflected::default() }).unwrap();
+            let reflected = Reflected { position: Position::new(position), event_time: Some(NOW), retirements: 0 };
+            let snapshot = index.commit(reflected).unwrap();
+            // The market may be older than the listings that it rates.
+            if search % (2 * CHANGED_EVERY) == 0 {
+                market = Arc::new(Market::of(&snapshot).unwrap());
+            }
+            let rating = |listing: &Listing| (listing.listing_id.clone(), market.rate(listing));
+            ratings = listings.values().map(rating).collect();
+            rated += ratings.values().filter(|rating| rating.deal != Deal::Unrated).count();
         }
-        let request = request(&mut rng);
+        let mut request = request(&mut rng);
+        request.market = Some(Arc::clone(&market));
         let page = index.snapshot().search(request.clone()).unwrap();
         if page.total == 0 {
             empty += 1
         } else {
             found += 1
         }
-        check(&listings, &request, &page);
+        check(&listings, &ratings, &request, &page);
     }
-    assert!(found > SEARCHES / 4 && empty > SEARCHES / 50, "{found} {empty}");
+    assert!(found > SEARCHES / 4 && empty > SEARCHES / 50 && rated > LISTINGS, "{found} {empty} {rated}");
 }

@@ -1,0 +1,362 @@
+//! `search`: pages over a million listings, against what tantivy does with one plain query and one set of aggregations over
+//! the same index.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use schemas::Position;
+use search_index::{
+    Entry, Facet, Listing, ListingIndex, ListingSnapshot, ListingStatus, Market, Reflected, SearchRequest, geo::Place,
+    lexicon::Lexicon, query::Bounds,
+};
+use serde_json::json;
+use tantivy::{
+    Index, Searcher, Term,
+    aggregation::{AggregationCollector, agg_req::Aggregations},
+    collector::{Count, TopDocs},
+    query::{BooleanQuery, Occur, Query, TermQuery},
+    schema::IndexRecordOption,
+};
+
+const LISTINGS: usize = 1_000_000;
+/// Each kind of page is asked for so often.
+const PAGES: usize = 60;
+/// Listings that change at once, and how often that happens.
+const CHANGED: usize = 20;
+const CHANGES: usize = 300;
+const SUGGESTED: usize = 2_000;
+/// How long pages are asked for on every core.
+const LASTS: Duration = Duration::from_secs(10);
+const NOW: i64 = 1_780_000_000_000_000;
+const DAY: i64 = 86_400_000_000;
+
+const MAKES: [&str; 24] = [
+    "Toyota",
+    "Honda",
+    "Ford",
+    "Chevrolet",
+    "Nissan",
+    "Hyundai",
+    "Kia",
+    "Mazda",
+    "Subaru",
+    "Volkswagen",
+    "BMW",
+    "Audi",
+    "Mercedes-Benz",
+    "Lexus",
+    "Jeep",
+    "Ram",
+    "GMC",
+    "Dodge",
+    "Volvo",
+    "Tesla",
+    "Acura",
+    "Buick",
+    "Infiniti",
+    "Mini",
+];
+const BODIES: [&str; 7] = ["Sedan", "SUV", "Truck", "Hatchback", "Wagon", "Coupe", "Minivan"];
+const FUELS: [&str; 4] = ["Gasoline", "Diesel", "Hybrid", "Electric"];
+const GEARBOXES: [&str; 2] = ["Automatic", "Manual"];
+const DRIVETRAINS: [&str; 3] = ["FWD", "AWD", "RWD"];
+const COLORS: [&str; 10] = ["Black", "White", "Silver", "Grey", "Red", "Blue", "Green", "Brown", "Beige", "Orange"];
+const CITIES: [(&str, &str, f64, f64); 8] = [
+    ("Toronto", "ON", 43.65, -79.38),
+    ("Montréal", "QC", 45.50, -73.57),
+    ("Vancouver", "BC", 49.28, -123.12),
+    ("Calgary", "AB", 51.04, -114.07),
+    ("Ottawa", "ON", 45.42, -75.70),
+    ("Edmonton", "AB", 53.55, -113.49),
+    ("Halifax", "NS", 44.65, -63.57),
+    ("Winnipeg", "MB", 49.90, -97.14),
+];
+const FEATURES: [&str; 12] = [
+    "Sunroof",
+    "Heated seats",
+    "Bluetooth",
+    "Backup camera",
+    "Navigation",
+    "Leather seats",
+    "Apple CarPlay",
+    "Tow bar",
+    "Cruise control",
+    "Blind spot monitor",
+    "Roof rails",
+    "Keyless entry",
+];
+/// The facets of one page, as raw aggregations name them.
+const AGGREGATED: [&str; 12] = [
+    "make",
+    "model",
+    "trim",
+    "body_type",
+    "fuel_type",
+    "transmission",
+    "drivetrain",
+    "color",
+    "province",
+    "city",
+    "features",
+    "certified",
+];
+
+fn one<T: Copy>(random: &mut ChaCha8Rng, of: &[T]) -> T {
+    of.choose(random).copied().unwrap_or(of[0])
+}
+
+fn listing(random: &mut ChaCha8Rng, number: usize) -> Listing {
+    let (make, kind) = (one(random, &MAKES), random.random_range(0..12));
+    let model = format!("{}{}", &make[..2], kind * 100 + 100);
+    let trim = one(random, &["LX", "EX", "Sport", "Touring"]);
+    let (city, province, latitude, longitude) = one(random, &CITIES);
+    let year = random.random_range(2_008..2_026);
+    let mileage = random.random_range(0..250_000);
+    let worth = 50_000.0 * (-0.09 * (2_026 - year) as f64 - mileage as f64 / 600_000.0).exp();
+    let price_cents = (worth * random.random_range(0.8..1.2)) as i64 * 100;
+    let listed_at = NOW - random.random_range(0..200 * DAY);
+    let text = |value: &str| Some(value.to_owned());
+    Listing {
+        listing_id: format!("lst-{number:07}"),
+        status: ListingStatus::Public,
+        title: Some(format!("{year} {make} {model} {trim}")),
+        make: text(make),
+        model: Some(model),
+        trim: text(trim),
+        year: Some(year),
+        price_cents: Some(price_cents),
+        prices: vec![(listed_at, price_cents)],
+        currency: text("CAD"),
+        mileage: Some(mileage),
+        body_type: text(BODIES[kind % BODIES.len()]),
+        fuel_type: text(one(random, &FUELS)),
+        transmission: text(one(random, &GEARBOXES)),
+        drivetrain: text(one(random, &DRIVETRAINS)),
+        color: text(one(random, &COLORS)),
+        seats: Some(random.random_range(2..8)),
+        features: FEATURES.iter().filter(|_| random.random_bool(0.3)).map(|feature| (*feature).to_owned()).collect(),
+        dealer_name: Some(format!("Dealer {}", random.random_range(0..500))),
+        city: text(city),
+        province: text(province),
+        latitude: Some(latitude + random.random_range(-0.3..0.3)),
+        longitude: Some(longitude + random.random_range(-0.3..0.3)),
+        certified: random.random_bool(0.2),
+        listed_at: Some(listed_at),
+        popularity: random.random_range(2_900.0..2_950.0),
+        ..Listing::default()
+    }
+}
+
+fn put(index: &mut ListingIndex, listing: &Listing) -> anyhow::Result<()> {
+    let key = format!("listing/{}", listing.listing_id);
+    Ok(index.put(&Entry { key: &key, state: b"{}", listing: Some(listing) })?)
+}
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut index = ListingIndex::open(folder.path())?;
+    let started = Instant::now();
+    for number in 0..LISTINGS {
+        put(&mut index, &listing(&mut random, number))?;
+    }
+    let reflected = Reflected { position: Position::new(1), event_time: Some(NOW), retirements: 0 };
+    let snapshot = index.commit(reflected)?;
+    let built = started.elapsed();
+    let (market, learned) = timed(|| Market::of(&snapshot));
+    let market = Arc::new(market?);
+    let (lexicon, read) = timed(|| Lexicon::of(&snapshot));
+    let lexicon = lexicon?;
+    println!(
+        "\nsearch: {LISTINGS} listings, built in {:.1} s; market learned in {:.2} s, lexicon read in {:.2} s",
+        built.as_secs_f64(),
+        learned.as_secs_f64(),
+        read.as_secs_f64()
+    );
+
+    pages(&snapshot, &market, folder.path())?;
+    suggestions(&lexicon);
+    together(&snapshot, &market)?;
+    println!("  {:<44} {:>9.0} MB", "memory of the process", resident_megabytes()?);
+    freshness(&mut index, &mut random)
+}
+
+/// Page by page, ours and the raw query with the same facets.
+fn pages(snapshot: &ListingSnapshot, market: &Arc<Market>, folder: &Path) -> anyhow::Result<()> {
+    let raw = Index::open_in_dir(folder)?.reader()?.searcher();
+    println!(
+        "  {:<44} {:>9} {:>9} {:>9} {:>9} {:>7}",
+        "page of 20, all facets and ranges", "p50 ms", "p95 ms", "raw p50", "raw p95", "ratio"
+    );
+    let kinds = [
+        ("filtered: a make, a price, within 100 km", filtered(market), vec![("make_text", "honda")]),
+        ("text: toyota sport", text(market), vec![("make_text", "toyota"), ("title_text", "sport")]),
+        ("match all", request(market), vec![]),
+    ];
+    for (name, request, words) in kinds {
+        let ours =
+            (0..PAGES).map(|_| timed(|| snapshot.search(request.clone()))).map(|(page, took)| page.map(|_| took));
+        let mut ours = ours.collect::<Result<Vec<_>, _>>()?;
+        let query = raw_query(&raw, &words)?;
+        let raw_times =
+            (0..PAGES).map(|_| timed(|| raw_page(&raw, query.as_ref()))).map(|(page, took)| page.map(|()| took));
+        let mut raw_times = raw_times.collect::<anyhow::Result<Vec<_>>>()?;
+        let [p50, p95] = [0.50, 0.95].map(|at| quantile(&mut ours, at));
+        let [raw50, raw95] = [0.50, 0.95].map(|at| quantile(&mut raw_times, at));
+        println!("  {name:<44} {p50:>9.2} {p95:>9.2} {raw50:>9.2} {raw95:>9.2} {:>7.2}", p50 / raw50);
+    }
+    Ok(())
+}
+
+fn request(market: &Arc<Market>) -> SearchRequest {
+    SearchRequest {
+        page_size: 20,
+        facets: Facet::ALL.to_vec(),
+        now: NOW,
+        market: Some(Arc::clone(market)),
+        ..SearchRequest::default()
+    }
+}
+
+fn filtered(market: &Arc<Market>) -> SearchRequest {
+    let bounds = Bounds { min: None, max: Some(25_000.0) };
+    SearchRequest {
+        filters: BTreeMap::from([(Facet::Make, vec!["Honda".to_owned()])]),
+        ranges: BTreeMap::from([(search_index::Range::Price, bounds)]),
+        near: Place::new(43.65, -79.38),
+        radius_km: Some(100.0),
+        ..request(market)
+    }
+}
+
+fn text(market: &Arc<Market>) -> SearchRequest {
+    SearchRequest { text: "toyota sport".to_owned(), ..request(market) }
+}
+
+fn raw_query(searcher: &Searcher, words: &[(&str, &str)]) -> anyhow::Result<Box<dyn Query>> {
+    let schema = searcher.schema();
+    let public = Term::from_field_u64(schema.get_field("public")?, 1);
+    let mut clauses: Vec<(Occur, Box<dyn Query>)> =
+        vec![(Occur::Must, Box::new(TermQuery::new(public, IndexRecordOption::Basic)))];
+    for (field, word) in words {
+        let term = Term::from_field_text(schema.get_field(field)?, word);
+        clauses.push((Occur::Must, Box::new(TermQuery::new(term, IndexRecordOption::Basic))));
+    }
+    Ok(Box::new(BooleanQuery::new(clauses)))
+}
+
+fn raw_page(searcher: &Searcher, query: &dyn Query) -> anyhow::Result<()> {
+    let terms = AGGREGATED.iter().map(|name| ((*name).to_owned(), json!({"terms": {"field": name, "size": 100}})));
+    let mut wanted: serde_json::Map<_, _> = terms.collect();
+    for name in ["price_cents", "year", "mileage"] {
+        wanted.insert(name.to_owned(), json!({"stats": {"field": name}}));
+    }
+    let wanted: Aggregations = serde_json::from_value(wanted.into())?;
+    let aggregated = AggregationCollector::from_aggs(wanted, Default::default());
+    let (total, top, counts) =
+        searcher.search(query, &(Count, TopDocs::with_limit(20).order_by_score(), aggregated))?;
+    for (_, address) in &top {
+        searcher.doc::<tantivy::TantivyDocument>(*address)?;
+    }
+    anyhow::ensure!(total >= top.len() && !counts.0.is_empty(), "the raw query found nothing");
+    Ok(())
+}
+
+fn suggestions(lexicon: &Lexicon) {
+    let texts = ["t", "to", "toy", "toyota", "hond", "hnda", "vanc", "heat", "bm", "sub"];
+    let times = texts.iter().cycle().take(SUGGESTED).map(|text| timed(|| lexicon.suggest(text, 8)).1);
+    let mut times: Vec<Duration> = times.collect();
+    println!(
+        "  {:<44} {:>9.3} {:>9.3} (p99 {:.3})",
+        "suggestions",
+        quantile(&mut times, 0.5),
+        quantile(&mut times, 0.95),
+        quantile(&mut times, 0.99)
+    );
+}
+
+/// Pages per second on every core, half of them filtered, the others of texts.
+fn together(snapshot: &Arc<ListingSnapshot>, market: &Arc<Market>) -> anyhow::Result<()> {
+    let cores = std::thread::available_parallelism()?.get();
+    let started = Instant::now();
+    let counts = std::thread::scope(|scope| {
+        let asked = |_| {
+            scope.spawn(|| {
+                let mut count = 0_u64;
+                while started.elapsed() < LASTS {
+                    let request = if count.is_multiple_of(2) { filtered(market) } else { text(market) };
+                    snapshot.search(request)?;
+                    count += 1;
+                }
+                anyhow::Ok(count)
+            })
+        };
+        let threads: Vec<_> = (0..cores).map(asked).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+            .sum::<anyhow::Result<u64>>()
+    })?;
+    println!(
+        "  {:<44} {:>9.0}",
+        format!("pages per second on {cores} cores"),
+        counts as f64 / started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// From a change to its being found: listings are put, committed, and looked up.
+fn freshness(index: &mut ListingIndex, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
+    let mut times = Vec::new();
+    for change in 0..CHANGES {
+        let changed: Vec<Listing> = (0..CHANGED)
+            .map(|_| {
+                let number = random.random_range(0..LISTINGS);
+                listing(random, number)
+            })
+            .collect();
+        let started = Instant::now();
+        for listing in &changed {
+            put(index, listing)?;
+        }
+        let position = Position::new(change as u64 + 2);
+        let snapshot = index.commit(Reflected { position, event_time: Some(NOW), retirements: 0 })?;
+        let found = snapshot.listing(&changed[0].listing_id)?.context("a listing is gone")?;
+        anyhow::ensure!(found.price_cents == changed[0].price_cents, "a change is not found");
+        times.push(started.elapsed());
+    }
+    println!(
+        "  {:<44} {:>9.2} {:>9.2} (p99 {:.2})",
+        format!("{CHANGED} listings changed, until found"),
+        quantile(&mut times, 0.5),
+        quantile(&mut times, 0.95),
+        quantile(&mut times, 0.99)
+    );
+    Ok(())
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let started = Instant::now();
+    let done = work();
+    (done, started.elapsed())
+}
+
+/// In milliseconds.
+fn quantile(times: &mut [Duration], at: f64) -> f64 {
+    times.sort_unstable();
+    let rank = ((times.len() as f64 * at).ceil() as usize).clamp(1, times.len());
+    times[rank - 1].as_secs_f64() * 1_000.0
+}
+
+fn resident_megabytes() -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1_024.0)
+}

@@ -1,0 +1,171 @@
+//! The pages people look at: rendered here, whole without scripts, quicker with them.
+//!
+//! - [`words`]: every label in both languages, and numbers as each writes them;
+//! - [`links`]: the address of the same search with something more or less;
+//! - [`drawing`]: what is drawn: cars without a photo, price charts;
+//! - [`card`], [`results`], [`vehicle`]: the pages and their parts;
+//! - [`sitemap`]: what search engines ask for.
+
+mod card;
+mod drawing;
+mod links;
+mod results;
+mod sitemap;
+mod vehicle;
+mod words;
+
+pub(crate) use results::home;
+pub(crate) use sitemap::{robots, sitemap, sitemaps};
+pub(crate) use vehicle::vehicle;
+
+use askama::Template;
+use axum::{
+    extract::{FromRequestParts, OriginalUri},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{Html, IntoResponse, Response},
+};
+use words::{Language, word};
+
+use crate::{parameters::Parameters, problem::Problem};
+
+const STYLE: &str = include_str!("../pages/style.css");
+const SEARCH: &str = include_str!("../pages/search.js");
+/// How long a browser keeps a page's style and script.
+const ASSETS_FOR: &str = "public, max-age=3600";
+/// What a page may load: from here alone; photos come from anywhere.
+const POLICY: &str = "default-src 'self'; img-src * data:; style-src 'self' 'unsafe-inline'";
+
+/// A page's address and the language it is asked for in.
+pub(crate) struct Asked {
+    parameters: Parameters,
+    headers: HeaderMap,
+    path: String,
+    language: Language,
+    /// Whether the address names the language.
+    explicit: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = std::convert::Infallible;
+
+    /// Links from elsewhere carry parameters of their own: what a page does not know, it leaves.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let OriginalUri(uri) = OriginalUri::from_request_parts(parts, state).await?;
+        let matched = parts.extensions.get::<axum::extract::MatchedPath>().map_or("", |path| path.as_str());
+        let parameters = Parameters::known(&parts.method, matched, uri.query().unwrap_or_default());
+        let named = parameters.all("lang").next().and_then(Language::parse);
+        let accepted = parts.headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        Ok(Self {
+            language: named.or_else(|| accepted.map(Language::preferred)).unwrap_or(Language::English),
+            explicit: named.is_some(),
+            parameters,
+            headers: parts.headers.clone(),
+            path: uri.path().to_owned(),
+        })
+    }
+}
+
+/// What every page has.
+pub(crate) struct Page {
+    pub(crate) language: Language,
+    pub(crate) explicit: bool,
+    pub(crate) title: String,
+    pub(crate) description: String,
+    pub(crate) canonical: String,
+    /// The same in the other language.
+    pub(crate) other_language: String,
+    kept: String,
+}
+
+impl Page {
+    fn new(asked: &Asked, title: String, canonical_query: &str) -> Self {
+        let host = asked.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let is_plain = |host: &&str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
+        let host = host.filter(is_plain).unwrap_or("localhost");
+        let proxied = asked.headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+        let scheme = if proxied { "https" } else { "http" };
+        let other = links::with(&asked.parameters, "lang", asked.language.other().code());
+        Self {
+            language: asked.language,
+            explicit: asked.explicit,
+            title,
+            description: word(asked.language, "tagline").to_owned(),
+            canonical: format!("{scheme}://{host}{}{canonical_query}", asked.path),
+            other_language: format!("{}{other}", asked.path),
+            kept: links::only(&asked.parameters, &["lang", "apr", "term_months", "down"]),
+        }
+    }
+
+    fn t(&self, key: &str) -> &'static str {
+        word(self.language, key)
+    }
+
+    fn deal(&self, deal: &str) -> &'static str {
+        self.t(&format!("deal_{deal}"))
+    }
+
+    const fn lang(&self) -> &'static str {
+        self.language.code()
+    }
+
+    const fn other_lang(&self) -> &'static str {
+        self.language.other().code()
+    }
+
+    /// What a link to a car keeps: the language, and what payments are reckoned with.
+    fn kept(&self) -> &str {
+        &self.kept
+    }
+
+    fn lang_query(&self) -> String {
+        if self.explicit { format!("?lang={}", self.lang()) } else { String::new() }
+    }
+
+    /// The scheme and host of the page.
+    fn origin(&self) -> &str {
+        let path = self.canonical.match_indices('/').nth(2).map_or(self.canonical.len(), |(at, _)| at);
+        &self.canonical[..path]
+    }
+}
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemPage {
+    page: Page,
+    detail: String,
+}
+
+/// A page, or the reason there is none.
+fn shown(asked: &Asked, page: Result<impl Template, Problem>) -> Response {
+    let (status, text) = match page.map(|page| page.render()) {
+        Ok(Ok(text)) => (StatusCode::OK, text),
+        Ok(Err(error)) => return Problem::internal(&error).into_response(),
+        Err(problem) => {
+            let page = Page::new(asked, problem.title().to_owned(), "");
+            let unknown = problem.status() == StatusCode::NOT_FOUND;
+            let detail = if unknown { page.t("unknown_listing").to_owned() } else { problem.detail().to_owned() };
+            match (ProblemPage { page, detail }).render() {
+                Ok(text) => (problem.status(), text),
+                Err(error) => return Problem::internal(&error).into_response(),
+            }
+        }
+    };
+    let mut response = (status, Html(text)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept-language"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+pub(crate) async fn style() -> Response {
+    asset("text/css; charset=utf-8", STYLE)
+}
+
+pub(crate) async fn script() -> Response {
+    asset("text/javascript; charset=utf-8", SEARCH)
+}
+
+fn asset(kind: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, ASSETS_FOR)], text).into_response()
+}

@@ -1,0 +1,275 @@
+//! What listings are worth beside the others that are offered.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::Serialize;
+use tantivy::{
+    DocId, SegmentReader,
+    columnar::{Column, StrColumn},
+    index::SegmentId,
+};
+
+use crate::{
+    index::{IndexError, ListingSnapshot},
+    listing::Listing,
+    pricing::{Car, Estimate, HeldOut, PriceModel},
+};
+
+/// Up to which share of what cars like it are offered for a price is what.
+const GREAT: f64 = 0.90;
+const GOOD: f64 = 0.96;
+const FAIR: f64 = 1.05;
+const HIGH: f64 = 1.15;
+/// A price below this share of it is rather a mistake, or a part of the price.
+const IMPLAUSIBLE: f64 = 0.4;
+const MICROS_PER_YEAR: f64 = 365.2425 * 86_400_000_000.0;
+
+/// How a price compares with those of cars like it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deal {
+    Great,
+    Good,
+    Fair,
+    High,
+    Overpriced,
+    Unrated,
+}
+
+impl Deal {
+    pub const ALL: [Self; 6] = [Self::Great, Self::Good, Self::Fair, Self::High, Self::Overpriced, Self::Unrated];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Great => "great",
+            Self::Good => "good",
+            Self::Fair => "fair",
+            Self::High => "high",
+            Self::Overpriced => "overpriced",
+            Self::Unrated => "unrated",
+        }
+    }
+
+    fn of(price: f64, worth: f64) -> Self {
+        match price / worth {
+            share if share < IMPLAUSIBLE => Self::Unrated,
+            share if share <= GREAT => Self::Great,
+            share if share <= GOOD => Self::Good,
+            share if share <= FAIR => Self::Fair,
+            share if share <= HIGH => Self::High,
+            _ => Self::Overpriced,
+        }
+    }
+}
+
+/// A listing's price beside those of cars like it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rating {
+    pub deal: Deal,
+    /// What they are offered for; none, when too few are like it.
+    pub estimate: Option<Estimate>,
+}
+
+/// What is offered, as of a snapshot.
+#[derive(Default)]
+pub struct Market {
+    names: Names,
+    /// By currency: amounts of two are not compared.
+    models: BTreeMap<Option<u32>, PriceModel>,
+    /// Listings it was learned from.
+    pub listings: usize,
+    /// How wrong it is about listings it has not seen.
+    pub held_out: Option<HeldOut>,
+    /// Ratings of documents never change while the market is the same.
+    ratings: Mutex<HashMap<SegmentId, Arc<SegmentRatings>>>,
+}
+
+impl fmt::Debug for Market {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Market").field("listings", &self.listings).finish_non_exhaustive()
+    }
+}
+
+/// Makes, models, trims, provinces, currencies and body types by number.
+#[derive(Default)]
+struct Names([HashMap<String, u32>; 6]);
+
+const NAMES: [&str; 6] = ["make", "model", "trim", "province", "currency", "body_type"];
+
+/// Of each document of a segment, its deal, and its price as a share of what it is worth.
+#[derive(Debug)]
+pub(crate) struct SegmentRatings {
+    deals: Vec<Deal>,
+    shares: Vec<f64>,
+}
+
+impl SegmentRatings {
+    pub(crate) fn deal(&self, doc: DocId) -> Deal {
+        self.deals.get(doc as usize).copied().unwrap_or(Deal::Unrated)
+    }
+
+    /// Lower is better; none, when it is not rated.
+    pub(crate) fn share(&self, doc: DocId) -> Option<f64> {
+        let share = self.shares.get(doc as usize).copied()?;
+        (self.deal(doc) != Deal::Unrated).then_some(share)
+    }
+}
+
+impl Market {
+    /// Learn from the public listings of a snapshot.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn of(snapshot: &ListingSnapshot) -> Result<Self, IndexError> {
+        let mut market = Self::default();
+        let mut offers: BTreeMap<Option<u32>, Vec<(Car, f64)>> = BTreeMap::new();
+        for segment in snapshot.searcher.segment_readers() {
+            let cars = Cars::of(segment, |at, name| {
+                let names = &mut market.names.0[at];
+                let next = u32::try_from(names.len()).ok()?;
+                Some(*names.entry(name.to_owned()).or_insert(next))
+            })?;
+            let public = segment.fast_fields().u64("public")?;
+            let shown = segment.doc_ids_alive().filter(|doc| public.first(*doc) == Some(1));
+            for doc in shown {
+                if let Some(offer) = cars.offer(doc) {
+                    offers.entry(cars.named(4, doc)).or_default().push(offer);
+                }
+            }
+        }
+        let now = year_of(snapshot.event_time.unwrap_or_default());
+        market.listings = offers.values().map(Vec::len).sum();
+        market.held_out = PriceModel::held_out(offers.values().map(Vec::as_slice), now);
+        let models = offers.into_iter().map(|(currency, offers)| (currency, PriceModel::learn(&offers, now)));
+        market.models = models.collect();
+        Ok(market)
+    }
+
+    /// A listing's price beside those of cars like it.
+    #[must_use]
+    pub fn rate(&self, listing: &Listing) -> Rating {
+        let named = |at: usize, name: &Option<String>| self.names.0[at].get(name.as_deref()?).copied();
+        let car = || {
+            Some(Car {
+                make: named(0, &listing.make)?,
+                model: named(1, &listing.model)?,
+                trim: named(2, &listing.trim),
+                body: named(5, &listing.body_type),
+                province: named(3, &listing.province),
+                year: i32::try_from(listing.year?).ok()?,
+                mileage: listing.mileage.map(whole),
+            })
+        };
+        let currency = listing.currency.as_ref().map(|name| self.names.0[4].get(name).copied());
+        // A currency that nothing else is offered in compares with nothing.
+        let model = match currency {
+            Some(None) => None,
+            known => self.models.get(&known.flatten()),
+        };
+        rating(model, car().as_ref(), listing.price_cents)
+    }
+
+    /// The ratings of a segment's documents.
+    pub(crate) fn segment(&self, segment: &SegmentReader) -> tantivy::Result<Arc<SegmentRatings>> {
+        let known = || self.ratings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ratings) = known().get(&segment.segment_id()) {
+            return Ok(Arc::clone(ratings));
+        }
+        let cars = Cars::of(segment, |at, name| self.names.0[at].get(name).copied())?;
+        let (mut deals, mut shares) = (Vec::new(), Vec::new());
+        for doc in 0..segment.max_doc() {
+            let price = cars.price_cents.first(doc);
+            let currency = cars.named(4, doc);
+            let model = self.models.get(&currency).filter(|_| currency.is_some() || !cars.has(4, doc));
+            let rating = rating(model, cars.car(doc).as_ref(), price);
+            let share = price.zip(rating.estimate).map(|(price, estimate)| whole(price) / 100.0 / estimate.price);
+            deals.push(rating.deal);
+            shares.push(share.unwrap_or(f64::INFINITY));
+        }
+        let ratings = Arc::new(SegmentRatings { deals, shares });
+        known().insert(segment.segment_id(), Arc::clone(&ratings));
+        Ok(ratings)
+    }
+}
+
+fn rating(model: Option<&PriceModel>, car: Option<&Car>, price_cents: Option<i64>) -> Rating {
+    let estimate = model.zip(car).and_then(|(model, car)| model.estimate(car));
+    let price = price_cents.map(|cents| whole(cents) / 100.0).filter(|price| *price > 0.0);
+    let deal = price.zip(estimate).map_or(Deal::Unrated, |(price, estimate)| Deal::of(price, estimate.price));
+    Rating { deal, estimate }
+}
+
+/// What decides a price, of each document of a segment.
+struct Cars {
+    names: [(Option<StrColumn>, Vec<Option<u32>>); 6],
+    year: Column<i64>,
+    mileage: Column<i64>,
+    price_cents: Column<i64>,
+}
+
+impl Cars {
+    /// `number` gives the number of a name in one of [`NAMES`].
+    fn of(segment: &SegmentReader, mut number: impl FnMut(usize, &str) -> Option<u32>) -> tantivy::Result<Self> {
+        let fast = segment.fast_fields();
+        let mut names = [const { (None, Vec::new()) }; 6];
+        for (at, (name, known)) in NAMES.iter().zip(&mut names).enumerate() {
+            let Some(column) = fast.str(name)? else { continue };
+            let mut terms = column.dictionary().stream()?;
+            while terms.advance() {
+                known.1.push(std::str::from_utf8(terms.key()).ok().and_then(|name| number(at, name)));
+            }
+            drop(terms);
+            known.0 = Some(column);
+        }
+        Ok(Self {
+            names,
+            year: fast.i64("year")?,
+            mileage: fast.i64("mileage")?,
+            price_cents: fast.i64("price_cents")?,
+        })
+    }
+
+    fn named(&self, at: usize, doc: DocId) -> Option<u32> {
+        let (column, numbers) = &self.names[at];
+        let ord = column.as_ref()?.ords().first(doc)?;
+        numbers.get(usize::try_from(ord).ok()?).copied().flatten()
+    }
+
+    /// Whether it has such a name, known or not.
+    fn has(&self, at: usize, doc: DocId) -> bool {
+        self.names[at].0.as_ref().is_some_and(|column| column.ords().first(doc).is_some())
+    }
+
+    fn car(&self, doc: DocId) -> Option<Car> {
+        Some(Car {
+            make: self.named(0, doc)?,
+            model: self.named(1, doc)?,
+            trim: self.named(2, doc),
+            body: self.named(5, doc),
+            province: self.named(3, doc),
+            year: i32::try_from(self.year.first(doc)?).ok()?,
+            mileage: self.mileage.first(doc).map(whole),
+        })
+    }
+
+    /// A car and what is asked for it.
+    fn offer(&self, doc: DocId) -> Option<(Car, f64)> {
+        let price = self.price_cents.first(doc).filter(|cents| *cents > 0)?;
+        Some((self.car(doc)?, whole(price) / 100.0))
+    }
+}
+
+/// A time as a year with its part that has passed.
+fn year_of(time: i64) -> f64 {
+    1970.0 + whole(time) / MICROS_PER_YEAR
+}
+
+#[expect(clippy::cast_precision_loss, reason = "cents, kilometres and microseconds of this millennium are below 2^53")]
+fn whole(value: i64) -> f64 {
+    value as f64
+}
