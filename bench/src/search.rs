@@ -13,8 +13,11 @@ use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use schemas::Position;
 use search_index::{
-    Entry, Facet, Listing, ListingIndex, ListingSnapshot, ListingStatus, Market, Reflected, SearchRequest, geo::Place,
-    lexicon::Lexicon, query::Bounds,
+    Entry, Facet, Listing, ListingIndex, ListingSnapshot, ListingStatus, Market, Reflected, SearchRequest,
+    alerts::{Changed, SavedSearches},
+    geo::Place,
+    lexicon::Lexicon,
+    query::Bounds,
 };
 use serde_json::json;
 use tantivy::{
@@ -32,6 +35,7 @@ const PAGES: usize = 60;
 const CHANGED: usize = 20;
 const CHANGES: usize = 300;
 const SUGGESTED: usize = 2_000;
+const SAVED: usize = 100_000;
 /// How long pages are asked for on every core.
 const LASTS: Duration = Duration::from_secs(10);
 const NOW: i64 = 1_780_000_000_000_000;
@@ -183,6 +187,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
     pages(&snapshot, &market, folder.path())?;
     suggestions(&lexicon);
+    alerts(&market, &mut random)?;
     together(&snapshot, &market)?;
     println!("  {:<44} {:>9.0} MB", "memory of the process", resident_megabytes()?);
     freshness(&mut index, &mut random)
@@ -280,6 +285,38 @@ fn suggestions(lexicon: &Lexicon) {
         quantile(&mut times, 0.95),
         quantile(&mut times, 0.99)
     );
+}
+
+/// Listings that change, held against saved searches: of a model, of a make by a text, or of a place; all with a price.
+fn alerts(market: &Arc<Market>, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
+    let mut saved = SavedSearches::default();
+    for number in 0..SAVED {
+        let like = listing(random, number);
+        let chosen = |value: Option<String>| value.into_iter().collect::<Vec<_>>();
+        let (filters, text) = match number % 3 {
+            0 => (BTreeMap::from([(Facet::Model, chosen(like.model))]), ""),
+            1 => (BTreeMap::from([(Facet::Make, chosen(like.make))]), "heated seats"),
+            _ => (BTreeMap::from([(Facet::City, chosen(like.city)), (Facet::Color, chosen(like.color))]), ""),
+        };
+        let bounds = Bounds { min: None, max: Some(f64::from(random.random_range(5_000..40_000))) };
+        let ranges = BTreeMap::from([(search_index::Range::Price, bounds)]);
+        let search = SearchRequest { filters, ranges, text: text.to_owned(), ..request(market) };
+        saved.insert(&format!("alert-{number}"), search);
+    }
+    let (mut times, mut matched) = (Vec::new(), 0);
+    for _ in 0..PAGES {
+        let listings: Vec<Listing> = (0..CHANGED).map(|number| listing(random, number)).collect();
+        let changed = listings.iter().map(|listing| Changed { listing, rating: market.rate(listing) });
+        let changed: Vec<Changed<'_>> = changed.collect();
+        let (matching, took) =
+            timed(|| saved.matching(&changed, NOW).map(|found| found.iter().map(Vec::len).sum::<usize>()));
+        matched += matching?;
+        times.push(took / u32::try_from(CHANGED)?);
+    }
+    let name = format!("one listing against {SAVED} saved searches");
+    let each = matched / (PAGES * CHANGED);
+    println!("  {name:<44} {:>9.3} {:>9.3} ({each} match)", quantile(&mut times, 0.5), quantile(&mut times, 0.95));
+    Ok(())
 }
 
 /// Pages per second on every core, half of them filtered, the others of texts.

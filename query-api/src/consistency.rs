@@ -48,6 +48,16 @@ impl Reflects for search_index::ListingSnapshot {
     }
 }
 
+impl Reflects for search_index::Market {
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn event_time(&self) -> Option<i64> {
+        self.event_time
+    }
+}
+
 impl Reflects for processors::Board {
     fn position(&self) -> Position {
         self.position

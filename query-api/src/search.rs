@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Api,
-    consistency::{Freshness, answer},
+    consistency::{Freshness, answer, as_of},
     parameters::Parameters,
     payment::PaymentTerms,
     problem::Problem,
@@ -128,6 +128,7 @@ fn page_body(page: &SearchPage, text: &str, read: &[Read], priced: &Priced) -> V
         "relaxations": relaxations.collect::<Vec<_>>(),
         "near_misses": page.near_misses.iter().map(missed).collect::<Vec<_>>(),
         "payment_terms": priced.terms,
+        "rated_as_of": as_of(priced.market.as_ref()),
         "took_ms": (page.took_ms * 1_000.0).round() / 1_000.0,
     });
     if let Some(hierarchy) = &page.hierarchy {
@@ -303,6 +304,7 @@ fn whole(listing: Listing, now: i64, priced: &Priced) -> Value {
     if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
         body.extend(more);
         body.insert("deal_rating".to_owned(), rating);
+        body.insert("rated_as_of".to_owned(), as_of(priced.market.as_ref()));
     }
     body
 }

@@ -1,12 +1,14 @@
 //! How a listing is laid out in the index.
 
-use tantivy::schema::{
-    FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
+use tantivy::{
+    TantivyDocument,
+    schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions},
 };
 
 use crate::{
+    listing::Listing,
     query::Facet,
-    words::{FOLDED, STEMMED},
+    words::{FOLDED, STEMMED, joined},
 };
 
 /// A text field, and how much a match in it counts.
@@ -110,5 +112,35 @@ impl Fields {
             stems,
         };
         (schema.build(), fields)
+    }
+
+    /// What a listing is found by in words.
+    pub(crate) fn add_texts(&self, document: &mut TantivyDocument, listing: &Listing) {
+        let features = Some(listing.features.join(" "));
+        let attributes = Facet::ATTRIBUTES.iter().flat_map(|facet| facet.values(listing));
+        let attributes =
+            Some(attributes.chain(listing.year.map(|year| year.to_string())).collect::<Vec<_>>().join(" "));
+        let texts = [
+            &listing.title,
+            &listing.make,
+            &listing.model,
+            &listing.trim,
+            &features,
+            &listing.dealer_name,
+            &attributes,
+            &listing.description,
+        ];
+        for (text, field) in texts.into_iter().zip(&self.texts) {
+            if let Some(text) = text {
+                document.add_text(field.field, text);
+                document.add_text(self.stems.field, text);
+            }
+        }
+        // People write F-150 as one word, and Land Rover too.
+        for (name, field) in texts.into_iter().zip(&self.texts).skip(1).take(3) {
+            if let Some(name) = name.as_deref().and_then(joined) {
+                document.add_text(field.field, name);
+            }
+        }
     }
 }

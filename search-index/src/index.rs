@@ -17,9 +17,8 @@ use tantivy::{
 use crate::{
     fields::Fields,
     listing::{Listing, ListingStatus},
-    query::Facet,
     unsynced_directory::UnsyncedDirectory,
-    words::{joined, register_tokenizers},
+    words::register_tokenizers,
 };
 
 /// Memory for documents not yet committed.
@@ -201,32 +200,7 @@ impl ListingIndex {
                 document.add_text(field, value);
             }
         }
-        let features = Some(listing.features.join(" "));
-        let attributes = Facet::ATTRIBUTES.iter().flat_map(|facet| facet.values(listing));
-        let attributes =
-            Some(attributes.chain(listing.year.map(|year| year.to_string())).collect::<Vec<_>>().join(" "));
-        let texts = [
-            &listing.title,
-            &listing.make,
-            &listing.model,
-            &listing.trim,
-            &features,
-            &listing.dealer_name,
-            &attributes,
-            &listing.description,
-        ];
-        for (text, field) in texts.into_iter().zip(&fields.texts) {
-            if let Some(text) = text {
-                document.add_text(field.field, text);
-                document.add_text(fields.stems.field, text);
-            }
-        }
-        // People write F-150 as one word, and Land Rover too.
-        for (name, field) in texts.into_iter().zip(&fields.texts).skip(1).take(3) {
-            if let Some(name) = name.as_deref().and_then(joined) {
-                document.add_text(field.field, name);
-            }
-        }
+        fields.add_texts(document, listing);
     }
 
     /// Make everything put so far visible, as reflecting `position`.
@@ -246,9 +220,7 @@ impl ListingIndex {
 }
 
 fn snapshot(fields: &Arc<Fields>, reader: &IndexReader, reflected: Reflected) -> Arc<ListingSnapshot> {
-    let Reflected { position, event_time, retirements } = reflected;
-    let (fields, searcher) = (Arc::clone(fields), reader.searcher());
-    Arc::new(ListingSnapshot { fields, searcher, position, event_time, retirements })
+    Arc::new(ListingSnapshot::of(Arc::clone(fields), reader.searcher(), reflected))
 }
 
 /// The index as of one commit.
@@ -264,6 +236,17 @@ pub struct ListingSnapshot {
 }
 
 impl ListingSnapshot {
+    pub(crate) const fn of(fields: Arc<Fields>, searcher: Searcher, reflected: Reflected) -> Self {
+        let Reflected { position, event_time, retirements } = reflected;
+        Self { fields, searcher, position, event_time, retirements }
+    }
+
+    /// What it reflects, as one.
+    #[must_use]
+    pub const fn reflected(&self) -> Reflected {
+        Reflected { position: self.position, event_time: self.event_time, retirements: self.retirements }
+    }
+
     /// The key of every entity, in order.
     ///
     /// # Errors

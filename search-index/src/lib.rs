@@ -10,8 +10,10 @@
 //! - [`reading`]: the filters that a text says in words;
 //! - `similar`: listings like one;
 //! - [`market`]: how a listing's price compares, by the model of `pricing`;
+//! - [`alerts`]: saved searches, matched with listings as they change;
 //! - [`geo`] measures distances.
 
+pub mod alerts;
 mod collector;
 pub mod fields;
 pub mod geo;

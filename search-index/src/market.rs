@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use schemas::Position;
 use serde::Serialize;
 use tantivy::{
     DocId, SegmentReader,
@@ -14,7 +15,7 @@ use tantivy::{
 };
 
 use crate::{
-    index::{IndexError, ListingSnapshot},
+    index::{IndexError, ListingSnapshot, Reflected},
     listing::Listing,
     pricing::{Car, Estimate, HeldOut, PriceModel},
 };
@@ -81,6 +82,10 @@ pub struct Market {
     names: Names,
     /// By currency: amounts of two are not compared.
     models: BTreeMap<Option<u32>, PriceModel>,
+    /// What it was learned from.
+    pub position: Position,
+    /// The latest event time by then, in microseconds since 1970, UTC.
+    pub event_time: Option<i64>,
     /// Listings it was learned from.
     pub listings: usize,
     /// How wrong it is about listings it has not seen.
@@ -126,8 +131,9 @@ impl Market {
     /// # Errors
     /// When the index cannot be read.
     pub fn of(snapshot: &ListingSnapshot) -> Result<Self, IndexError> {
-        let mut market = Self::default();
-        let mut offers: BTreeMap<Option<u32>, Vec<(Car, f64)>> = BTreeMap::new();
+        let Reflected { position, event_time, .. } = snapshot.reflected();
+        let mut market = Self { position, event_time, ..Self::default() };
+        let mut found: Vec<(String, Option<u32>, (Car, f64))> = Vec::new();
         for segment in snapshot.searcher.segment_readers() {
             let cars = Cars::of(segment, |at, name| {
                 let names = &mut market.names.0[at];
@@ -138,11 +144,17 @@ impl Market {
             let shown = segment.doc_ids_alive().filter(|doc| public.first(*doc) == Some(1));
             for doc in shown {
                 if let Some(offer) = cars.offer(doc) {
-                    offers.entry(cars.named(4, doc)).or_default().push(offer);
+                    found.push((cars.id(doc)?, cars.named(4, doc), offer));
                 }
             }
         }
-        let now = year_of(snapshot.event_time.unwrap_or_default());
+        // In the same order wherever they lie: the same listings make the same market.
+        found.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+        let mut offers: BTreeMap<Option<u32>, Vec<(Car, f64)>> = BTreeMap::new();
+        for (_, currency, offer) in found {
+            offers.entry(currency).or_default().push(offer);
+        }
+        let now = year_of(event_time.unwrap_or_default());
         market.listings = offers.values().map(Vec::len).sum();
         market.held_out = PriceModel::held_out(offers.values().map(Vec::as_slice), now);
         let models = offers.into_iter().map(|(currency, offers)| (currency, PriceModel::learn(&offers, now)));
@@ -207,6 +219,7 @@ fn rating(model: Option<&PriceModel>, car: Option<&Car>, price_cents: Option<i64
 /// What decides a price, of each document of a segment.
 struct Cars {
     names: [(Option<StrColumn>, Vec<Option<u32>>); 6],
+    ids: Option<StrColumn>,
     year: Column<i64>,
     mileage: Column<i64>,
     price_cents: Column<i64>,
@@ -228,10 +241,21 @@ impl Cars {
         }
         Ok(Self {
             names,
+            ids: fast.str("listing_id")?,
             year: fast.i64("year")?,
             mileage: fast.i64("mileage")?,
             price_cents: fast.i64("price_cents")?,
         })
+    }
+
+    fn id(&self, doc: DocId) -> tantivy::Result<String> {
+        let mut id = String::new();
+        if let Some(ids) = &self.ids
+            && let Some(ord) = ids.ords().first(doc)
+        {
+            ids.ord_to_str(ord, &mut id)?;
+        }
+        Ok(id)
     }
 
     fn named(&self, at: usize, doc: DocId) -> Option<u32> {

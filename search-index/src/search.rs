@@ -299,4 +299,4 @@ fn below(names: BTreeMap<String, Named>, facets: &[Facet], request: &SearchReque
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -263,13 +263,21 @@ pub(crate) async fn everything(forecourt: &Forecourt, position: u64) -> Value {
     let counts = forecourt
         .sql("SELECT event_type, count(*), count(DISTINCT event_id) FROM lake.events GROUP BY 1 ORDER BY 1", position)
         .await;
+    // Prices are compared as of a moment ago: until that is now.
+    crate::support::eventually("prices being compared as of now", || async {
+        let page = forecourt.get(&format!("/v1/search?page_size=1&wait_ms=60000&min_position={position}")).await;
+        (page["rated_as_of"]["position"].as_u64().unwrap() >= position).then_some(())
+    })
+    .await;
     let mut listings = std::collections::BTreeMap::new();
     let ids = forecourt.sql("SELECT DISTINCT listing_id FROM inventory.vehicle_listing_created", position).await;
     for id in ids {
         let id = id[0].as_str().unwrap();
         let (_, mut listing) =
             forecourt.try_get(&format!("/v1/listings/{id}?wait_ms=60000&min_position={position}")).await;
-        listing.as_object_mut().unwrap().remove("as_of");
+        for reflected in ["as_of", "rated_as_of"] {
+            listing.as_object_mut().unwrap().remove(reflected);
+        }
         listings.insert(id.to_owned(), listing);
     }
     let page = forecourt.get("/v1/search?page_size=100&sort=price").await;

@@ -15,7 +15,7 @@ use crate::{
     SearchRequest, Sort, geo::Place, query::Bounds,
 };
 
-const NOW: i64 = 1_780_000_000_000_000;
+pub(crate) const NOW: i64 = 1_780_000_000_000_000;
 const DAY: i64 = 86_400_000_000;
 const LISTINGS: usize = 50_000;
 const SEARCHES: usize = 2_000;
@@ -38,7 +38,7 @@ fn some<T>(rng: &mut ChaCha8Rng, value: impl FnOnce(&mut ChaCha8Rng) -> T) -> Op
     rng.random_bool(0.95).then(|| value(rng))
 }
 
-fn listing(rng: &mut ChaCha8Rng, number: usize) -> Listing {
+pub(crate) fn listing(rng: &mut ChaCha8Rng, number: usize) -> Listing {
     let (make, models) = MODELS.choose(rng).unwrap();
     let model = models.choose(rng).unwrap();
     let (city, latitude, longitude) = *CITIES.choose(rng).unwrap();
@@ -76,7 +76,7 @@ fn listing(rng: &mut ChaCha8Rng, number: usize) -> Listing {
     }
 }
 
-fn request(rng: &mut ChaCha8Rng) -> SearchRequest {
+pub(crate) fn request(rng: &mut ChaCha8Rng) -> SearchRequest {
     let mut request =
         SearchRequest { page_size: 20, facets: Facet::ALL.to_vec(), now: NOW, ..SearchRequest::default() };
     request.hierarchy = rng.random_bool(0.3);

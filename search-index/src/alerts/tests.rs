@@ -1,0 +1,77 @@
+//! Saved searches against the search itself.
+
+use std::collections::BTreeMap;
+
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use schemas::Position;
+
+use super::{Changed, SavedSearches};
+use crate::{
+    Entry, Listing, ListingIndex, Market, Reflected, SearchRequest,
+    search::tests::{NOW, listing, request},
+};
+
+const SAVED: usize = 400;
+const ROUNDS: usize = 12;
+const CHANGED: usize = 40;
+
+/// What a saved search finds among changed listings is what it finds when it is asked of an index of them; and searches
+/// that were forgotten or replaced find nothing more.
+#[test]
+fn saved_searches_find_what_the_search_finds() {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let mut saved = SavedSearches::default();
+    let mut expected: BTreeMap<String, SearchRequest> = BTreeMap::new();
+    let (mut found, mut with_text) = (0, 0);
+    for round in 0..ROUNDS {
+        for number in 0..SAVED / 4 {
+            let id = format!("alert-{}", rng.random_range(0..SAVED));
+            if number % 5 == 0 {
+                assert_eq!(saved.remove(&id), expected.remove(&id).is_some());
+                continue;
+            }
+            let mut request = SearchRequest { page_size: CHANGED, cursor: None, ..request(&mut rng) };
+            request.facets = Vec::new();
+            if rng.random_bool(0.4) {
+                let texts = ["civic", "honda blue", "land rover", "2020 ford", "seats heated", "crv", "toronto", "zzz"];
+                request.text = (*texts.choose(&mut rng).unwrap()).to_owned();
+            }
+            saved.insert(&id, request.clone());
+            expected.insert(id, request);
+        }
+        assert_eq!(saved.len(), expected.len());
+
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = ListingIndex::open(folder.path()).unwrap();
+        let listings: Vec<Listing> = (0..CHANGED).map(|number| listing(&mut rng, number)).collect();
+        for listing in &listings {
+            let key = format!("listing/{}", listing.listing_id);
+            index.put(&Entry { key: &key, state: b"{}", listing: Some(listing) }).unwrap();
+        }
+        let position = Position::new(round as u64 + 1);
+        let snapshot = index.commit(Reflected { position, event_time: Some(NOW), retirements: 0 }).unwrap();
+        let market = std::sync::Arc::new(Market::of(&snapshot).unwrap());
+        let changed: Vec<Changed<'_>> =
+            listings.iter().map(|listing| Changed { listing, rating: market.rate(listing) }).collect();
+        let matching = saved.matching(&changed, NOW).unwrap();
+        for (id, request) in &expected {
+            let market = Some(std::sync::Arc::clone(&market));
+            // A space after the last word says that it is whole.
+            let text = if request.text.is_empty() { String::new() } else { format!("{} ", request.text) };
+            let page = snapshot.search(SearchRequest { market, text, ..request.clone() }).unwrap();
+            if !page.corrections.is_empty() {
+                continue;
+            }
+            let mut hits: Vec<&str> = page.hits.iter().map(|hit| hit.listing.listing_id.as_str()).collect();
+            hits.sort_unstable();
+            let pairs = listings.iter().zip(&matching).filter(|(_, ids)| ids.contains(&id.as_str()));
+            let mut matched: Vec<&str> = pairs.map(|(listing, _)| listing.listing_id.as_str()).collect();
+            matched.sort_unstable();
+            assert_eq!(matched, hits, "{id} {request:?}");
+            found += hits.len();
+            with_text += usize::from(!request.text.is_empty() && !hits.is_empty());
+        }
+    }
+    assert!(found > 500 && with_text > 50, "{found} {with_text}");
+}
