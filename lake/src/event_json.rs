@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use crate::plain_texts::plain_array;
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, RecordBatch, StringBuilder},
@@ -16,6 +15,8 @@ use datafusion::{
     prelude::{col, ident},
 };
 use schemas::{Catalogue, Context, ContextIndex, columns::EXTRA, rows};
+
+use crate::plain_texts::plain_array;
 
 /// Reads a context's payload columns and `extra`, in the context's order.
 #[derive(Debug)]

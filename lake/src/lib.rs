@@ -9,6 +9,7 @@
 //! - [`view`]: an immutable cut of everything, which every query reads;
 //! - [`audit`]: whether a table's files hold what it says of them;
 //! - [`session`]: SQL over a view, read-only and within limits; its tables ([`sql_catalog`]) and errors ([`sql_error`]);
+//! - [`plain_texts`]: texts are views inside a query, and plain when they leave it;
 //! - [`description`]: what the tables mean; and `information_schema` and `pg_catalog`, which tell clients;
 //! - [`result_format`]: a query's result as it is sent: JSON, CSV, Arrow, Parquet;
 //! - [`event_json`]: an event's payload as JSON, from its columns;

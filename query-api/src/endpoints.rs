@@ -264,7 +264,8 @@ fn api() -> Vec<Endpoint> {
             parameters: search_parameters(),
             body: None,
             answer: "Hits, exact facet counts, ranges, and a cursor to the next page; interpreted, what of q was read as \
-                     filters, and text, what is left; corrections of words; and when nothing matches, relaxations and \
+                     filters, and text, what is left; corrections of words; rated_as_of, what prices were \
+                     compared as of; and when nothing matches, relaxations and \
                      near_misses: what would",
             handler: || get(search::get),
         },
@@ -297,7 +298,7 @@ fn api() -> Vec<Endpoint> {
             summary: "One listing, sold ones included",
             parameters: with_terms(vec![MIN_POSITION, WAIT_MS]),
             body: None,
-            answer: "The listing and its status",
+            answer: "The listing, its status, and deal_rating: how its price compares, and why",
             handler: || get(search::listing),
         },
         Endpoint {
@@ -454,7 +455,7 @@ fn search_parameters() -> Vec<Parameter> {
         choice("city", "City."),
         choice("features", "Equipment."),
         choice("seats", "Number of seats."),
-        choice("deal", "Deal rating."),
+        choice("deal", "How the price compares: great, good, fair, high, overpriced or unrated."),
         choice("certified", "true or false."),
         choice("availability", "available, reserved or unavailable."),
         number("price_min", "Lowest price."),

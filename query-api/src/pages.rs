@@ -74,6 +74,7 @@ pub(crate) struct Page {
     pub(crate) canonical: String,
     /// The same in the other language.
     pub(crate) other_language: String,
+    /// What a link to a car keeps: the language, and what payments are reckoned with.
     kept: String,
 }
 
@@ -110,11 +111,6 @@ impl Page {
 
     const fn other_lang(&self) -> &'static str {
         self.language.other().code()
-    }
-
-    /// What a link to a car keeps: the language, and what payments are reckoned with.
-    fn kept(&self) -> &str {
-        &self.kept
     }
 
     fn lang_query(&self) -> String {

@@ -145,8 +145,8 @@ fn meets(request: &SearchRequest, changed: Changed<'_>, now: i64) -> bool {
         Range::Year => listing.year.map(whole),
         Range::Mileage => listing.mileage.map(whole),
     };
-    let days = || listing.listed_at.map(|at| whole(now.saturating_sub(at)) / MICROS_PER_DAY);
-    let distance = || request.near.zip(listing.place()).map(|(near, place)| near.distance_km(place));
+    let days = listing.listed_at.map(|at| whole(now.saturating_sub(at)) / MICROS_PER_DAY);
+    let distance = request.near.zip(listing.place()).map(|(near, place)| near.distance_km(place));
     let at_most = |value: Option<f64>, most: Option<f64>| most.is_none_or(|most| value.is_some_and(|it| it <= most));
     request.filters.iter().all(has)
         && request
@@ -157,8 +157,8 @@ fn meets(request: &SearchRequest, changed: Changed<'_>, now: i64) -> bool {
         && (!request.price_drop || listing.price_drop_cents().is_some())
         && (!request.accident_free || listing.accident_free == Some(true))
         && at_most(listing.owner_count.map(whole), request.owners_max.map(whole))
-        && (request.days_listed_max.is_none() || at_most(days(), request.days_listed_max))
-        && (request.near.is_none() || request.radius_km.is_none() || at_most(distance(), request.radius_km))
+        && at_most(days, request.days_listed_max)
+        && at_most(distance, request.near.and(request.radius_km))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "cents, kilometres and microseconds of this millennium are below 2^53")]

@@ -86,8 +86,6 @@ pub struct Market {
     pub position: Position,
     /// The latest event time by then, in microseconds since 1970, UTC.
     pub event_time: Option<i64>,
-    /// Listings it was learned from.
-    pub listings: usize,
     /// How wrong it is about listings it has not seen.
     pub held_out: Option<HeldOut>,
     /// Ratings of documents never change while the market is the same.
@@ -96,7 +94,7 @@ pub struct Market {
 
 impl fmt::Debug for Market {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Market").field("listings", &self.listings).finish_non_exhaustive()
+        f.debug_struct("Market").field("position", &self.position).finish_non_exhaustive()
     }
 }
 
@@ -155,7 +153,6 @@ impl Market {
             offers.entry(currency).or_default().push(offer);
         }
         let now = year_of(event_time.unwrap_or_default());
-        market.listings = offers.values().map(Vec::len).sum();
         market.held_out = PriceModel::held_out(offers.values().map(Vec::as_slice), now);
         let models = offers.into_iter().map(|(currency, offers)| (currency, PriceModel::learn(&offers, now)));
         market.models = models.collect();
@@ -178,12 +175,15 @@ impl Market {
             })
         };
         let currency = listing.currency.as_ref().map(|name| self.names.0[4].get(name).copied());
-        // A currency that nothing else is offered in compares with nothing.
-        let model = match currency {
+        rating(self.model(currency), car().as_ref(), listing.price_cents)
+    }
+
+    /// The model of a currency, if it is said; there is none of one whose number is not known.
+    fn model(&self, currency: Option<Option<u32>>) -> Option<&PriceModel> {
+        match currency {
             Some(None) => None,
-            known => self.models.get(&known.flatten()),
-        };
-        rating(model, car().as_ref(), listing.price_cents)
+            said => self.models.get(&said.flatten()),
+        }
     }
 
     /// The ratings of a segment's documents.
@@ -196,9 +196,8 @@ impl Market {
         let (mut deals, mut shares) = (Vec::new(), Vec::new());
         for doc in 0..segment.max_doc() {
             let price = cars.price_cents.first(doc);
-            let currency = cars.named(4, doc);
-            let model = self.models.get(&currency).filter(|_| currency.is_some() || !cars.has(4, doc));
-            let rating = rating(model, cars.car(doc).as_ref(), price);
+            let currency = cars.has(4, doc).then(|| cars.named(4, doc));
+            let rating = rating(self.model(currency), cars.car(doc).as_ref(), price);
             let share = price.zip(rating.estimate).map(|(price, estimate)| whole(price) / 100.0 / estimate.price);
             deals.push(rating.deal);
             shares.push(share.unwrap_or(f64::INFINITY));

@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::support::{Forecourt, Nats, assert_same, counted, finish, ingest, market};
 
-fn event(id: &str, event_type: &str, aggregate: &str, data: Value) -> Value {
+pub(crate) fn event(id: &str, event_type: &str, aggregate: &str, data: Value) -> Value {
     json!({
         "eventId": id, "eventType": event_type, "eventVersion": "1.0", "timestamp": "2026-11-02T08:30:00Z",
         "aggregateType": "Listing", "aggregateId": aggregate, "data": data

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Forecourt, Nats, counted, eventually, finish, ingest, market};
+use crate::door::event;
+use crate::support::{Forecourt, Nats, counted, eventually, finish, ids, ingest, market};
 
 /// A page's status and text.
 async fn page(forecourt: &Forecourt, path: &str) -> (u16, String) {
@@ -21,10 +22,6 @@ fn linked(text: &str) -> Vec<&str> {
         .into_iter()
         .map(|link| link.split('?').next().unwrap())
         .collect()
-}
-
-fn ids(answer: &Value) -> Vec<&str> {
-    answer["hits"].as_array().unwrap().iter().map(|hit| hit["listing_id"].as_str().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -179,4 +176,38 @@ async fn prices_are_rated_against_the_market() {
         rating["comparables"].as_u64().unwrap() >= 5 && rating["reason"].as_str().unwrap().contains("below"),
         "{rating}"
     );
+}
+
+/// What an event says is text on a page, wherever it stands.
+#[tokio::test]
+async fn what_a_seller_writes_is_text_on_every_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let forecourt = Forecourt::start(&nats, folder.path()).await;
+    let hostile = "</script></svg>\"'><script>alert(1)</script>";
+    let listing = json!({
+        "listingId": "lst-1", "vehicleId": "veh-1", "make": hostile, "model": hostile, "year": 2021, "title": hostile,
+        "description": hostile, "city": hostile, "color": hostile, "dealerName": hostile, "features": [hostile],
+        "photos": [format!("https://{hostile}"), "javascript:alert(1)"]
+    });
+    let price = |cents: i64| json!({"listingId": "lst-1", "price": cents, "currency": hostile});
+    let mut lowered = event("e-4", "PriceSet", "lst-1", price(9_000));
+    lowered["timestamp"] = json!("2026-11-03T08:30:00Z");
+    let events = [
+        event("e-1", "VehicleListingCreated", "lst-1", listing),
+        event("e-2", "PriceSet", "lst-1", price(10_000)),
+        event("e-3", "ListingPublished", "lst-1", json!({"listingId": "lst-1"})),
+        lowered,
+    ];
+    let (_, report) = forecourt.publish(events.map(|event| event.to_string()).join("\n")).await;
+    assert_eq!(report["accepted"], 4, "{report}");
+    let waiting = format!("min_position={}&wait_ms=60000", report["position"]);
+    for path in ["/", "/vehicles/lst-1", "/?q=script", "/?q=alert&price_max=1"] {
+        let sign = if path.contains('?') { '&' } else { '?' };
+        let (status, shown) = page(&forecourt, &format!("{path}{sign}{waiting}")).await;
+        assert!(status == 200 && shown.contains("alert"), "{path}: {shown}");
+        assert!(!shown.contains("<script>alert") && !shown.contains("javascript:"), "{path}: {shown}");
+        // Every script is closed by its own end alone.
+        assert_eq!(shown.matches("<script").count(), shown.matches("</script>").count(), "{path}: {shown}");
+    }
 }

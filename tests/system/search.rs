@@ -4,11 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Forecourt, Nats, counted, eventually, finish, forecourt, ingest, market, stdout};
-
-fn ids(answer: &Value) -> Vec<&str> {
-    answer["hits"].as_array().unwrap().iter().map(|hit| hit["listing_id"].as_str().unwrap()).collect()
-}
+use crate::support::{Forecourt, Nats, counted, eventually, finish, forecourt, ids, ingest, market, stdout};
 
 #[tokio::test]
 async fn a_text_is_read_as_filters_and_says_so() {

@@ -351,6 +351,11 @@ pub(crate) fn finish(child: Child) -> String {
     stdout(&child.wait_with_output().unwrap())
 }
 
+/// The listings of a page, in order.
+pub(crate) fn ids(answer: &Value) -> Vec<&str> {
+    answer["hits"].as_array().unwrap().iter().map(|hit| hit["listing_id"].as_str().unwrap()).collect()
+}
+
 /// The number after a word in the table that `ingest` prints.
 pub(crate) fn counted(table: &str, label: &str) -> u64 {
     let line = table

@@ -50,7 +50,7 @@ impl Card {
         };
         let title = hit.highlights.get("title").cloned();
         Self {
-            href: links::vehicle(&listing.listing_id, page.kept()),
+            href: links::vehicle(&listing.listing_id, &page.kept),
             title: title.unwrap_or_else(|| escaped(&title_of(listing))),
             photo: listing.photos.iter().find(|photo| is_web(photo)).cloned(),
             drawing: drawing::car(listing.body_type.as_deref(), listing.color.as_deref()),

@@ -151,8 +151,12 @@ async fn results(api: &Api, asked: &Asked) -> Result<ResultsPage, Problem> {
                     _ => without_reads(&asked_text, &read, |means| says(means, name)),
                 };
                 let (min, max) = (format!("{name}_min"), format!("{name}_max"));
-                let near = if *criterion == Criterion::Radius { "near" } else { name };
-                let href = links::changed(parameters, &[name, &min, &max, near, "sort", "q"], &[("q", &text)]);
+                let mut given_up = vec![name, &min, &max, "q"];
+                if *criterion == Criterion::Radius {
+                    // Without a place nothing is near or far.
+                    given_up.extend(["near", "sort"]);
+                }
+                let href = links::changed(parameters, &given_up, &[("q", &text)]);
                 (format!("{} {}", page.t("without"), label(&page, name)), href)
             }
             Instead::WithoutWord(word) => {
