@@ -16,7 +16,7 @@ use ingest::{Intake, Log, Publisher, server::NatsServer};
 use lake::LakeConfig;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{Pipeline, PipelineConfig};
-use query_api::{Api, Lexicons, Markets, PublicIds, sql_turns};
+use query_api::{Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, sql_turns};
 use schemas::{Catalogue, Position};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::{
@@ -158,6 +158,9 @@ async fn serve_log(
     let publisher = Publisher::start(log, Arc::clone(&pipeline.seen), &mut publishing, stop.clone());
     let intake = Intake::new(Arc::clone(&catalogue), publisher, now);
     let seen = Arc::clone(&pipeline.seen);
+    // Whoever asks from this machine may be told on it.
+    let inside = arguments.http.ip().is_loopback();
+    let alerts = Alerts::open(&arguments.data.join("alerts"), inside, stop.clone()).context("cannot keep alerts")?;
     let render = move || metrics.render();
     let api = Api {
         catalogue,
@@ -169,7 +172,10 @@ async fn serve_log(
         lexicons: Lexicons::new(),
         markets: Markets::new(),
         public_ids: PublicIds::new(),
+        popular: PopularQueries::default(),
+        alerts,
     };
+    let alerts = tokio::spawn(Alerts::keep(api.clone()));
 
     let listener = TcpListener::bind(arguments.http)
         .await
@@ -206,6 +212,7 @@ async fn serve_log(
     stop.cancel();
     announced.abort();
     tracing::info!("stopping");
+    let _ = tokio::time::timeout(DRAIN_WITHIN, alerts).await;
     // Requests end first, so that what they publish is acknowledged; then the log's readers; then nothing is written.
     let _ = tokio::time::timeout(DRAIN_WITHIN, server).await;
     let _ = tokio::time::timeout(DRAIN_WITHIN, async { while publishing.join_next().await.is_some() {} }).await;

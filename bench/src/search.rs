@@ -160,7 +160,7 @@ fn listing(random: &mut ChaCha8Rng, number: usize) -> Listing {
 
 fn put(index: &mut ListingIndex, listing: &Listing) -> anyhow::Result<()> {
     let key = format!("listing/{}", listing.listing_id);
-    Ok(index.put(&Entry { key: &key, state: b"{}", listing: Some(listing) })?)
+    Ok(index.put(&Entry { key: &key, state: b"{}", listing: Some(listing) }, Position::START)?)
 }
 
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -301,7 +301,7 @@ fn alerts(market: &Arc<Market>, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
         let bounds = Bounds { min: None, max: Some(f64::from(random.random_range(5_000..40_000))) };
         let ranges = BTreeMap::from([(search_index::Range::Price, bounds)]);
         let search = SearchRequest { filters, ranges, text: text.to_owned(), ..request(market) };
-        saved.insert(&format!("alert-{number}"), search);
+        saved.insert(&format!("alert-{number}"), search, i64::MIN);
     }
     let (mut times, mut matched) = (Vec::new(), 0);
     for _ in 0..PAGES {

@@ -183,6 +183,7 @@ impl Market {
         dealers::day(story, day, per_day);
         courses::day(story, day, per_day);
         loyalty::day(story, day, per_day);
+        office::alert(story, day, begin);
     }
 }
 

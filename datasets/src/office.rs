@@ -22,6 +22,28 @@ pub(crate) fn day(story: &mut Story<'_>, day: u32, vehicles: u32) {
     story.jump(midnight);
 }
 
+/// Somebody saves a search, is told of a car, and gives the search up. It ends by itself soon, so that no one is told of a
+/// market's past.
+pub(crate) fn alert(story: &mut Story<'_>, day: u32, midnight: i64) {
+    const LASTS_HOURS: f64 = 6.0;
+    if !day.is_multiple_of(PERIOD_DAYS) {
+        return;
+    }
+    story.jump(midnight);
+    story.wait(60.0, 180.0);
+    let (alert, listing, found) = (story.id("alr"), story.id("lst"), story.id("mat"));
+    story.tell("alerts", "SearchAlertCreated", json!({"alertId": alert, "search": "body_type=SUV&price_max=30000", "name": "A family car", "userId": story.id("usr"), "createdAt": story.at(), "expiresAt": story.later(LASTS_HOURS)}));
+    story.wait(5.0, 20.0);
+    story.tell(
+        "alerts",
+        "SearchAlertMatched",
+        json!({"alertId": alert, "listingId": listing, "matchId": found, "price": 28_900, "matchedAt": story.at()}),
+    );
+    story.tell("alerts", "SearchAlertNotified", json!({"alertId": alert, "matchId": found, "listingId": listing, "delivered": true, "attempts": 1, "notifiedAt": story.at()}));
+    story.wait(5.0, 20.0);
+    story.tell("alerts", "SearchAlertDeleted", json!({"alertId": alert, "deletedAt": story.at()}));
+}
+
 fn campaign(story: &mut Story<'_>, period: i64, vehicles: u32) {
     let campaign = format!("cmp-{period:03}");
     let channel = *story.pick(&CHANNELS);

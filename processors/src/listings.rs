@@ -153,7 +153,7 @@ impl Listings {
                 None => None,
             };
             let state = serde_json::to_vec(self.entity(key)?)?;
-            self.index.put(&Entry { key: key.as_str(), state: &state, listing: listing.as_ref() })?;
+            self.index.put(&Entry { key: key.as_str(), state: &state, listing: listing.as_ref() }, position)?;
         }
         let reflected = Reflected { position, event_time, retirements: self.retirements };
         let snapshot = self.index.commit(reflected)?;

@@ -37,6 +37,7 @@
     if (box.value === typed) box.value = page.getElementById("q").value;
     // A sheet that is open stays so: what it is the target of is set anew.
     if (sheet) location.replace("#filters");
+    showSaved();
     const again = sameField(focused);
     if (again) again.focus({ preventScroll: true });
   };
@@ -63,6 +64,33 @@
   const isGone = (it) => it instanceof HTMLImageElement && it.complete && it.naturalWidth === 0;
   document.addEventListener("error", (event) => { if (isGone(event.target)) event.target.remove(); }, true);
   document.querySelectorAll("img.photo").forEach((it) => { if (isGone(it) && it.loading !== "lazy") it.remove(); });
+  // Cars to keep in mind, in this browser alone.
+  const SAVED = "forecourt.saved";
+  const saved = () => { try { return new Set(JSON.parse(localStorage.getItem(SAVED) || "[]")); } catch (error) { return new Set(); } };
+  const showSaved = () => {
+    const ids = saved();
+    document.querySelectorAll("[data-save]").forEach((it) => { it.hidden = false; it.ariaPressed = String(ids.has(it.dataset.save)); });
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest && event.target.closest("[data-save]");
+    if (!button) return;
+    const ids = saved();
+    if (!ids.delete(button.dataset.save)) ids.add(button.dataset.save);
+    try { localStorage.setItem(SAVED, JSON.stringify([...ids])); } catch (error) { return; }
+    showSaved();
+  });
+  showSaved();
+  // A saved search shows what it is told of as it comes.
+  const matches = document.querySelector("[data-stream]");
+  if (matches) new EventSource(matches.dataset.stream).addEventListener("match", async (event) => {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" } }).catch(() => null);
+    if (!answer || !answer.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    matches.replaceChildren(...page.getElementById("matches").children);
+    showSaved();
+    const listing = JSON.parse(event.data).listing;
+    if (listing) status.textContent = listing.title;
+  });
   const list = document.getElementById("suggestions");
   let asked = 0;
   box && list && box.addEventListener("input", async () => {

@@ -9,12 +9,12 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{Method, StatusCode},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, delete, get, post},
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    Api, catalogue, dead_letters, events, kpis, maintenance, openapi, operations, pages,
+    Api, alerts, catalogue, dead_letters, events, kpis, maintenance, openapi, operations, pages,
     problem::{MAX_BODY, Problem},
     search, sql, verify,
 };
@@ -82,6 +82,7 @@ pub fn parameters(method: &Method, path: &str) -> &'static [Parameter] {
 pub fn router(api: Api) -> Router {
     let mut router = Router::new();
     for endpoint in ENDPOINTS.iter() {
+        // Methods of one path are joined.
         router = router.route(endpoint.path, (endpoint.handler)());
     }
     router
@@ -140,6 +141,25 @@ fn pages() -> Vec<Endpoint> {
             html,
             || get(pages::vehicle),
         ),
+        Endpoint {
+            method: Method::POST,
+            body: Some((
+                "search: the parameters of a search, as a query string",
+                &["application/x-www-form-urlencoded"],
+            )),
+            answer: "The way to the saved search's page.",
+            ..page("/alerts", "The form that saves a search", vec![], html, || post(pages::save_alert))
+        },
+        page("/alerts/{id}", "The page of a saved search", with_lang(vec![MIN_POSITION, WAIT_MS]), html, || {
+            get(pages::alert)
+        }),
+        Endpoint {
+            method: Method::POST,
+            answer: "The way to the search.",
+            ..page("/alerts/{id}/delete", "The form that gives a saved search up", vec![], html, || {
+                post(pages::stop_alert)
+            })
+        },
         page("/sitemap.xml", "What search engines may visit, in pages", vec![], "A sitemap index.", || {
             get(pages::sitemap)
         }),
@@ -322,6 +342,61 @@ fn api() -> Vec<Endpoint> {
             body: None,
             answer: "Each price since when, with its change; the lowest and the highest; and what it was sold for",
             handler: || get(search::price_history),
+        },
+        Endpoint {
+            method: Method::POST,
+            path: "/v1/alerts",
+            summary: "Save a search, to be told of every listing that starts to match it",
+            parameters: vec![],
+            body: Some((
+                "{\"search\": {…} or \"make=Honda&price_max=20000\"}: the parameters of GET /v1/search; and name, webhook (an \
+                 address that matches are posted to, as Standard Webhooks), user_id and expires_at, if wanted",
+                &["application/json"],
+            )),
+            answer: "The alert with its alert_id, the search as it was understood, and the webhook_secret, once",
+            handler: || post(alerts::create),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/alerts",
+            summary: "The saved searches",
+            parameters: vec![
+                text("user_id", "Only those of this person."),
+                number("limit", "How many; 100 unless given, at most 1000."),
+                text("after", "Only those after this alert_id: next of the page before."),
+                MIN_POSITION,
+                WAIT_MS,
+            ],
+            body: None,
+            answer: "Each with its search and how many listings it was told of; next, for the page after",
+            handler: || get(alerts::list),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/alerts/{id}",
+            summary: "One saved search, and what it was told of",
+            parameters: vec![MIN_POSITION, WAIT_MS],
+            body: None,
+            answer: "The alert and its latest 100 matches, the newest first, each with the listing as it is now",
+            handler: || get(alerts::get),
+        },
+        Endpoint {
+            method: Method::DELETE,
+            path: "/v1/alerts/{id}",
+            summary: "Give a saved search up",
+            parameters: vec![],
+            body: None,
+            answer: "The position that reflects it",
+            handler: || delete(alerts::delete),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/alerts/{id}/stream",
+            summary: "Be told of matches as they happen",
+            parameters: vec![],
+            body: None,
+            answer: "Server-Sent Events, one a match, with its position as id; Last-Event-ID goes on after one",
+            handler: || get(alerts::stream),
         },
         Endpoint {
             method: Method::GET,

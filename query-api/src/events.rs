@@ -87,7 +87,7 @@ async fn binary_mode(headers: &HeaderMap, body: Reader) -> Result<Reader, Proble
 }
 
 /// What stopped a body, and what of it was taken before: sending all of it again is safe.
-fn interrupted(Interrupted { error, before }: Interrupted) -> Problem {
+pub(crate) fn interrupted(Interrupted { error, before }: Interrupted) -> Problem {
     let again = "Send all of it again: nothing takes effect twice.";
     let problem = match &error {
         IntakeError::Publish(PublishError::Unacknowledged | PublishError::Refused { .. }) => {

@@ -6,9 +6,10 @@
 //! - [`consistency`]: the position an answer reflects, and waiting for one;
 //! - `derived`, `payment`: what searches and prices are read with, and what a price costs a month;
 //! - `pages`: what people look at in a browser;
-//! - one module per room behind it: [`events`], [`search`], [`kpis`], [`sql`], [`catalogue`],
+//! - one module per room behind it: [`events`], [`search`], [`alerts`], [`kpis`], [`sql`], [`catalogue`],
 //!   [`dead_letters`], [`maintenance`], [`operations`].
 
+pub mod alerts;
 mod asking;
 pub mod catalogue;
 pub mod consistency;
@@ -24,15 +25,18 @@ pub mod operations;
 mod pages;
 pub mod parameters;
 mod payment;
+mod popular;
 mod postgres;
 pub mod problem;
 pub mod search;
 pub mod sql;
 pub mod verify;
 
+pub use alerts::Alerts;
 pub use asking::sql_turns;
 pub use derived::{Lexicons, Markets, PublicIds};
 pub use flight::serve_flight;
+pub use popular::PopularQueries;
 pub use postgres::serve_postgres;
 
 use std::sync::Arc;
@@ -79,4 +83,8 @@ pub struct Api {
     pub markets: Markets,
     /// What search engines may visit.
     pub public_ids: PublicIds,
+    /// What shoppers search for most.
+    pub popular: PopularQueries,
+    /// The searches that people saved.
+    pub alerts: Alerts,
 }

@@ -3,9 +3,10 @@
 //! - [`words`]: every label in both languages, and numbers as each writes them;
 //! - [`links`]: the address of the same search with something more or less;
 //! - [`drawing`]: what is drawn: cars without a photo, price charts;
-//! - [`card`], [`results`], [`vehicle`]: the pages and their parts;
+//! - [`card`], [`results`], [`vehicle`], [`alert`]: the pages and their parts;
 //! - [`sitemap`]: what search engines ask for.
 
+mod alert;
 mod card;
 mod drawing;
 mod links;
@@ -14,6 +15,7 @@ mod sitemap;
 mod vehicle;
 mod words;
 
+pub(crate) use alert::{alert, save_alert, stop_alert};
 pub(crate) use results::home;
 pub(crate) use sitemap::{robots, sitemap, sitemaps};
 pub(crate) use vehicle::vehicle;
@@ -132,14 +134,13 @@ struct ProblemPage {
 }
 
 /// A page, or the reason there is none.
-fn shown(asked: &Asked, page: Result<impl Template, Problem>) -> Response {
+fn shown<T: Template>(asked: &Asked, page: Result<T, Problem>) -> Response {
     let (status, text) = match page.map(|page| page.render()) {
         Ok(Ok(text)) => (StatusCode::OK, text),
         Ok(Err(error)) => return Problem::internal(&error).into_response(),
         Err(problem) => {
             let page = Page::new(asked, problem.title().to_owned(), "");
-            let unknown = problem.status() == StatusCode::NOT_FOUND;
-            let detail = if unknown { page.t("unknown_listing").to_owned() } else { problem.detail().to_owned() };
+            let detail = problem.detail().to_owned();
             match (ProblemPage { page, detail }).render() {
                 Ok(text) => (problem.status(), text),
                 Err(error) => return Problem::internal(&error).into_response(),

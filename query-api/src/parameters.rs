@@ -21,6 +21,14 @@ impl Parameters {
         Self(pairs.filter(|(name, _)| known.iter().any(|parameter| parameter.name == name)).collect())
     }
 
+    /// These, when an endpoint knows them all.
+    ///
+    /// # Errors
+    /// When it does not know one.
+    pub(crate) fn checked(method: &Method, path: &str, pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        check(method, path, pairs)
+    }
+
     /// Without the parameters of these names.
     pub(crate) fn without(mut self, names: &[&str]) -> Self {
         self.0.retain(|(name, _)| !names.contains(&name.as_str()));

@@ -17,6 +17,12 @@ pub(crate) struct PaymentTerms {
     pub(crate) down: f64,
 }
 
+impl Default for PaymentTerms {
+    fn default() -> Self {
+        Self { apr: APR, term_months: TERM_MONTHS, down: 0.0 }
+    }
+}
+
 impl PaymentTerms {
     /// From `apr`, `term_months` and `down`.
     ///

@@ -9,8 +9,8 @@ use axum::{
 };
 use schemas::{Position, field_type::format_timestamp};
 use search_index::{
-    Availability, Criterion, Deal, Hit, Instead, Kind, Listing, ListingSnapshot, ListingStatus, Market, Rating,
-    SearchPage, SearchRequest,
+    Criterion, Deal, Hit, Instead, Kind, Listing, ListingSnapshot, ListingStatus, Market, Rating, SearchPage,
+    SearchRequest,
     lexicon::Lexicon,
     query::Bounds,
     reading::{Meaning, Read},
@@ -27,7 +27,8 @@ use crate::{
 
 mod request;
 
-use request::{Asked, asked, needs_lexicon};
+use request::needs_lexicon;
+pub(crate) use request::{Asked, asked};
 
 /// Listings shown side by side.
 const MOST_COMPARED: usize = 6;
@@ -36,6 +37,8 @@ const SIMILAR: usize = 8;
 const MOST_SIMILAR: usize = 50;
 const SUGGESTED: usize = 8;
 const MOST_SUGGESTED: usize = 50;
+/// Of these, what other shoppers search for.
+const SUGGESTED_QUERIES: usize = 3;
 
 pub(crate) async fn get(
     State(api): State<Api>,
@@ -73,6 +76,43 @@ pub(crate) async fn searched(api: &Api, parameters: &Parameters, headers: &Heade
     });
     let (request, read, page) = done.await?;
     Ok(Searched { snapshot, asked_text, request, read, page, priced })
+}
+
+/// The same search with all that its text was read as said by parameters, as a query string: it means the same tomorrow.
+pub(crate) async fn resolved(api: &Api, parameters: &Parameters) -> Result<String, Problem> {
+    const READ_ANEW: [&str; 3] = ["q", "raw", "near"];
+    let freshness = Freshness::new(Position::START, None);
+    let snapshot = freshness.wait(&api.pipeline.listings).await?;
+    let lexicon = if needs_lexicon(parameters) { Some(lexicon(api, &snapshot, freshness).await?) } else { None };
+    let Asked { request, read } = asked(parameters, lexicon.as_deref(), PaymentTerms::of(parameters)?, (api.now)())?;
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in
+        parameters.pairs().filter(|(name, value)| !value.is_empty() && !READ_ANEW.contains(&name.as_str()))
+    {
+        query.append_pair(name, value);
+    }
+    if let Some(near) = request.near {
+        query.append_pair("near", &format!("{:.4},{:.4}", near.latitude, near.longitude));
+    }
+    for read in &read {
+        let said = interpreted(read)["parameters"].take();
+        let said = said.as_object().into_iter().flatten();
+        for (name, value) in said.filter(|(name, _)| *name != "near" && !parameters.has(name)) {
+            let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            for value in values {
+                // As a person writes it: 20000, not 20000.0.
+                let number = value.as_f64().map(|number| number.to_string());
+                query.append_pair(
+                    name,
+                    &number.or_else(|| value.as_str().map(str::to_owned)).unwrap_or_else(|| value.to_string()),
+                );
+            }
+        }
+    }
+    if !request.text.is_empty() {
+        query.append_pair("q", &request.text).append_pair("raw", "true");
+    }
+    Ok(query.finish())
 }
 
 /// Do something with the index where it may take its time.
@@ -276,13 +316,27 @@ pub(crate) async fn suggest(
     let freshness = Freshness::of(&parameters, &headers)?;
     let snapshot = freshness.wait(&api.pipeline.listings).await?;
     let lexicon = lexicon(&api, &snapshot, freshness).await?;
+    let view = api.pipeline.lake.borrow().clone();
+    let queries = if text.is_empty() { None } else { view };
+    let queries =
+        queries.map(|view| api.popular.beginning(&api.pipeline.sql, &view, &text, SUGGESTED_QUERIES.min(limit / 3)));
     let body = blocking(&snapshot, move |_| {
-        let suggestions = lexicon.suggest(&text, limit).into_iter().map(|entry| {
+        let queries = queries.unwrap_or_default().into_iter();
+        let queries: Vec<Value> = queries
+            .map(|(text, shoppers)| json!({"text": text, "kind": "query", "count": shoppers, "filters": {}}))
+            .collect();
+        let known = lexicon.suggest(&text, limit - queries.len());
+        let suggestions = known.into_iter().map(|entry| {
             let filters: Map<String, Value> =
                 entry.filters.iter().map(|(facet, value)| (facet.name().to_owned(), json!(value))).collect();
             json!({"text": entry.text, "kind": entry.facet.name(), "count": entry.count, "filters": filters})
         });
-        Ok(json!({"suggestions": suggestions.collect::<Vec<_>>()}))
+        let mut suggestions: Vec<Value> = suggestions.collect();
+        suggestions.retain(|known| {
+            queries.iter().all(|query| query["text"] != json!(known["text"].as_str().map(str::to_lowercase)))
+        });
+        suggestions.extend(queries);
+        Ok(json!({"suggestions": suggestions}))
     });
     Ok(answer(snapshot.as_ref(), body.await?))
 }
@@ -299,14 +353,19 @@ fn limit(parameters: &Parameters, usual: usize, most: usize) -> Result<usize, Pr
 /// A listing with everything that is known of it.
 fn whole(listing: Listing, now: i64, priced: &Priced) -> Value {
     let (more, rating) = (details(&listing), rating(&listing, &priced.market));
-    let availability: Availability = listing.availability(now);
-    let mut body = hit(&Hit { listing, availability, distance_km: None, highlights: Default::default() }, priced);
+    let mut body = hit_of(listing, now, priced);
     if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
         body.extend(more);
         body.insert("deal_rating".to_owned(), rating);
         body.insert("rated_as_of".to_owned(), as_of(priced.market.as_ref()));
     }
     body
+}
+
+/// A listing as a hit.
+pub(crate) fn hit_of(listing: Listing, now: i64, priced: &Priced) -> Value {
+    let availability = listing.availability(now);
+    hit(&Hit { listing, availability, distance_km: None, highlights: Default::default() }, priced)
 }
 
 /// What a hit carries.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The files compiled into the program: the marketplace in the order of its process, then the other systems.
-pub const EMBEDDED: [(&str, &str); 18] = [
+pub const EMBEDDED: [(&str, &str); 19] = [
     ("acquisition.toml", include_str!("../catalogue/acquisition.toml")),
     ("production.toml", include_str!("../catalogue/production.toml")),
     ("inventory.toml", include_str!("../catalogue/inventory.toml")),
@@ -36,6 +36,7 @@ pub const EMBEDDED: [(&str, &str); 18] = [
     ("support.toml", include_str!("../catalogue/support.toml")),
     ("marketing.toml", include_str!("../catalogue/marketing.toml")),
     ("analytics.toml", include_str!("../catalogue/analytics.toml")),
+    ("alerts.toml", include_str!("../catalogue/alerts.toml")),
     ("shop.toml", include_str!("../catalogue/shop.toml")),
     ("dealers.toml", include_str!("../catalogue/dealers.toml")),
     ("courses.toml", include_str!("../catalogue/courses.toml")),

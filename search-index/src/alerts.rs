@@ -38,10 +38,18 @@ pub struct Changed<'a> {
     pub rating: Rating,
 }
 
+/// A search that somebody saved.
+#[derive(Debug)]
+struct Saved {
+    request: SearchRequest,
+    /// When, in microseconds since 1970, UTC.
+    since: i64,
+}
+
 /// Searches that people saved, by id.
 #[derive(Debug, Default)]
 pub struct SavedSearches {
-    searches: HashMap<String, SearchRequest>,
+    searches: HashMap<String, Saved>,
     by_value: HashMap<(Facet, String), BTreeSet<String>>,
     /// Those that have none of the facets that searches are kept by.
     others: BTreeSet<String>,
@@ -58,8 +66,8 @@ impl SavedSearches {
         self.searches.is_empty()
     }
 
-    /// Keep a search. One that was kept under the id before is forgotten.
-    pub fn insert(&mut self, id: &str, request: SearchRequest) {
+    /// Keep a search that was saved at a time. One that was kept under the id before is forgotten.
+    pub fn insert(&mut self, id: &str, request: SearchRequest, since: i64) {
         self.remove(id);
         match keys(&request) {
             Some(keys) => {
@@ -71,12 +79,12 @@ impl SavedSearches {
                 self.others.insert(id.to_owned());
             }
         }
-        self.searches.insert(id.to_owned(), request);
+        self.searches.insert(id.to_owned(), Saved { request, since });
     }
 
     /// Forget a search; whether there was one.
     pub fn remove(&mut self, id: &str) -> bool {
-        let Some(request) = self.searches.remove(id) else { return false };
+        let Some(Saved { request, .. }) = self.searches.remove(id) else { return false };
         self.others.remove(id);
         for key in keys(&request).into_iter().flatten() {
             if let Some(ids) = self.by_value.get_mut(&key) {
@@ -89,7 +97,7 @@ impl SavedSearches {
         true
     }
 
-    /// The searches that find each of these listings at `now`, in order.
+    /// The searches that find each of these listings at `now`, and did not when they were saved; in order.
     ///
     /// # Errors
     /// When the listings cannot be indexed.
@@ -100,8 +108,9 @@ impl SavedSearches {
             let mut found: Vec<&str> = Vec::new();
             if changed.listing.status == ListingStatus::Public {
                 for id in self.candidates(changed.listing) {
-                    let Some(request) = self.searches.get(id) else { continue };
-                    if meets(request, *changed, now) && texts.has(at, &request.text)? {
+                    let Some(Saved { request, since }) = self.searches.get(id) else { continue };
+                    let starts = meets(request, *changed, now) && !met_before(request, *changed, *since);
+                    if starts && texts.has(at, &request.text)? {
                         found.push(id);
                     }
                 }
@@ -126,6 +135,22 @@ impl SavedSearches {
 fn keys(request: &SearchRequest) -> Option<Vec<(Facet, String)>> {
     let (facet, values) = KEPT_BY.into_iter().find_map(|facet| Some((facet, request.filters.get(&facet)?)))?;
     Some(values.iter().map(|value| (facet, value.to_lowercase())).collect())
+}
+
+/// Whether a listing was offered already at a time, and met what is asked with the price it had then.
+fn met_before(request: &SearchRequest, changed: Changed<'_>, since: i64) -> bool {
+    let Changed { listing, rating } = changed;
+    if listing.listed_at.is_none_or(|listed| listed > since) {
+        return false;
+    }
+    let before = listing.prices.iter().rposition(|(at, _)| *at <= since);
+    if before.is_some_and(|at| at + 1 == listing.prices.len()) || listing.prices.is_empty() {
+        return true;
+    }
+    let prices = before.map_or(&[][..], |at| &listing.prices[..=at]).to_vec();
+    let price_cents = prices.last().map(|(_, cents)| *cents);
+    let then = Listing { prices, price_cents, ..listing.clone() };
+    meets(request, Changed { listing: &then, rating }, since)
 }
 
 /// Whether a listing meets everything that is asked but the text.

@@ -31,6 +31,8 @@ pub struct Fields {
     pub(crate) listing: Field,
     pub(crate) listing_id: Field,
     pub(crate) currency: Field,
+    /// The position of the commit that wrote it.
+    pub(crate) written: Field,
     pub(crate) public: Field,
     pub(crate) unavailable: Field,
     pub(crate) reserved_until: Field,
@@ -92,6 +94,7 @@ impl Fields {
             listing: schema.add_bytes_field("listing", STORED),
             listing_id: schema.add_text_field("listing_id", facet.clone()),
             currency: schema.add_text_field("currency", facet.clone()),
+            written: schema.add_u64_field("written", FAST),
             public: schema.add_u64_field("public", INDEXED | FAST),
             unavailable: schema.add_bool_field("unavailable", FAST),
             reserved_until: schema.add_i64_field("reserved_until", FAST),

@@ -24,7 +24,7 @@ use crate::{
 /// Memory for documents not yet committed.
 const WRITER_MEMORY: usize = 64 << 20;
 /// Changes whenever the meaning of the stored facts does: an index of another version is rebuilt.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What keeps the index from being read or written. The lake still has everything: delete the folder to rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -139,17 +139,18 @@ impl ListingIndex {
         Arc::clone(&self.committed)
     }
 
-    /// Replace an entity.
+    /// Replace an entity, in the commit that will reflect `position`.
     ///
     /// # Errors
     /// When the index cannot take it.
-    pub fn put(&mut self, entry: &Entry<'_>) -> Result<(), IndexError> {
+    pub fn put(&mut self, entry: &Entry<'_>, position: Position) -> Result<(), IndexError> {
         self.writer.delete_term(Term::from_field_text(self.fields.key, entry.key));
         let mut document = TantivyDocument::default();
         document.add_text(self.fields.key, entry.key);
         document.add_bytes(self.fields.state, entry.state);
         if let Some(listing) = entry.listing {
             document.add_bytes(self.fields.listing, &serde_json::to_vec(listing)?);
+            document.add_u64(self.fields.written, position.get());
             self.add_search_fields(&mut document, listing);
         }
         self.writer.add_document(document)?;
@@ -308,6 +309,36 @@ impl ListingSnapshot {
         }
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// The public listings that were written after a position, some at a time.
+    ///
+    /// # Errors
+    /// When the index cannot be read, or `each` fails.
+    pub fn each_written_after<E: From<IndexError>>(
+        &self,
+        position: Position,
+        mut each: impl FnMut(&[Listing]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        const AT_ONCE: usize = 500;
+        let mut some = Vec::new();
+        for (ord, segment) in (0_u32..).zip(self.searcher.segment_readers()) {
+            let fast = segment.fast_fields();
+            let columns = || Ok::<_, tantivy::TantivyError>((fast.u64("written")?, fast.u64("public")?));
+            let (written, public) = columns().map_err(IndexError::from)?;
+            if written.max_value() <= position.get() {
+                continue;
+            }
+            let is_meant = |doc: &u32| written.first(*doc) > Some(position.get()) && public.first(*doc) == Some(1);
+            for doc in segment.doc_ids_alive().filter(is_meant) {
+                some.extend(self.listing_at(DocAddress::new(ord, doc))?);
+                if some.len() == AT_ONCE {
+                    each(&some)?;
+                    some.clear();
+                }
+            }
+        }
+        if some.is_empty() { Ok(()) } else { each(&some) }
     }
 
     /// Every listing, public or not, by id.

@@ -148,7 +148,7 @@ async fn verify_proves_a_system_right_and_finds_what_was_spoiled() {
         let mut listing = kept.listing(key.strip_prefix("listing/").unwrap()).unwrap().unwrap();
         listing.price_cents = Some(1);
         let state = kept.state(key).unwrap().unwrap();
-        index.put(&Entry { key, state: &state, listing: Some(&listing) }).unwrap();
+        index.put(&Entry { key, state: &state, listing: Some(&listing) }, schemas::Position::START).unwrap();
         index.commit(reflected(&kept)).unwrap();
     });
     assert!(said.contains("listing/lst-") && said.contains("folds to"), "{said}");
@@ -156,7 +156,7 @@ async fn verify_proves_a_system_right_and_finds_what_was_spoiled() {
     let said = spoiled("an entity too many", &|data| {
         let mut index = ListingIndex::open(&data.join("index")).unwrap();
         let kept = index.snapshot();
-        index.put(&Entry { key: "vehicle/nobodys", state: b"{}", listing: None }).unwrap();
+        index.put(&Entry { key: "vehicle/nobodys", state: b"{}", listing: None }, schemas::Position::START).unwrap();
         index.commit(reflected(&kept)).unwrap();
     });
     assert!(said.contains("vehicle/nobodys is in the index and no event is about it"), "{said}");

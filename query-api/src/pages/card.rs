@@ -7,6 +7,7 @@ use super::{Page, drawing, links};
 use crate::search::Priced;
 
 pub(crate) struct Card {
+    pub(super) id: String,
     pub(super) href: String,
     /// HTML: what was found in it is marked.
     pub(super) title: String,
@@ -50,6 +51,7 @@ impl Card {
         };
         let title = hit.highlights.get("title").cloned();
         Self {
+            id: listing.listing_id.clone(),
             href: links::vehicle(&listing.listing_id, &page.kept),
             title: title.unwrap_or_else(|| escaped(&title_of(listing))),
             photo: listing.photos.iter().find(|photo| is_web(photo)).cloned(),

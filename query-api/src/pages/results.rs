@@ -12,6 +12,7 @@ use search_index::{
 use super::{Asked, Page, card::Card, links, shown, words::Language};
 use crate::{
     Api,
+    parameters::Parameters,
     problem::Problem,
     search::{Searched, searched},
 };
@@ -86,6 +87,8 @@ struct ResultsPage {
     q: String,
     indexed: bool,
     kept: Vec<(String, String)>,
+    /// The search as it is saved.
+    save_search: String,
     groups: Vec<GroupView>,
     sorts: Vec<ValueView>,
     total: String,
@@ -181,12 +184,13 @@ async fn results(api: &Api, asked: &Asked) -> Result<ResultsPage, Problem> {
         indexed: !filtered
             || parameters.pairs().all(|(name, _)| ["make", "model", "body_type", "lang"].contains(&name.as_str())),
         kept,
+        save_search: links::without(parameters, &["lang", "sort"]),
         sorts: sorts.collect(),
         total: language.number(i64::try_from(found.total).unwrap_or(i64::MAX)),
         one: found.total == 1,
         interpreted: interpreted.collect(),
         raw_href: format!("/{}", links::with(parameters, "raw", "true")),
-        chips: chips(asked, &page),
+        chips: chips(parameters, &page),
         clear_href: format!("/{}", links::only(parameters, &["lang"])),
         next_href: next,
         empty_market: found.total == 0 && !filtered,
@@ -223,7 +227,7 @@ fn without_reads(text: &str, read: &[Read], is_meant: impl Fn(&Meaning) -> bool)
     meant.fold(text.to_owned(), |text, read| without_words(&text, &read.words))
 }
 
-fn title(page: &Page, parameters: &crate::parameters::Parameters) -> String {
+fn title(page: &Page, parameters: &Parameters) -> String {
     let named: Vec<&str> = ["make", "model"].into_iter().flat_map(|name| parameters.all(name)).collect();
     if named.is_empty() {
         format!("Forecourt – {}", page.t("tagline"))
@@ -303,8 +307,14 @@ fn value_label(page: &Page, facet: Facet, value: &str) -> String {
 }
 
 /// What is filtered by, each with the address without it.
-fn chips(asked: &Asked, page: &Page) -> Vec<Chip> {
-    let parameters = &asked.parameters;
+/// What a search asks, in words.
+pub(super) fn said(page: &Page, parameters: &Parameters) -> Vec<String> {
+    let text = parameters.all("q").map(|text| format!("“{text}”"));
+    let filters = chips(parameters, page).into_iter().map(|chip| chip.label);
+    text.chain(filters).collect()
+}
+
+fn chips(parameters: &Parameters, page: &Page) -> Vec<Chip> {
     let other = [
         "q",
         "sort",

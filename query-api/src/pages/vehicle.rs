@@ -5,6 +5,7 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{
     extract::{Path, State, rejection::PathRejection},
+    http::StatusCode,
     response::Response,
 };
 use schemas::field_type::format_timestamp;
@@ -15,6 +16,7 @@ use super::{
     Asked, Page,
     card::{Card, is_web, title_of, whole_units},
     drawing, links, shown,
+    words::word,
 };
 use crate::{
     Api,
@@ -64,7 +66,10 @@ pub(crate) async fn vehicle(State(api): State<Api>, id: Result<Path<String>, Pat
 async fn found(api: &Api, id: Result<Path<String>, PathRejection>, asked: &Asked) -> Result<VehiclePage, Problem> {
     let (id, terms) = (id_of(id)?, PaymentTerms::of(&asked.parameters)?);
     let snapshot = Freshness::of(&asked.parameters, &asked.headers)?.wait(&api.pipeline.listings).await?;
-    let listing = known(&snapshot, &id).await?;
+    let listing = known(&snapshot, &id).await.map_err(|problem| match problem.status() {
+        StatusCode::NOT_FOUND => Problem::not_found(word(asked.language, "unknown_listing")),
+        _ => problem,
+    })?;
     let priced = Priced { market: market(api, &snapshot).await?, terms };
     let (now, of) = ((api.now)(), Arc::new(listing));
     let similar = blocking(&snapshot, {

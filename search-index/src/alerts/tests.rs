@@ -8,7 +8,8 @@ use schemas::Position;
 
 use super::{Changed, SavedSearches};
 use crate::{
-    Entry, Listing, ListingIndex, Market, Reflected, SearchRequest,
+    Entry, Listing, ListingIndex, ListingStatus, Market, Range, Reflected, SearchRequest,
+    query::Bounds,
     search::tests::{NOW, listing, request},
 };
 
@@ -37,7 +38,7 @@ fn saved_searches_find_what_the_search_finds() {
                 let texts = ["civic", "honda blue", "land rover", "2020 ford", "seats heated", "crv", "toronto", "zzz"];
                 request.text = (*texts.choose(&mut rng).unwrap()).to_owned();
             }
-            saved.insert(&id, request.clone());
+            saved.insert(&id, request.clone(), i64::MIN);
             expected.insert(id, request);
         }
         assert_eq!(saved.len(), expected.len());
@@ -47,7 +48,7 @@ fn saved_searches_find_what_the_search_finds() {
         let listings: Vec<Listing> = (0..CHANGED).map(|number| listing(&mut rng, number)).collect();
         for listing in &listings {
             let key = format!("listing/{}", listing.listing_id);
-            index.put(&Entry { key: &key, state: b"{}", listing: Some(listing) }).unwrap();
+            index.put(&Entry { key: &key, state: b"{}", listing: Some(listing) }, Position::START).unwrap();
         }
         let position = Position::new(round as u64 + 1);
         let snapshot = index.commit(Reflected { position, event_time: Some(NOW), retirements: 0 }).unwrap();
@@ -74,4 +75,42 @@ fn saved_searches_find_what_the_search_finds() {
         }
     }
     assert!(found > 500 && with_text > 50, "{found} {with_text}");
+}
+
+/// A listing is told when it is new or its price comes into range: not when it was there before, nor when it changes
+/// otherwise.
+#[test]
+fn only_what_starts_to_match_is_told() {
+    const SAVED_AT: i64 = 1_000;
+    let cheap = Bounds { min: None, max: Some(20_000.0) };
+    let request =
+        SearchRequest { ranges: BTreeMap::from([(Range::Price, cheap)]), now: NOW, ..SearchRequest::default() };
+    let mut saved = SavedSearches::default();
+    saved.insert("a", request, SAVED_AT);
+    let told = |listed_at: i64, prices: &[(i64, i64)]| {
+        let listing = Listing {
+            listing_id: "l".to_owned(),
+            status: ListingStatus::Public,
+            listed_at: Some(listed_at),
+            prices: prices.to_vec(),
+            price_cents: prices.last().map(|(_, cents)| *cents),
+            ..Listing::default()
+        };
+        let changed = Changed { listing: &listing, rating: Market::default().rate(&listing) };
+        saved.matching(&[changed], NOW).unwrap()[0] == ["a"]
+    };
+    let (low, lower, high) = (1_900_000, 1_800_000, 2_100_000);
+    for (listed_at, prices, expected) in [
+        (2_000, vec![(1_500, low)], true),
+        (2_000, vec![(1_500, high)], false),
+        (2_000, vec![(1_500, high), (3_000, low)], true),
+        (500, vec![(400, low)], false),
+        (500, vec![(400, low), (3_000, lower)], false),
+        (500, vec![(400, high), (3_000, low)], true),
+        (500, vec![(400, high), (900, low)], false),
+        (500, vec![(400, low), (900, high), (3_000, low)], true),
+        (500, vec![(3_000, low)], true),
+    ] {
+        assert_eq!(told(listed_at, &prices), expected, "{listed_at} {prices:?}");
+    }
 }

@@ -8,7 +8,7 @@ use super::{Entry, ListingIndex, Reflected};
 fn an_index_with_a_file_cut_short_or_spoiled_anywhere_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
     let mut index = ListingIndex::open(folder.path()).unwrap();
-    index.put(&Entry { key: "vehicle/v1", state: b"{}", listing: None }).unwrap();
+    index.put(&Entry { key: "vehicle/v1", state: b"{}", listing: None }, Position::START).unwrap();
     index.commit(Reflected { position: Position::new(7), ..Reflected::default() }).unwrap();
     drop(index);
     let entries = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());

@@ -296,7 +296,7 @@ fn check(
 
 fn put(index: &mut ListingIndex, listings: &mut BTreeMap<String, Listing>, listing: Listing) {
     let key = format!("listing/{}", listing.listing_id);
-    index.put(&Entry { key: &key, state: b"{}", listing: Some(&listing) }).unwrap();
+    index.put(&Entry { key: &key, state: b"{}", listing: Some(&listing) }, Position::START).unwrap();
     listings.insert(listing.listing_id.clone(), listing);
 }
 

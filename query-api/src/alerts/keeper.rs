@@ -1,0 +1,367 @@
+//! The task that keeps the alerts: it reads what the log says of them, holds changed listings against them, and publishes
+//! what starts to match.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    error::Error,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::TryStreamExt;
+use ingest::{Backoff, Intake, Interrupted, intake::BodyForm};
+use lake::LakeView;
+use schemas::{Position, field_type::format_timestamp};
+use search_index::{
+    ListingSnapshot, Market, SearchRequest,
+    alerts::{Changed, SavedSearches},
+};
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    Alert, Match, pairs_of,
+    state::{AlertBook, Fact, Reflects, facts},
+    webhooks::{Delivery, Webhooks},
+};
+use crate::{
+    Api,
+    parameters::Parameters,
+    payment::PaymentTerms,
+    search::{Asked, asked},
+};
+
+/// Changes within this are looked at together.
+const EVERY: Duration = Duration::from_millis(100);
+/// How often the position that was matched to is written: what comes after it is matched again, to the same matches.
+const WRITTEN_EVERY: Duration = Duration::from_secs(1);
+/// Events published at once.
+const PUBLISHED_AT_ONCE: usize = 500;
+/// A match that its webhook did not take within this is given up.
+pub(super) const DELIVERED_WITHIN: i64 = 24 * 60 * 60 * 1_000_000;
+/// Of the ids of matches.
+const MATCHES: Uuid = Uuid::from_u128(0x7d0f_6a52_64c5_4ef5_9d0c_3a3d_5a1c_88e1);
+
+/// The alerts, for those who ask.
+#[derive(Clone)]
+pub struct Alerts {
+    book: Arc<Mutex<AlertBook>>,
+    pub(crate) reflects: watch::Receiver<Option<Arc<Reflects>>>,
+    reflect: Arc<watch::Sender<Option<Arc<Reflects>>>>,
+    pub(super) webhooks: Arc<Webhooks>,
+    /// Where the position that was matched to is kept.
+    file: PathBuf,
+    stop: CancellationToken,
+}
+
+impl Alerts {
+    /// Alerts that keep their key and their position in `folder`. Webhooks go to addresses inside the network only if
+    /// `inside` is true.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn open(folder: &Path, inside: bool, stop: CancellationToken) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let webhooks = Arc::new(Webhooks::open(&folder.join("key"), inside)?);
+        let (reflect, reflects) = watch::channel(None);
+        let (book, reflect) = (Arc::default(), Arc::new(reflect));
+        Ok(Self { book, reflects, reflect, webhooks, file: folder.join("position"), stop })
+    }
+
+    /// Keep them until they are stopped. What fails is tried again.
+    pub async fn keep(api: Api) {
+        let (mut lake, mut listings) = (api.pipeline.lake.clone(), api.pipeline.listings.clone());
+        let stop = api.alerts.stop.clone();
+        let mut keeper = Keeper::new(api);
+        let mut backoff = Backoff::default();
+        loop {
+            let step = keeper.step().await;
+            let pause = match &step {
+                Ok(()) => {
+                    backoff = Backoff::default();
+                    EVERY
+                }
+                Err(error) => {
+                    tracing::warn!(error = error.as_ref() as &dyn Error, "alerts are behind; trying again");
+                    backoff.next_pause()
+                }
+            };
+            let changed = async {
+                tokio::time::sleep(pause).await;
+                if step.is_err() {
+                    return true;
+                }
+                tokio::select! {
+                    changed = lake.changed() => changed.is_ok(),
+                    changed = listings.changed() => changed.is_ok(),
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                goes_on = changed => if !goes_on { return },
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Alert> {
+        self.book().alerts.get(id).cloned()
+    }
+
+    /// Alerts after an id, in their order; all, or those of one person.
+    pub(crate) fn after(&self, id: &str, limit: usize, user: Option<&str>) -> Vec<Alert> {
+        let book = self.book();
+        let after = book.alerts.range::<str, _>((std::ops::Bound::Excluded(id), std::ops::Bound::Unbounded));
+        let meant = after
+            .map(|(_, alert)| alert)
+            .filter(|alert| user.is_none_or(|user| alert.user_id.as_deref() == Some(user)));
+        meant.take(limit).cloned().collect()
+    }
+
+    pub(crate) async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    fn book(&self) -> MutexGuard<'_, AlertBook> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, alert: &str, found: &str) -> Option<(Alert, Match)> {
+        let alert = self.get(alert)?;
+        let found = alert.matches.iter().find(|it| it.id == found)?.clone();
+        Some((alert, found))
+    }
+}
+
+/// An event of an alert.
+pub(super) fn event(event_type: &str, event_id: &str, alert: &str, at: i64, data: Value) -> Value {
+    json!({
+        "eventId": event_id, "eventType": format!("alerts.{event_type}"), "eventVersion": "1.0", "timestamp": format_timestamp(at),
+        "aggregateType": "SearchAlert", "aggregateId": alert, "source": "forecourt", "data": data,
+    })
+}
+
+/// Publish events; the highest position, unless all are refused.
+pub(super) async fn publish(intake: &Intake, events: &[Value]) -> Result<Option<Position>, Interrupted> {
+    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+    let report = intake.take(io::Cursor::new(lines.into_bytes()), BodyForm::Ndjson).await?;
+    for refused in &report.rejected {
+        tracing::error!(code = refused.code, message = refused.message, "an alert's event was refused");
+    }
+    Ok(report.position.map(Position::new))
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+struct Keeper {
+    api: Api,
+    saved: SavedSearches,
+    /// Alerts by when they end.
+    ending: BTreeSet<(i64, String)>,
+    /// What the log said up to here is in the book.
+    read_to: Position,
+    /// The committed position of the alerts' table when it was last read.
+    committed: Option<Position>,
+    /// Listings written up to here were held against the alerts.
+    matched_to: Position,
+    written: Instant,
+    /// Published, and not read back yet.
+    published: HashSet<String>,
+}
+
+impl Keeper {
+    fn new(api: Api) -> Self {
+        let matched_to = fs::read_to_string(&api.alerts.file).ok().and_then(|text| text.trim().parse().ok());
+        Self {
+            api,
+            saved: SavedSearches::default(),
+            ending: BTreeSet::new(),
+            read_to: Position::START,
+            committed: None,
+            matched_to: Position::new(matched_to.unwrap_or_default()),
+            written: Instant::now(),
+            published: HashSet::new(),
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), Failure> {
+        // Listings first: the lake is never behind them, so that every alert saved before a change is known.
+        let (Some(snapshot), Some(view)) =
+            (self.api.pipeline.listings.borrow().clone(), self.api.pipeline.lake.borrow().clone())
+        else {
+            return Ok(());
+        };
+        self.read(&view).await?;
+        let reflects = Reflects { position: view.position, event_time: view.event_time };
+        self.api.alerts.reflect.send_replace(Some(Arc::new(reflects)));
+        self.end_what_is_over();
+        self.match_changed(snapshot).await
+    }
+
+    /// Read what the log says of alerts.
+    async fn read(&mut self, view: &Arc<LakeView>) -> Result<(), Failure> {
+        const CONTEXT: &str = "alerts";
+        let (Some((index, _)), Some(table)) = (view.catalogue.context(CONTEXT), view.table(CONTEXT)) else {
+            return Ok(());
+        };
+        let is_new = !table.tail.is_empty() || self.committed != Some(table.committed_position);
+        if is_new && self.read_to < view.position {
+            let rows = self.api.pipeline.sql.rows_between(view, index, self.read_to, view.position).await?;
+            let batches: Vec<_> = rows.try_collect().await?;
+            self.take(facts(&batches));
+            self.committed = Some(table.committed_position);
+        }
+        self.read_to = view.position;
+        Ok(())
+    }
+
+    fn take(&mut self, facts: Vec<(Position, Fact)>) {
+        let mut matched = Vec::new();
+        for (position, fact) in facts {
+            match &fact {
+                Fact::Created { id, search, created_at, expires_at, .. } => match self.request(search) {
+                    Ok(request) => {
+                        self.saved.insert(id, request, *created_at);
+                        self.ending.extend(expires_at.map(|end| (end, id.clone())));
+                    }
+                    Err(why) => {
+                        tracing::warn!(alert = id, why, "an alert's search cannot be asked; nobody is told of it")
+                    }
+                },
+                Fact::Deleted { .. } | Fact::Notified { .. } => {}
+                Fact::Matched { alert, id, .. } => {
+                    self.published.remove(id);
+                    matched.push((alert.clone(), id.clone()));
+                }
+            }
+            let deleted = if let Fact::Deleted { id } = &fact { Some(id.clone()) } else { None };
+            self.api.alerts.book().apply(position, fact);
+            if let Some(id) = deleted {
+                self.saved.remove(&id);
+            }
+        }
+        let now = (self.api.now)();
+        for (alert, found) in matched {
+            let Some((alert, found)) = self.api.alerts.find(&alert, &found) else { continue };
+            if let Some(url) = alert.webhook
+                && found.delivered.is_none()
+                && found.matched_at + DELIVERED_WITHIN > now
+            {
+                tokio::spawn(Delivery { api: self.api.clone(), alert: alert.id, url, found }.run());
+            }
+        }
+    }
+
+    /// A saved search as it is asked.
+    fn request(&self, search: &str) -> Result<SearchRequest, String> {
+        let asked = || {
+            let parameters = Parameters::checked(&axum::http::Method::GET, "/v1/search", pairs_of(search))?;
+            let Asked { request, .. } = asked(&parameters, None, PaymentTerms::of(&parameters)?, 0)?;
+            Ok::<_, crate::problem::Problem>(request)
+        };
+        asked().map_err(|problem| problem.detail().to_owned())
+    }
+
+    fn end_what_is_over(&mut self) {
+        let now = (self.api.now)();
+        while let Some((end, id)) = self.ending.pop_first() {
+            if end > now {
+                self.ending.insert((end, id));
+                break;
+            }
+            self.saved.remove(&id);
+        }
+    }
+
+    /// Hold the listings that changed against the alerts, and publish what starts to match.
+    async fn match_changed(&mut self, snapshot: Arc<ListingSnapshot>) -> Result<(), Failure> {
+        // An index that was begun anew is read from its beginning.
+        let after = self.matched_to.min(snapshot.position);
+        let position = snapshot.position;
+        if after < position && !self.saved.is_empty() {
+            let (saved, now) = (std::mem::take(&mut self.saved), (self.api.now)());
+            let market =
+                self.api.markets.get(&snapshot, Position::START).await.map_err(|problem| problem.detail().to_owned());
+            let done = tokio::task::spawn_blocking(move || {
+                let found =
+                    market.map_err(Failure::from).and_then(|market| matching(&saved, &snapshot, &market, after, now));
+                (saved, found)
+            });
+            let (saved, found) = done.await?;
+            self.saved = saved;
+            self.publish(found?, now).await?;
+        }
+        self.matched_to = position;
+        if !self.saved.is_empty() && self.written.elapsed() >= WRITTEN_EVERY {
+            self.written = Instant::now();
+            let part = self.api.alerts.file.with_extension("part");
+            fs::write(&part, position.to_string()).and_then(|()| fs::rename(&part, &self.api.alerts.file))?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, found: Vec<Found>, now: i64) -> Result<(), Failure> {
+        let is_told = |found: &Found| {
+            let book = self.api.alerts.book();
+            book.alerts.get(&found.alert).is_none_or(|alert| alert.listings.contains(&found.listing))
+        };
+        let new: Vec<Found> =
+            found.into_iter().filter(|found| !self.published.contains(&found.id()) && !is_told(found)).collect();
+        for some in new.chunks(PUBLISHED_AT_ONCE) {
+            let events: Vec<Value> = some.iter().map(|found| found.event(now)).collect();
+            publish(&self.api.intake, &events).await?;
+            metrics::counter!("alert_matches_total").increment(some.len() as u64);
+            self.published.extend(some.iter().map(Found::id));
+        }
+        Ok(())
+    }
+}
+
+/// A listing that starts to match an alert.
+struct Found {
+    alert: String,
+    listing: String,
+    price_cents: Option<i64>,
+}
+
+impl Found {
+    /// The same for the same alert and listing, ever.
+    fn id(&self) -> String {
+        Uuid::new_v5(&MATCHES, format!("{}\n{}", self.alert, self.listing).as_bytes()).to_string()
+    }
+
+    fn event(&self, now: i64) -> Value {
+        let id = self.id();
+        let mut data = json!({"alertId": self.alert, "listingId": self.listing, "matchId": id, "matchedAt": format_timestamp(now)});
+        if let Some(cents) = self.price_cents {
+            data["price"] = schemas::rows::money(cents.into()).into();
+        }
+        event("SearchAlertMatched", &id, &self.alert, now, data)
+    }
+}
+
+fn matching(
+    saved: &SavedSearches,
+    snapshot: &ListingSnapshot,
+    market: &Market,
+    after: Position,
+    now: i64,
+) -> Result<Vec<Found>, Failure> {
+    let mut found = Vec::new();
+    snapshot.each_written_after(after, |listings| {
+        let changed: Vec<Changed<'_>> =
+            listings.iter().map(|listing| Changed { listing, rating: market.rate(listing) }).collect();
+        for (listing, alerts) in listings.iter().zip(saved.matching(&changed, now)?) {
+            found.extend(alerts.into_iter().map(|alert| Found {
+                alert: alert.to_owned(),
+                listing: listing.listing_id.clone(),
+                price_cents: listing.price_cents,
+            }));
+        }
+        Ok::<_, search_index::IndexError>(())
+    })?;
+    Ok(found)
+}
