@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// What events there are, and how they are written
     Catalogue(CatalogueCommand),
+    /// What is counted, and how it is defined
+    Kpi(KpiCommand),
     /// Messages of the log that are no events: look at them, retry them, drop them
     DeadLetters(DeadLettersCommand),
 }
@@ -88,6 +90,9 @@ pub(crate) struct Up {
     /// Folder of catalogue files (*.toml) with contexts of your own
     #[arg(long, env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
+    /// Folder of KPI files (*.sql) of your own; one of a name that is known replaces it
+    #[arg(long, env = "FORECOURT_KPIS")]
+    pub kpis: Option<PathBuf>,
     /// Where the given NATS server answers HTTP, such as http://127.0.0.1:8222, to check that it syncs every write
     #[arg(long, env = "FORECOURT_NATS_MONITOR", requires = "nats")]
     pub nats_monitor: Option<String>,
@@ -292,6 +297,42 @@ pub(crate) struct CatalogueCommand {
     pub catalogue: Option<PathBuf>,
     #[command(subcommand)]
     pub action: CatalogueAction,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A KPI is a SQL file: a header of `-- key: value` lines says what it is, and a query returns the facts it counts, each with
+the time `at` which it counts. `forecourt kpi show sales_volume` prints one to begin with.
+  forecourt kpi check --kpis ours && forecourt up --kpis ours")]
+pub(crate) struct KpiCommand {
+    #[command(subcommand)]
+    pub action: KpiAction,
+    /// Folder of KPI files (*.sql) of your own
+    #[arg(long, global = true, env = "FORECOURT_KPIS")]
+    pub kpis: Option<PathBuf>,
+    /// Folder of catalogue files (*.toml) with contexts of your own
+    #[arg(long, global = true, env = "FORECOURT_CATALOGUE")]
+    pub catalogue: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KpiAction {
+    /// Every KPI, a line each
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// One KPI: its definition, values, dimensions and query
+    Show {
+        name: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Whether every KPI can be computed; what is wrong is told with its file and line
+    #[command(after_help = "Exit status: 0 when all can, 1 otherwise.")]
+    Check,
 }
 
 #[derive(Debug, Subcommand)]

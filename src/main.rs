@@ -7,6 +7,7 @@ mod dead_letters_command;
 mod event_file;
 mod import_command;
 mod ingest_command;
+mod kpi_command;
 mod maintain_command;
 mod rejected_file;
 mod simulate_command;
@@ -47,6 +48,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Maintain(maintain) => maintain_command::run(&maintain),
         Command::Verify(verify) => verify_command::run(&verify),
         Command::Catalogue(catalogue) => catalogue_command::run(&catalogue),
+        Command::Kpi(kpi) => kpi_command::run(&kpi),
         Command::DeadLetters(letters) => dead_letters_command::run(&letters),
     }
 }

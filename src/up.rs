@@ -15,8 +15,8 @@ use anyhow::{Context, anyhow, bail};
 use ingest::{Intake, Log, Publisher, server::NatsServer};
 use lake::LakeConfig;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use processors::{Pipeline, PipelineConfig};
-use query_api::{Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, sql_turns};
+use processors::{KpiDefinition, Pipeline, PipelineConfig};
+use query_api::{Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, WrittenAnswers, sql_turns};
 use schemas::{Catalogue, Position};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::{
@@ -139,6 +139,7 @@ async fn serve_log(
         seen: arguments.data.join("seen"),
         accept_loss: arguments.accept_loss,
         retention: arguments.retention,
+        kpis: KpiDefinition::with_folder(arguments.kpis.as_deref())?,
         flush: LakeConfig {
             flush_rows: arguments.flush_rows as usize,
             flush_after: Duration::from_secs(arguments.flush_seconds),
@@ -173,6 +174,7 @@ async fn serve_log(
         markets: Markets::new(),
         public_ids: PublicIds::new(),
         popular: PopularQueries::default(),
+        written_kpis: WrittenAnswers::default(),
         alerts,
     };
     let alerts = tokio::spawn(Alerts::keep(api.clone()));

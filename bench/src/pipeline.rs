@@ -47,6 +47,7 @@ async fn sides(folder: &std::path::Path, url: &str, queries: tokio::runtime::Han
     let consumed = consume(url, events).await?;
 
     let config = PipelineConfig {
+        kpis: processors::KpiDefinition::embedded()?,
         lake: folder.join("lake"),
         index: folder.join("index"),
         seen: folder.join("seen"),

@@ -1,49 +1,28 @@
 -- title: Offer volume
 -- definition: Offers made to sellers and how they were answered. An offer counts when it was generated; an answer counts when it was given (acceptedAt, rejectedAt, expiredAt), else at its event's time.
--- grain: hour
+-- owner: Acquisition
+-- better: up
 -- input: acquisition.ai_offer_generated
 -- input: acquisition.offer_accepted at accepted_at
 -- input: acquisition.offer_rejected at rejected_at
 -- input: acquisition.offer_expired at expired_at
--- value: offers_generated integer; offers made, each once
--- value: offers_accepted integer; offers accepted in the bucket
--- value: offers_rejected integer; offers rejected in the bucket
--- value: offers_expired integer; offers that lapsed in the bucket
--- value: acceptance_rate ratio; accepted per generated in the bucket, null when none was generated
--- value: average_offer CAD; mean amount offered, null when none was generated
-SELECT
-    bucket,
-    sum(generated) AS offers_generated,
-    sum(accepted) AS offers_accepted,
-    sum(rejected) AS offers_rejected,
-    sum(expired) AS offers_expired,
-    cast(sum(accepted) AS DOUBLE) / nullif(sum(generated), 0) AS acceptance_rate,
-    max(average_offer) AS average_offer
-FROM (
-    SELECT
-        bucket(event_time) AS bucket,
-        count(DISTINCT offer_id) AS generated,
-        0 AS accepted,
-        0 AS rejected,
-        0 AS expired,
-        cast(sum(offer_amount) AS DOUBLE) / count(*) AS average_offer
-    FROM acquisition.ai_offer_generated
-    WHERE event_time >= $from AND event_time < $to
-    GROUP BY 1
-    UNION ALL
-    SELECT bucket(accepted_at), 0, count(*), 0, 0, cast(NULL AS DOUBLE)
-    FROM acquisition.offer_accepted
-    WHERE accepted_at >= $from AND accepted_at < $to
-    GROUP BY 1
-    UNION ALL
-    SELECT bucket(coalesce(rejected_at, event_time)), 0, 0, count(*), 0, cast(NULL AS DOUBLE)
-    FROM acquisition.offer_rejected
-    WHERE coalesce(rejected_at, event_time) >= $from AND coalesce(rejected_at, event_time) < $to
-    GROUP BY 1
-    UNION ALL
-    SELECT bucket(coalesce(expired_at, event_time)), 0, 0, 0, count(*), cast(NULL AS DOUBLE)
-    FROM acquisition.offer_expired
-    WHERE coalesce(expired_at, event_time) >= $from AND coalesce(expired_at, event_time) < $to
-    GROUP BY 1
-)
-GROUP BY bucket
+-- dimension: make of vehicles by vehicle_id; manufacturer
+-- dimension: model of vehicles by vehicle_id; model
+-- dimension: body_type of vehicles by vehicle_id; body style
+-- value: offers_generated integer = count(DISTINCT generated); offers made, each once
+-- value: offers_accepted integer = count(accepted); offers accepted in the bucket
+-- value: offers_rejected integer = count(rejected); offers rejected in the bucket
+-- value: offers_expired integer = count(expired); offers that lapsed in the bucket
+-- value: acceptance_rate ratio = CAST(count(accepted) AS DOUBLE) / nullif(count(DISTINCT generated), 0); accepted per generated in the bucket, null when none was generated
+-- value: average_offer CAD = CAST(sum(offer_amount) AS DOUBLE) / nullif(count(offer_amount), 0); mean amount offered, null when none was generated
+SELECT event_time AS at, vehicle_id, offer_id AS generated, offer_amount, CAST(NULL AS VARCHAR) AS accepted, CAST(NULL AS VARCHAR) AS rejected, CAST(NULL AS VARCHAR) AS expired
+FROM acquisition.ai_offer_generated
+UNION ALL
+SELECT accepted_at, vehicle_id, NULL, NULL, offer_id, NULL, NULL
+FROM acquisition.offer_accepted
+UNION ALL
+SELECT coalesce(rejected_at, event_time), vehicle_id, NULL, NULL, NULL, offer_id, NULL
+FROM acquisition.offer_rejected
+UNION ALL
+SELECT coalesce(expired_at, event_time), vehicle_id, NULL, NULL, NULL, NULL, offer_id
+FROM acquisition.offer_expired

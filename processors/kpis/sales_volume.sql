@@ -1,33 +1,26 @@
 -- title: Sales volume
 -- definition: Vehicles sold and returned, and what the sales brought in. A sale counts when it was made (soldAt), a return when the vehicle came back (returnedAt).
--- grain: hour
+-- owner: Retail
+-- better: up
 -- input: inventory.vehicle_sold at sold_at
 -- input: trial.vehicle_returned at returned_at
--- value: units_sold integer; listings sold, each once
--- value: revenue CAD; sum of the final prices
--- value: average_price CAD; revenue per unit sold, null when nothing was sold
--- value: units_returned integer; vehicles that came back
--- value: net_units integer; units sold less units returned
+-- dimension: make of listings by listing_id; manufacturer
+-- dimension: model of listings by listing_id; model
+-- dimension: body_type of listings by listing_id; body style
+-- dimension: fuel_type of listings by listing_id; energy source
+-- dimension: province of listings by listing_id; where it stands
+-- dimension: dealer of listings by listing_id; who sells it
+-- dimension: price_band; the final price
+-- value: units_sold integer = count(DISTINCT sold); listings sold, each once
+-- value: revenue CAD = sum(final_price); sum of the final prices
+-- value: average_price CAD = CAST(sum(final_price) AS DOUBLE) / nullif(count(DISTINCT sold), 0); revenue per unit sold, null when nothing was sold
+-- value: units_returned integer = count(returned); vehicles that came back
+-- value: net_units integer = count(DISTINCT sold) - count(returned); units sold less units returned
 SELECT
-    bucket,
-    sum(sold) AS units_sold,
-    coalesce(sum(revenue), 0.0) AS revenue,
-    sum(revenue) / nullif(sum(sold), 0) AS average_price,
-    sum(returned) AS units_returned,
-    sum(sold) - sum(returned) AS net_units
-FROM (
-    SELECT
-        bucket(sold_at) AS bucket,
-        count(DISTINCT listing_id) AS sold,
-        cast(sum(final_price) AS DOUBLE) AS revenue,
-        0 AS returned
-    FROM inventory.vehicle_sold
-    WHERE sold_at >= $from AND sold_at < $to
-    GROUP BY 1
-    UNION ALL
-    SELECT bucket(returned_at), 0, cast(NULL AS DOUBLE), count(*)
-    FROM trial.vehicle_returned
-    WHERE returned_at >= $from AND returned_at < $to
-    GROUP BY 1
-)
-GROUP BY bucket
+    sold_at AS at, listing_id, listing_id AS sold, final_price,
+    CASE WHEN final_price < 10000 THEN 'under 10k' WHEN final_price < 20000 THEN '10k to 20k' WHEN final_price < 30000 THEN '20k to 30k' WHEN final_price < 50000 THEN '30k to 50k' WHEN final_price IS NOT NULL THEN '50k and more' END AS price_band,
+    CAST(NULL AS VARCHAR) AS returned
+FROM inventory.vehicle_sold
+UNION ALL
+SELECT returned_at, listing_id, NULL, NULL, NULL, return_id
+FROM trial.vehicle_returned

@@ -2,11 +2,16 @@
 
 use std::{fmt, str::FromStr};
 
+pub use chrono::Weekday;
 use chrono::{
-    DateTime, Datelike, Days, Duration, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Timelike,
+    DateTime, Datelike, Days, Duration, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone,
+    Timelike,
 };
 use chrono_tz::Tz;
 use serde::Serialize;
+
+/// Clocks change at such minutes of an hour, and by such steps: a quarter of it.
+const CLOCK_STEP: usize = 15 * 60 * 1_000_000;
 
 /// The width of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -14,7 +19,6 @@ use serde::Serialize;
 pub enum Grain {
     Hour,
     Day,
-    /// From Monday.
     Week,
     Month,
     Quarter,
@@ -56,6 +60,8 @@ impl FromStr for Grain {
 pub struct Calendar {
     pub grain: Grain,
     pub zone: Tz,
+    /// The first day of a week.
+    pub week_start: Weekday,
 }
 
 impl Calendar {
@@ -68,10 +74,16 @@ impl Calendar {
             Grain::Hour => {
                 // Within an hour the offset is the instant's own: an hour repeated in autumn is two buckets.
                 let into = i64::from(local.minute()) * 60_000_000 + i64::from(local.second()) * 1_000_000;
-                return Some(micros - into - micros.rem_euclid(1_000_000));
+                let start = micros - into - micros.rem_euclid(1_000_000);
+                // Where clocks change within an hour, by half of one, its later part begins there.
+                let offset = |at: i64| {
+                    Some(self.zone.offset_from_utc_datetime(&DateTime::from_timestamp_micros(at)?.naive_utc()).fix())
+                };
+                let own = offset(micros);
+                return (start..=micros).step_by(CLOCK_STEP).find(|at| offset(*at) == own);
             }
             Grain::Day => date,
-            Grain::Week => date.checked_sub_days(Days::new(date.weekday().num_days_from_monday().into()))?,
+            Grain::Week => date.checked_sub_days(Days::new(date.weekday().days_since(self.week_start).into()))?,
             Grain::Month => date.with_day(1)?,
             Grain::Quarter => NaiveDate::from_ymd_opt(date.year(), date.month0() / 3 * 3 + 1, 1)?,
             Grain::Year => NaiveDate::from_ymd_opt(date.year(), 1, 1)?,
@@ -82,16 +94,51 @@ impl Calendar {
     /// The start of the bucket after the one that starts at `start`.
     #[must_use]
     pub fn next(&self, start: i64) -> Option<i64> {
-        let date = DateTime::from_timestamp_micros(start)?.with_timezone(&self.zone).date_naive();
-        let first = match self.grain {
-            Grain::Hour => return Some(start + 3_600_000_000),
-            Grain::Day => date.checked_add_days(Days::new(1))?,
-            Grain::Week => date.checked_add_days(Days::new(7))?,
-            Grain::Month => date.checked_add_months(Months::new(1))?,
-            Grain::Quarter => date.checked_add_months(Months::new(3))?,
-            Grain::Year => date.checked_add_months(Months::new(12))?,
+        self.offset(start, 1)
+    }
+
+    /// The start of the bucket so many after the one that starts at `start`; before it, when negative.
+    #[must_use]
+    pub fn offset(&self, start: i64, count: i64) -> Option<i64> {
+        const HOUR: i64 = 3_600_000_000;
+        match self.grain {
+            Grain::Hour if count == 1 => {
+                let whole = start + HOUR;
+                let part = (start..whole).step_by(CLOCK_STEP).skip(1).find(|at| self.start(*at) == Some(*at));
+                Some(part.unwrap_or(whole))
+            }
+            Grain::Hour => self.start(start.checked_add(count.checked_mul(HOUR)?)?),
+            Grain::Day => self.moved(start, count, 0),
+            Grain::Week => self.moved(start, count.checked_mul(7)?, 0),
+            Grain::Month => self.moved(start, 0, count),
+            Grain::Quarter => self.moved(start, 0, count.checked_mul(3)?),
+            Grain::Year => self.moved(start, 0, count.checked_mul(12)?),
+        }
+    }
+
+    /// The start of the bucket of the same grain that lies so long before, by the local calendar.
+    #[must_use]
+    pub fn ago(&self, start: i64, ago: Ago) -> Option<i64> {
+        let (days, months) = match ago {
+            Ago::Days(days) => (days, 0),
+            Ago::Months(months) => (0, months),
         };
-        self.midnight(first)
+        if self.grain == Grain::Hour {
+            // The same hour of the clock, or the next there is.
+            let local = DateTime::from_timestamp_micros(start)?.with_timezone(&self.zone);
+            let date = moved(local.date_naive(), -days, -months)?;
+            let at = NaiveDateTime::new(date, local.time());
+            let at = [0, 1, 2]
+                .into_iter()
+                .find_map(|hours| self.zone.from_local_datetime(&(at + Duration::hours(hours))).earliest());
+            return self.start(at?.timestamp_micros());
+        }
+        self.start(self.moved(start, -days, -months)?)
+    }
+
+    fn moved(&self, start: i64, days: i64, months: i64) -> Option<i64> {
+        let date = DateTime::from_timestamp_micros(start)?.with_timezone(&self.zone).date_naive();
+        self.midnight(moved(date, days, months)?)
     }
 
     /// The first instant of a local day: not always midnight, where clocks change then.
@@ -126,13 +173,27 @@ impl Calendar {
     }
 }
 
+/// How long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ago {
+    Days(i64),
+    Months(i64),
+}
+
+fn moved(date: NaiveDate, days: i64, months: i64) -> Option<NaiveDate> {
+    let by = Months::new(u32::try_from(months.unsigned_abs()).ok()?);
+    let date = if months < 0 { date.checked_sub_months(by) } else { date.checked_add_months(by) }?;
+    date.checked_add_signed(Duration::try_days(days)?)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Calendar, Grain};
+    use super::{Ago, Calendar, Grain};
+    use chrono::Weekday;
     use chrono_tz::Tz;
 
     fn buckets(zone: Tz, grain: Grain, from: &str, to: &str) -> Vec<String> {
-        let calendar = Calendar { grain, zone };
+        let calendar = Calendar { grain, zone, week_start: Weekday::Mon };
         let end = calendar.parse(to).unwrap();
         let mut start = calendar.start(calendar.parse(from).unwrap()).unwrap();
         let mut starts = Vec::new();
@@ -162,11 +223,50 @@ mod tests {
     }
 
     #[test]
+    fn where_clocks_change_by_half_an_hour_the_hour_ends_there() {
+        let lord_howe = Tz::Australia__Lord_Howe;
+        let spring = buckets(lord_howe, Grain::Hour, "2026-10-04T01:00:00+10:30", "2026-10-04T04:00:00+11:00");
+        let expected = ["01:00:00+10:30", "02:30:00+11:00", "03:00:00+11:00"].map(|hour| format!("2026-10-04T{hour}"));
+        assert_eq!(spring, expected);
+        let autumn = buckets(lord_howe, Grain::Hour, "2026-04-05T00:00:00+11:00", "2026-04-05T03:00:00+10:30");
+        let expected = ["00:00:00+11:00", "01:00:00+11:00", "01:30:00+10:30", "02:00:00+10:30"];
+        assert_eq!(autumn, expected.map(|hour| format!("2026-04-05T{hour}")));
+        let days = buckets(lord_howe, Grain::Day, "2026-10-03", "2026-10-06");
+        let expected = ["2026-10-03T00:00:00+10:30", "2026-10-04T00:00:00+10:30", "2026-10-05T00:00:00+11:00"];
+        assert_eq!(days, expected);
+    }
+
+    #[test]
     fn weeks_begin_on_monday_across_the_year() {
         let weeks = buckets(Tz::UTC, Grain::Week, "2025-12-31", "2026-01-06");
         assert_eq!(weeks, ["2025-12-29T00:00:00Z", "2026-01-05T00:00:00Z"]);
         let quarters = buckets(Tz::UTC, Grain::Quarter, "2026-05-05", "2026-08-01");
         assert_eq!(quarters, ["2026-04-01T00:00:00Z", "2026-07-01T00:00:00Z"]);
         assert_eq!(buckets(Tz::UTC, Grain::Year, "2026-05-05", "2027-01-01"), ["2026-01-01T00:00:00Z"]);
+    }
+
+    #[test]
+    fn a_bucket_is_compared_with_the_same_of_the_local_calendar() {
+        let toronto = |grain| Calendar { grain, zone: Tz::America__Toronto, week_start: Weekday::Mon };
+        let before = |grain, at: &str, ago| {
+            let calendar: Calendar = toronto(grain);
+            calendar.format(calendar.ago(calendar.parse(at).unwrap(), ago).unwrap())
+        };
+        assert_eq!(before(Grain::Day, "2026-03-09", Ago::Days(1)), "2026-03-08T00:00:00-05:00");
+        assert_eq!(before(Grain::Day, "2024-02-29", Ago::Months(12)), "2023-02-28T00:00:00-05:00");
+        assert_eq!(before(Grain::Hour, "2027-03-14T12:00:00-04:00", Ago::Months(12)), "2026-03-14T12:00:00-04:00");
+        // The hour that was skipped that day is answered by the next.
+        assert_eq!(before(Grain::Hour, "2026-03-09T02:00:00-04:00", Ago::Days(1)), "2026-03-08T03:00:00-04:00");
+        assert_eq!(before(Grain::Week, "2027-01-04", Ago::Days(364)), "2026-01-05T00:00:00-05:00");
+        let sundays = Calendar { week_start: Weekday::Sun, ..toronto(Grain::Week) };
+        assert_eq!(
+            sundays.format(sundays.start(sundays.parse("2026-11-19").unwrap()).unwrap()),
+            "2026-11-15T00:00:00-05:00"
+        );
+        let months = toronto(Grain::Month);
+        assert_eq!(
+            months.format(months.offset(months.parse("2026-03-01").unwrap(), -3).unwrap()),
+            "2025-12-01T00:00:00-05:00"
+        );
     }
 }

@@ -17,7 +17,7 @@ use search_index::{IndexError, Listing, ListingSnapshot};
 use serde_json::{Value, json};
 
 use crate::{
-    kpi_definition::KpiDefinition,
+    kpi_definition::{BucketBy, KpiDefinition, Measures},
     kpis::{DAYS, all_time, bucket_function},
 };
 
@@ -48,9 +48,20 @@ pub fn derived_tables(definitions: &[KpiDefinition]) -> Vec<ExtraTable> {
         });
         let columns = [bucket].into_iter().chain(values).collect();
         let function = ScalarUDF::new_from_impl(bucket_function::Bucket::new(DAYS));
-        ExtraTable::query(KPI, &kpi.name, &meaning, columns, &kpi.sql, vec![function], all_time())
+        ExtraTable::query(KPI, &kpi.name, &meaning, columns, &by_day(kpi), vec![function], all_time())
     });
     current.into_iter().chain(kpis).chain([listings(), positions()]).collect()
+}
+
+/// A KPI's values of each day, or at its end.
+fn by_day(kpi: &KpiDefinition) -> String {
+    let days = kpi.query(&[], &[], BucketBy::Time);
+    if kpi.measures == Measures::Flow {
+        return days;
+    }
+    let value = |name: &str| format!("sum(\"{name}\") OVER (ORDER BY bucket) AS \"{name}\"");
+    let values: Vec<String> = kpi.values.iter().map(|it| value(&it.name)).collect();
+    format!("SELECT bucket, {} FROM ({days})", values.join(", "))
 }
 
 /// What a file's header says of its table and columns: `-- definition: …`, `-- column: name; …`.

@@ -28,6 +28,7 @@ pub mod pipeline;
 mod upkeep;
 pub mod verify;
 
+pub use kpi_definition::KpiDefinition;
 pub use kpis::{Board, KpiError, KpiService, SeriesKey};
 pub use maintenance::{Maintained, Maintenance, MaintenanceOrder};
 pub use pipeline::{Pipeline, PipelineConfig, PipelineError};

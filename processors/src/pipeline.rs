@@ -33,7 +33,7 @@ use crate::{
     derived_tables::derived_tables,
     index_keeper::{ForIndex, IndexSource, keep_listings},
     kpi_definition::{KpiDefinition, KpiFileError},
-    kpis::{BoardUpdate, KpiService, Kpis},
+    kpis::{self, BoardUpdate, KpiService, Kpis},
     listings::ListingsError,
     maintenance::{Maintenance, OrderGiven, foresee},
     upkeep::{Changed, Demand, Taken, Upkeep},
@@ -58,6 +58,8 @@ pub struct PipelineConfig {
     /// The seen events' folder.
     pub seen: PathBuf,
     pub flush: LakeConfig,
+    /// What is counted.
+    pub kpis: Vec<KpiDefinition>,
     /// How long events are kept.
     pub retention: RetentionPolicy,
     /// Go on although the log has forgotten events that the lake never had.
@@ -150,10 +152,12 @@ impl Pipeline {
         let seen = Arc::new(SeenEvents::open(&config.seen, &state.identity.to_string(), state.last)?);
         fill_seen(&seen, &lake).await?;
 
-        let definitions = KpiDefinition::embedded()?;
+        let definitions = config.kpis;
         let sql = SqlSession::new(queries.clone(), derived_tables(&definitions))?;
         let log_end = log.last_message().await?;
         let view = Arc::new(lake.view());
+        let own: Vec<KpiDefinition> = definitions.iter().filter(|kpi| kpi.file.is_some()).cloned().collect();
+        kpis::check(&sql, &view, &own).await?;
         let (view_sender, lake_views) = watch::channel(None);
         let source = IndexSource {
             folder: config.index,

@@ -382,13 +382,13 @@ impl Subject<'_> {
         let mut check = Check::new("kpis", "a bucket of the board is what the KPI computes over all of time");
         for (key, kept) in board.kept() {
             let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) else { continue };
-            let whole = recomputed(self.sql, &board.view, kpi, key.calendar).await?;
-            let starts: std::collections::BTreeSet<_> = kept.keys().chain(whole.keys()).collect();
-            for start in starts {
+            let whole = recomputed(self.sql, &board.view, kpi, key).await?;
+            let rows: std::collections::BTreeSet<_> = kept.keys().chain(whole.keys()).collect();
+            for row in rows {
                 check.checked += 1;
-                let (ours, theirs) = (kept.get(start), whole.get(start));
+                let (ours, theirs) = (kept.get(row).map(|row| &row.values), whole.get(row));
                 if ours != theirs {
-                    let at = schemas::field_type::format_timestamp(*start);
+                    let at = schemas::field_type::format_timestamp(row.bucket);
                     check.differs(|| {
                         format!("{} at {at} is {} and computes to {}", key.kpi, told(&ours), told(&theirs))
                     });

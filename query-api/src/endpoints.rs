@@ -401,27 +401,34 @@ fn api() -> Vec<Endpoint> {
         Endpoint {
             method: Method::GET,
             path: "/v1/kpis",
-            summary: "The KPIs there are",
-            parameters: vec![MIN_POSITION, WAIT_MS],
+            summary: "What is counted; or, with names, several KPIs over time at one position",
+            parameters: [text("names", "KPIs to answer, by commas; without it, all are described.")]
+                .into_iter()
+                .chain(kpi_parameters())
+                .collect(),
             body: None,
-            answer: "Each KPI with its definition, values and grains",
+            answer: "Each KPI with its definition, values, grains and dimensions; or each one's answer",
             handler: || get(kpis::list),
         },
         Endpoint {
             method: Method::GET,
             path: "/v1/kpis/{name}",
             summary: "One KPI over time",
-            parameters: vec![
-                text("grain", "hour, day, week, month, quarter or year; day unless given."),
-                text("from", "First bucket: the one this date or RFC 3339 time lies in."),
-                text("to", "End, not included: a date or RFC 3339 time."),
-                text("timezone", "IANA time zone whose days are meant; UTC unless given."),
-                MIN_POSITION,
-                WAIT_MS,
-            ],
+            parameters: kpi_parameters(),
             body: None,
-            answer: "A row per bucket that has events",
+            answer: "A row per bucket and group, its totals, and what each is compared with; also as CSV. 304 when \
+                     If-None-Match has its ETag",
             handler: || get(kpis::get),
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/v1/kpis/{name}/stream",
+            summary: "One KPI over time, and what changes of it as it does",
+            parameters: kpi_parameters(),
+            body: None,
+            answer: "Server-Sent Events: the rows, then those that change, with the position as id; Last-Event-ID goes on \
+                     after one",
+            handler: || get(kpis::stream),
         },
         Endpoint {
             method: Method::POST,
@@ -500,6 +507,27 @@ fn api() -> Vec<Endpoint> {
             answer: "An OpenAPI 3.1 document",
             handler: || get(openapi::get),
         },
+    ]
+}
+
+fn kpi_parameters() -> Vec<Parameter> {
+    vec![
+        text("grain", "hour, day, week, month, quarter or year; day unless given."),
+        text("from", "First bucket: the one this date or RFC 3339 time lies in."),
+        text("to", "End, not included: a date or RFC 3339 time."),
+        text("timezone", "IANA time zone whose days are meant; UTC unless given."),
+        text("week_start", "The first day of a week; monday unless given."),
+        choice("by", "Dimensions to group by, by commas or repeated."),
+        choice("filter.*", "Only facts with this value of a dimension: filter.make=Honda; repeat for OR."),
+        number("top", "Only so many groups: those with the most of the first value."),
+        choice("compare", "previous, week_ago, month_ago, quarter_ago or year_ago, by commas or repeated."),
+        text("rolling", "Each bucket with those before it, such as 7d or 3m."),
+        text("cumulative", "true: sums since the first bucket, of what can be added."),
+        text("totals", "false: without the totals."),
+        text("gaps", "omit: only buckets in which something was counted; fill unless given."),
+        text("format", "json or csv, instead of Accept."),
+        MIN_POSITION,
+        WAIT_MS,
     ]
 }
 

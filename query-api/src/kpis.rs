@@ -1,25 +1,84 @@
-//! `GET /v1/kpis` and `GET /v1/kpis/{name}`.
+//! `GET /v1/kpis`, `GET /v1/kpis/{name}` and its stream.
+//!
+//! - [`question`]: what is asked, from the parameters;
+//! - [`rows`]: the rows of the answer, and what they are compared with;
+//! - [`stream`]: what changes, as it does.
+
+mod question;
+mod rows;
+mod stream;
+
+pub(crate) use question::Question;
+pub(crate) use stream::stream;
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
+    body::Bytes,
     extract::{Path, State, rejection::PathRejection},
-    http::HeaderMap,
-    response::Response,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
-use chrono_tz::Tz;
-use processors::{
-    SeriesKey,
-    calendar::{Calendar, Grain},
-    kpi_definition::KpiDefinition,
-    kpis::DAYS,
-};
-use serde_json::{Value, json};
+use processors::{Board, KpiDefinition, SeriesKey, kpi_definition::Measures, kpis::Totals};
+use rows::Rows;
+use schemas::Position;
+use serde_json::{Map, Value, json};
 
 use crate::{
     Api,
-    consistency::{Freshness, answer},
+    consistency::{Freshness, POSITION, answer, as_of},
     parameters::Parameters,
     problem::Problem,
 };
+
+/// A cache may keep an answer this long, and show it a little longer while it asks again.
+const CACHED: &str = "public, max-age=1, stale-while-revalidate=10";
+/// Answers kept as they were written; all go when there are more.
+const MOST_WRITTEN: usize = 1_024;
+/// KPIs in one answer.
+const MOST_NAMES: usize = 64;
+
+/// Answers as they were written, by question and form, of one board each.
+#[derive(Clone, Default)]
+pub struct WrittenAnswers(Arc<Mutex<HashMap<(u64, Form), Written>>>);
+
+#[derive(Clone)]
+struct Written {
+    tag: u64,
+    position: Position,
+    body: Bytes,
+}
+
+/// In what form an answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Form {
+    Json,
+    Csv,
+}
+
+impl Form {
+    fn wanted(headers: &HeaderMap, parameters: &Parameters) -> Result<Self, Problem> {
+        match parameters.text("format")? {
+            Some("json") => return Ok(Self::Json),
+            Some("csv") => return Ok(Self::Csv),
+            Some(other) => return Err(Problem::parameter("format", format!("format is json or csv, not {other:?}"))),
+            None => {}
+        }
+        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        Ok(if accept.split(',').any(|kind| kind.trim().starts_with("text/csv")) { Self::Csv } else { Self::Json })
+    }
+
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Csv => "text/csv; charset=utf-8",
+        }
+    }
+}
 
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -27,71 +86,261 @@ pub(crate) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let board = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.kpis.board).await?;
-    let kpis: Vec<Value> = api.pipeline.kpis.definitions.iter().map(describe).collect();
-    Ok(answer(board.as_ref(), json!({"kpis": kpis})))
+    let Some(names) = parameters.text("names")? else {
+        let kpis: Vec<Value> = api.pipeline.kpis.definitions.iter().map(KpiDefinition::description).collect();
+        return Ok(answer(board.as_ref(), json!({"kpis": kpis})));
+    };
+    let names: Vec<&str> = names.split(',').collect();
+    if names.len() > MOST_NAMES {
+        return Err(Problem::parameter("names", format!("names has {} KPIs, and may have {MOST_NAMES}", names.len())));
+    }
+    let parameters = parameters.clone().without(&["names"]);
+    let mut questions = Vec::new();
+    for name in names {
+        let kpi = definition(&api, name)?;
+        questions.push(Question::of(&kpi, &parameters).map(|question| (kpi, question))?);
+    }
+    // A board that has them all is asked, so that all are as of one position.
+    let mut board = board;
+    for (_, question) in &questions {
+        board = board_with(&api, &question.key).await?;
+    }
+    let mut hasher = DefaultHasher::new();
+    for (_, question) in &questions {
+        (question.fingerprint, tag(&board, question)).hash(&mut hasher);
+    }
+    let tag = hasher.finish();
+    if let Some(same) = same(&headers, tag, board.position) {
+        return Ok(same);
+    }
+    let mut kpis = Vec::new();
+    for (kpi, question) in &questions {
+        kpis.push(body(&api, kpi, question, &board).await?);
+    }
+    let mut response = answer(board.as_ref(), json!({"kpis": kpis}));
+    cacheable(&mut response, tag, &parameters);
+    Ok(response)
 }
 
-fn describe(kpi: &KpiDefinition) -> Value {
-    json!({
-        "name": kpi.name,
-        "title": kpi.title,
-        "definition": kpi.definition,
-        "values": kpi.values,
-        "grains": Grain::ALL,
-        "dimensions": [],
-    })
+fn definition(api: &Api, name: &str) -> Result<KpiDefinition, Problem> {
+    let service = &api.pipeline.kpis;
+    let unknown = || {
+        let names: Vec<_> = service.definitions.iter().map(|kpi| kpi.name.as_str()).collect();
+        Problem::not_found(format!("There is no KPI {name:?}. There are {}.", names.join(", ")))
+    };
+    service.definition(name).cloned().ok_or_else(unknown)
+}
+
+pub(crate) async fn board_with(api: &Api, key: &SeriesKey) -> Result<Arc<Board>, Problem> {
+    api.pipeline.kpis.board_with(key).await.map_err(|error| Problem::internal(error.as_ref()))
+}
+
+pub(crate) type Name = Result<Path<String>, PathRejection>;
+
+/// The KPI of an address, and what is asked of it.
+pub(crate) fn asked(api: &Api, name: Name, parameters: &Parameters) -> Result<(KpiDefinition, Question), Problem> {
+    let Path(name) = name.map_err(|_| Problem::not_found("A KPI's name is text in UTF-8."))?;
+    let kpi = definition(api, &name)?;
+    let question = Question::of(&kpi, parameters)?;
+    Ok((kpi, question))
 }
 
 pub(crate) async fn get(
     State(api): State<Api>,
-    name: Result<Path<String>, PathRejection>,
+    name: Name,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path(name) = name.map_err(|_| Problem::not_found("A KPI's name is text in UTF-8."))?;
-    let service = &api.pipeline.kpis;
-    if service.definition(&name).is_none() {
-        let names: Vec<_> = service.definitions.iter().map(|kpi| kpi.name.as_str()).collect();
-        return Err(Problem::not_found(format!("There is no KPI {name:?}. There are {}.", names.join(", "))));
+    let (kpi, question) = asked(&api, name, &parameters)?;
+    let form = Form::wanted(&headers, &parameters)?;
+    Freshness::of(&parameters, &headers)?.wait(&api.pipeline.kpis.board).await?;
+    let board = board_with(&api, &question.key).await?;
+    let tag = tag(&board, &question);
+    if let Some(same) = same(&headers, tag, board.position) {
+        return Ok(same);
     }
-    let calendar = calendar(&parameters)?;
-    let bound = |name: &'static str| -> Result<Option<i64>, Problem> {
-        let wrong =
-            |text: &str| Problem::parameter(name, format!("{name} is a date or an RFC 3339 time, not {text:?}"));
-        parameters.text(name)?.map(|text| calendar.parse(text).ok_or_else(|| wrong(text))).transpose()
+    let known = api.written_kpis.get(question.fingerprint, form, tag, board.position);
+    let text = match known {
+        Some(text) => text,
+        None => {
+            let mut body = body(&api, &kpi, &question, &board).await?;
+            body["as_of"] = as_of(board.as_ref());
+            let text = match form {
+                Form::Json => body.to_string(),
+                Form::Csv => csv(&kpi, &question, &body),
+            };
+            let written = Written { tag, position: board.position, body: Bytes::from(text) };
+            api.written_kpis.keep(question.fingerprint, form, written)
+        }
     };
-    let (from, to) = (bound("from")?, bound("to")?);
-    if from.zip(to).is_some_and(|(from, to)| from >= to) {
-        return Err(Problem::parameter("from", "from is not before to"));
-    }
-    let key = SeriesKey { kpi: name.clone(), calendar };
-    Freshness::of(&parameters, &headers)?.wait(&service.board).await?;
-    let board = service.board_with(&key).await.map_err(|error| Problem::internal(error.as_ref()))?;
-    let first = from.and_then(|from| calendar.start(from)).unwrap_or(i64::MIN);
-    let rows = board.series(&key).into_iter().flat_map(|series| series.range(first..to.unwrap_or(i64::MAX)));
-    let rows: Vec<Value> = rows
-        .map(|(start, values)| json!({"bucket": calendar.format(*start), "dimensions": {}, "values": values}))
-        .collect();
-    let complete_through = board.event_time.and_then(|time| calendar.start(time)).map(|start| calendar.format(start));
-    let body = json!({
-        "kpi": name,
-        "grain": calendar.grain,
-        "timezone": calendar.zone.name(),
-        "rows": rows,
-        "compared": {},
-        "complete_through": complete_through,
-    });
-    Ok(answer(board.as_ref(), body))
+    let mut response = ([(header::CONTENT_TYPE, form.media_type())], text).into_response();
+    response.headers_mut().insert(POSITION, HeaderValue::from(board.position.get()));
+    cacheable(&mut response, tag, &parameters);
+    Ok(response)
 }
 
-fn calendar(parameters: &Parameters) -> Result<Calendar, Problem> {
-    let grain = match parameters.text("grain")? {
-        None => DAYS.grain,
-        Some(text) => text.parse().map_err(|()| {
-            let names: Vec<_> = Grain::ALL.iter().map(|grain| grain.name()).collect();
-            Problem::parameter("grain", format!("grain is one of {}, not {text:?}", names.join(", ")))
-        })?,
+impl WrittenAnswers {
+    fn get(&self, question: u64, form: Form, tag: u64, position: Position) -> Option<Bytes> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = kept.get(&(question, form))?;
+        (written.tag == tag && written.position == position).then(|| written.body.clone())
+    }
+
+    fn keep(&self, question: u64, form: Form, written: Written) -> Bytes {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MOST_WRITTEN {
+            kept.clear();
+        }
+        let body = written.body.clone();
+        kept.insert((question, form), written);
+        body
+    }
+}
+
+/// What tells an answer from another: the question, the position by which its series changed, and how far it is complete.
+fn tag(board: &Board, question: &Question) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let through = board.event_time.and_then(|time| question.key.calendar.start(time));
+    (question.fingerprint, board.changed(&question.key).get(), through).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// 304, when whoever asks has this answer.
+fn same(headers: &HeaderMap, tag: u64, position: Position) -> Option<Response> {
+    let known = headers.get(header::IF_NONE_MATCH)?.to_str().ok()?;
+    let ours = entity_tag(tag);
+    if !known.split(',').any(|known| known.trim() == ours || known.trim() == "*") {
+        return None;
+    }
+    let mut response = StatusCode::NOT_MODIFIED.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, HeaderValue::from_str(&ours).ok()?);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHED));
+    headers.insert(POSITION, HeaderValue::from(position.get()));
+    Some(response)
+}
+
+fn entity_tag(tag: u64) -> String {
+    format!("W/\"{tag:016x}\"")
+}
+
+fn cacheable(response: &mut Response, tag: u64, parameters: &Parameters) {
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&entity_tag(tag)) {
+        headers.insert(header::ETAG, tag);
+    }
+    // Who insists on a position must not be given what somebody else was.
+    let cached = if parameters.has("min_position") { "no-cache" } else { CACHED };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cached));
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+}
+
+/// One KPI's answer, without what it reflects.
+pub(crate) async fn body(api: &Api, kpi: &KpiDefinition, question: &Question, board: &Board) -> Result<Value, Problem> {
+    let empty = Default::default();
+    let series = board.series(&question.key).unwrap_or(&empty);
+    let calendar = question.key.calendar;
+    let totals_of = |by: bool, from: i64, to: i64| {
+        let key =
+            SeriesKey { by: if by { question.key.by.clone() } else { Vec::new() }, window: 1, ..question.key.clone() };
+        async move {
+            let totals = api.pipeline.kpis.totals(board, &question.key, &key, from, to).await;
+            totals.map_err(|error| Problem::internal(&error))
+        }
     };
-    let zone = parameters.parsed::<Tz>("timezone", "an IANA time zone such as America/Toronto")?.unwrap_or(DAYS.zone);
-    Ok(Calendar { grain, zone })
+    let ranked = match question.top {
+        Some(_) => Some(totals_of(true, question.from.unwrap_or(i64::MIN), question.to.unwrap_or(i64::MAX)).await?),
+        None => None,
+    };
+    let rows = Rows::of(kpi, question, board, series, ranked.as_deref())?;
+    let mut compared = Map::new();
+    for compare in &question.compare {
+        let mut side = json!({"rows": rows.compared(*compare)});
+        if question.totals
+            && kpi.measures == Measures::Flow
+            && let (Some(first), Some((from, to))) = (rows.first(), rows.range_before(*compare))
+        {
+            let (now, before) = (totals_of(false, first, rows.end).await?, totals_of(false, from, to).await?);
+            if let (Some(now), Some(before)) = (now.values().next(), before.values().next()) {
+                let (difference, percent) = rows.difference(now, before);
+                side["totals"] = json!({"from": calendar.format(from), "to": calendar.format(to), "values": before, "difference": difference, "percent": percent});
+            }
+        }
+        compared.insert(compare.name().to_owned(), side);
+    }
+    let mut body = json!({
+        "kpi": kpi.name,
+        "title": kpi.title,
+        "grain": calendar.grain,
+        "timezone": calendar.zone.name(),
+        "rows": rows.rows(),
+        "compared": compared,
+        "complete_through": board.event_time.and_then(|time| calendar.start(time)).map(|start| calendar.format(start)),
+    });
+    if question.totals
+        && let Some(first) = rows.first()
+    {
+        let (all, each) = match kpi.measures {
+            Measures::Level => (Arc::new(rows.level_totals()), None),
+            Measures::Flow => {
+                let each =
+                    if question.key.by.is_empty() { None } else { Some(totals_of(true, first, rows.end).await?) };
+                (totals_of(false, first, rows.end).await?, each)
+            }
+        };
+        body["totals"] = totals_told(question, kpi, &all, each.as_deref());
+    }
+    Ok(body)
+}
+
+fn totals_told(question: &Question, kpi: &KpiDefinition, all: &Totals, each: Option<&Totals>) -> Value {
+    let of_groups = each.or((kpi.measures == Measures::Level && !question.key.by.is_empty()).then_some(all));
+    let named = |dimensions: &Vec<Option<String>>| -> Map<String, Value> {
+        question.key.by.iter().cloned().zip(dimensions.iter().map(|value| json!(value))).collect()
+    };
+    let rows = of_groups.map(|groups| {
+        let rows = groups.iter().map(|(dimensions, values)| json!({"dimensions": named(dimensions), "values": values}));
+        rows.collect::<Vec<_>>()
+    });
+    let mut told = json!({"values": all.get(&Vec::new())});
+    if let Some(rows) = rows {
+        told["rows"] = json!(rows);
+    }
+    told
+}
+
+/// The rows as lines: bucket, dimensions, values, and of each comparison what it was and the change in percent.
+fn csv(kpi: &KpiDefinition, question: &Question, body: &Value) -> String {
+    let field = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) if text.contains([',', '"', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut head = vec!["bucket".to_owned()];
+    head.extend(question.key.by.iter().cloned());
+    head.extend(kpi.values.iter().map(|value| value.name.clone()));
+    for compare in &question.compare {
+        for value in &kpi.values {
+            head.extend([
+                format!("{}_{}", compare.name(), value.name),
+                format!("{}_{}_percent", compare.name(), value.name),
+            ]);
+        }
+    }
+    let none = Vec::new();
+    let mut lines = vec![head.join(",")];
+    for (at, row) in body["rows"].as_array().unwrap_or(&none).iter().enumerate() {
+        let mut fields = vec![field(&row["bucket"])];
+        fields.extend(question.key.by.iter().map(|name| field(&row["dimensions"][name])));
+        fields.extend(kpi.values.iter().map(|value| field(&row["values"][&value.name])));
+        for compare in &question.compare {
+            let other = &body["compared"][compare.name()]["rows"][at];
+            for value in &kpi.values {
+                fields.extend([field(&other["values"][&value.name]), field(&other["percent"][&value.name])]);
+            }
+        }
+        lines.push(fields.join(","));
+    }
+    lines.join("\r\n") + "\r\n"
 }

@@ -36,6 +36,7 @@ pub use alerts::Alerts;
 pub use asking::sql_turns;
 pub use derived::{Lexicons, Markets, PublicIds};
 pub use flight::serve_flight;
+pub use kpis::WrittenAnswers;
 pub use popular::PopularQueries;
 pub use postgres::serve_postgres;
 
@@ -85,6 +86,8 @@ pub struct Api {
     pub public_ids: PublicIds,
     /// What shoppers search for most.
     pub popular: PopularQueries,
+    /// Answers about KPIs as they were written.
+    pub written_kpis: WrittenAnswers,
     /// The searches that people saved.
     pub alerts: Alerts,
 }

@@ -18,7 +18,7 @@ impl Parameters {
     pub(crate) fn known(method: &Method, path: &str, query: &str) -> Self {
         let known = endpoints::parameters(method, path);
         let pairs = url::form_urlencoded::parse(query.as_bytes()).into_owned();
-        Self(pairs.filter(|(name, _)| known.iter().any(|parameter| parameter.name == name)).collect())
+        Self(pairs.filter(|(name, _)| known.iter().any(|parameter| is_of(parameter, name))).collect())
     }
 
     /// These, when an endpoint knows them all.
@@ -90,9 +90,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     }
 }
 
+/// Whether a name is a parameter's, or one of the many that `filter.*` stands for.
+fn is_of(parameter: &endpoints::Parameter, name: &str) -> bool {
+    parameter.name == name || parameter.name.strip_suffix('*').is_some_and(|start| name.starts_with(start))
+}
+
 fn check(method: &Method, path: &str, pairs: Vec<(String, String)>) -> Result<Parameters, Problem> {
     let known = endpoints::parameters(method, path);
-    match pairs.iter().find(|(name, _)| !known.iter().any(|parameter| parameter.name == name)) {
+    match pairs.iter().find(|(name, _)| !known.iter().any(|parameter| is_of(parameter, name))) {
         None => Ok(Parameters(pairs)),
         Some((name, _)) => {
             let names: Vec<_> = known.iter().map(|parameter| parameter.name).collect();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use lake::LakeView;
-use processors::verify::Subject;
+use processors::{SeriesKey, kpis::DAYS, verify::Subject};
 use search_index::ListingSnapshot;
 use serde_json::json;
 use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
@@ -50,7 +50,14 @@ pub(crate) async fn post(
         return Err(Problem::unavailable("busy", "Somebody is verifying already. Ask again when that has ended."));
     };
     let freshness = Freshness::of(&parameters, &headers)?;
-    let board = freshness.wait(&api.pipeline.kpis.board).await?;
+    freshness.wait(&api.pipeline.kpis.board).await?;
+    // Every KPI is on it, asked for lately or not.
+    let kpis = &api.pipeline.kpis;
+    for kpi in kpis.definitions.iter() {
+        let key = SeriesKey::whole(kpi.name.clone(), DAYS);
+        kpis.board_with(&key).await.map_err(|error| Problem::internal(error.as_ref()))?;
+    }
+    let board = freshness.wait(&kpis.board).await?;
     let (listings, view) = cut(&api, freshness).await?;
     let (cut, runtime) = (Arc::clone(&view), Handle::current());
     // On a thread for it: a second index is built.

@@ -157,6 +157,7 @@ fn every_command_and_route_is_in_the_readme_and_the_readme_names_no_other() {
             "maintain",
             "verify",
             "catalogue",
+            "kpi",
             "dead-letters"
         ])
     );

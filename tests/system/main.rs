@@ -12,6 +12,7 @@ mod cuts;
 mod door;
 mod hostile;
 mod house;
+mod kpis;
 mod language;
 mod oracle;
 mod pages;

@@ -351,6 +351,11 @@ pub(crate) fn finish(child: Child) -> String {
     stdout(&child.wait_with_output().unwrap())
 }
 
+/// A command, run to its end.
+pub(crate) fn run(arguments: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_forecourt")).args(arguments).output().unwrap()
+}
+
 /// The listings of a page, in order.
 pub(crate) fn ids(answer: &Value) -> Vec<&str> {
     answer["hits"].as_array().unwrap().iter().map(|hit| hit["listing_id"].as_str().unwrap()).collect()

@@ -1,4 +1,5 @@
-//! The SQL function `bucket(time)`: the start of the bucket a time lies in.
+//! The SQL functions `bucket(time)`, the start of the bucket a time lies in, and `buckets(time)`, the starts of those whose
+//! windows it lies in.
 
 use std::{
     hash::{Hash, Hasher},
@@ -6,8 +7,8 @@ use std::{
 };
 
 use arrow::{
-    array::{AsArray, TimestampMicrosecondArray},
-    datatypes::{DataType, TimestampMicrosecondType},
+    array::{AsArray, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder},
+    datatypes::{DataType, Field, TimestampMicrosecondType},
 };
 use datafusion::{
     common::Result,
@@ -72,5 +73,64 @@ impl ScalarUDFImpl for Bucket {
         });
         let starts: TimestampMicrosecondArray = starts.collect();
         Ok(ColumnarValue::Array(Arc::new(starts.with_timezone(UTC))))
+    }
+}
+
+/// `buckets(time)`: a window ends with its bucket, and is so many buckets long.
+#[derive(Debug)]
+pub(crate) struct Buckets {
+    calendar: Calendar,
+    window: u32,
+    signature: Signature,
+}
+
+impl Buckets {
+    pub(crate) fn new(calendar: Calendar, window: u32) -> Self {
+        Self { calendar, window, signature: Signature::exact(vec![timestamp_type()], Volatility::Immutable) }
+    }
+}
+
+impl PartialEq for Buckets {
+    fn eq(&self, other: &Self) -> bool {
+        (self.calendar, self.window) == (other.calendar, other.window)
+    }
+}
+
+impl Eq for Buckets {}
+
+impl Hash for Buckets {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.calendar, self.window).hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Buckets {
+    fn name(&self) -> &str {
+        "buckets"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::List(Arc::new(Field::new("item", timestamp_type(), true))))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let times = args.args[0].to_array(args.number_rows)?;
+        let item = Field::new("item", timestamp_type(), true);
+        let starts = TimestampMicrosecondBuilder::new().with_timezone(UTC);
+        let mut lists = ListBuilder::new(starts).with_field(item);
+        for time in times.as_primitive::<TimestampMicrosecondType>() {
+            let mut start = time.and_then(|time| self.calendar.start(time));
+            for _ in 0..self.window {
+                let Some(at) = start else { break };
+                lists.values().append_value(at);
+                start = self.calendar.next(at);
+            }
+            lists.append(true);
+        }
+        Ok(ColumnarValue::Array(Arc::new(lists.finish())))
     }
 }

@@ -1,53 +1,52 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use chrono::Weekday;
 use chrono_tz::Tz;
+use datasets::Market;
 use ingest::SeenEvents;
 use lake::{Lake, LakeConfig, SqlSession};
-use rand::{Rng, SeedableRng, seq::SliceRandom};
+use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use schemas::{Catalogue, Position};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Board, BoardUpdate, EARLIEST, Kpis, LATEST, SeriesKey, Touched, compute};
+use super::{Board, BoardUpdate, Kpis, RowKey, SeriesKey, Touched, check, recomputed};
 use crate::{
     calendar::{Calendar, Grain},
     decode::{decode, message},
-    kpi_definition::KpiDefinition,
+    kpi_definition::{KpiDefinition, Measures},
 };
 
-fn event(rng: &mut ChaCha8Rng, number: usize) -> Value {
-    let time = format!(
-        "2026-{:02}-{:02}T{:02}:{:02}:00Z",
-        rng.random_range(1..=12),
-        rng.random_range(1..=28),
-        rng.random_range(0..24),
-        rng.random_range(0..60)
-    );
-    let vehicle = format!("v-{}", rng.random_range(0..6));
-    let (name, data) = match rng.random_range(0..9) {
-        0 => ("VehicleSold", json!({"listingId": vehicle, "soldAt": time, "finalPrice": rng.random_range(1..90_000)})),
-        1 => ("VehicleReturned", json!({"returnId": vehicle, "returnedAt": time})),
-        2 => (
-            "AIOfferGenerated",
-            json!({"offerId": vehicle, "vehicleId": vehicle, "offerAmount": rng.random_range(1..90_000)}),
-        ),
-        3 => ("OfferAccepted", json!({"offerId": vehicle, "acceptedAt": time})),
-        4 => ("OfferRejected", json!({"offerId": vehicle})),
-        5 => ("ProductionStarted", json!({"productionJobId": "j", "vehicleId": vehicle, "startedAt": time})),
-        6 => ("QualityCheckCompleted", json!({"vehicleId": vehicle})),
-        7 => (
-            "SurveyCompleted",
-            json!({"surveyId": "s", "responses": [{"question": "nps", "answer": rng.random_range(0..=10)}]}),
-        ),
-        _ => ("RatingProvided", json!({"ratingId": "r", "score": rng.random_range(1..=5)})),
-    };
-    json!({"eventId": format!("e-{number}"), "eventType": name, "timestamp": time, "aggregateId": vehicle, "data": data})
+const MICROS_2026: i64 = 1_767_225_600_000_000;
+
+fn market(seed: u64) -> Vec<Value> {
+    let mut lines = Vec::new();
+    Market::new(seed, MICROS_2026, 60, 25).write(&mut lines).unwrap();
+    lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
-/// Events come in small batches and in no order of time: each is late for some bucket. After every batch, what is kept
-/// equals what a full computation over the same cut gives.
+/// The series that are kept of a KPI: whole, by dimensions, of one value of one, and over windows.
+fn keys(kpi: &KpiDefinition) -> Vec<SeriesKey> {
+    let calendar = |grain, zone| Calendar { grain, zone, week_start: Weekday::Mon };
+    let whole = |grain, zone| SeriesKey::whole(kpi.name.clone(), calendar(grain, zone));
+    let mut keys = vec![whole(Grain::Day, Tz::UTC), whole(Grain::Hour, Tz::Asia__Kathmandu)];
+    if kpi.measures == Measures::Flow {
+        keys.push(SeriesKey { window: 7, ..whole(Grain::Day, Tz::America__Toronto) });
+    }
+    for dimension in kpi.dimensions.iter().map(|dimension| dimension.name.clone()) {
+        keys.push(SeriesKey { by: vec![dimension], ..whole(Grain::Month, Tz::America__Toronto) });
+    }
+    if kpi.dimension("make").is_some() {
+        let filters = vec![("make".to_owned(), vec!["Ford".to_owned(), "Honda".to_owned()])];
+        keys.push(SeriesKey { filters, ..whole(Grain::Week, Tz::UTC) });
+    }
+    keys
+}
+
+/// Events come in batches and in no order of time: each is late for some bucket, and what they are joined with comes before
+/// or after them. After every batch, what is kept equals what a full computation over the same cut gives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computation() {
     let folder = tempfile::tempdir().unwrap();
@@ -62,15 +61,13 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
     let running = tokio::spawn(sink.run(received, requests, stop.clone()));
     updates.send(BoardUpdate { view: Some(Arc::new(lake.view())), ..BoardUpdate::default() }).await.unwrap();
 
-    let calendars = [(Grain::Hour, Tz::Asia__Kathmandu), (Grain::Day, Tz::UTC), (Grain::Month, Tz::America__Toronto)];
-    let calendars = calendars.map(|(grain, zone)| Calendar { grain, zone });
     let mut rng = ChaCha8Rng::seed_from_u64(17);
-    let mut events: Vec<Value> = (0..120).map(|number| event(&mut rng, number)).collect();
+    let mut events = market(5);
     events.shuffle(&mut rng);
     let seen_folder = tempfile::tempdir().unwrap();
     let seen = SeenEvents::open(seen_folder.path(), "log", Position::new(u64::MAX)).unwrap();
-    let (mut end, mut found) = (0, 0);
-    for batch in events.chunks(30) {
+    let (mut end, mut found) = (0, BTreeMap::<&str, usize>::new());
+    for batch in events.chunks(events.len().div_ceil(4)) {
         let messages = batch.iter().map(|event| {
             end += 1;
             message(&catalogue, end, event)
@@ -84,18 +81,63 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
         updates.send(BoardUpdate { touched, view: Some(Arc::clone(&view)) }).await.unwrap();
         let reached = |board: &Option<Arc<Board>>| board.as_ref().is_some_and(|board| board.position.get() == end);
         let mut board = service.board.clone();
-        tokio::time::timeout(Duration::from_secs(120), board.wait_for(reached)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(300), board.wait_for(reached)).await.unwrap().unwrap();
         for kpi in &definitions {
-            for calendar in calendars {
-                let key = SeriesKey { kpi: kpi.name.clone(), calendar };
+            for key in keys(kpi) {
                 let kept = service.board_with(&key).await.unwrap();
-                let whole = compute(&sql, &view, kpi, calendar, EARLIEST, LATEST).await.unwrap();
-                found += whole.len();
-                assert_eq!(**kept.series(&key).unwrap(), whole, "{} by {} at {end}", kpi.name, calendar.grain);
+                let whole = recomputed(&sql, &view, kpi, &key).await.unwrap();
+                *found.entry(&kpi.name).or_default() += whole.len();
+                let kept: BTreeMap<RowKey, _> =
+                    kept.series(&key).unwrap().iter().map(|(key, row)| (key.clone(), row.values.clone())).collect();
+                assert_eq!(kept, whole, "{key:?} at {end}");
             }
         }
     }
-    assert!(found > 500, "{found}");
+    for kpi in &definitions {
+        assert!(found.get(kpi.name.as_str()) > Some(&10), "{} has {:?}", kpi.name, found.get(kpi.name.as_str()));
+    }
     stop.cancel();
     running.await.unwrap();
+}
+
+/// A file of one's own is told what is wrong in it by its line, before anything is computed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kpi_that_cannot_be_computed_is_told_by_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = url::Url::from_directory_path(folder.path()).unwrap();
+    let lake = Lake::open(&root, Catalogue::embedded().unwrap(), LakeConfig::default()).await.unwrap();
+    let view = Arc::new(lake.view());
+    let sql = SqlSession::new(Handle::current(), Vec::new()).unwrap();
+    check(&sql, &view, &KpiDefinition::embedded().unwrap()).await.unwrap();
+    let head = "-- title: T\n-- definition: D\n-- input: inventory.vehicle_sold\n";
+    let query = "SELECT sold_at AS at, final_price FROM inventory.vehicle_sold";
+    for (text, message) in [
+        (format!("{head}-- value: a CAD = sum(price); A\n{query}"), "k.sql, line 4: "),
+        (
+            format!(
+                "{head}-- value: a CAD = sum(final_price); A\nSELECT sold_at AS at,\n  nothing\nFROM inventory.vehicle_sold"
+            ),
+            "k.sql, line 4: ",
+        ),
+        (
+            format!(
+                "-- title: T\n-- definition: D\n-- input: inventory.sold\n-- value: a CAD = sum(final_price); A\n{query}"
+            ),
+            "k.sql, line 1: there is no event view inventory.sold",
+        ),
+        (
+            format!("{head}-- value: a CAD = sum(final_price); A\n-- value: b CAD = sum(other); B\n{query}"),
+            "k.sql, line 5: ",
+        ),
+        (
+            format!(
+                "{head}-- value: a CAD = sum(final_price); A\n-- value: b CAD = max(final_price); B\nSELECT sold_at AS at, final_price\nFORM inventory.vehicle_sold"
+            ),
+            "k.sql, line 7: ",
+        ),
+    ] {
+        let kpi = KpiDefinition::parse("k", &text).unwrap();
+        let error = check(&sql, &view, &[kpi]).await.unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
 }

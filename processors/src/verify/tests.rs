@@ -19,7 +19,7 @@ use crate::{
     calendar::{Calendar, Grain},
     decode::{decode, message},
     kpi_definition::KpiDefinition,
-    kpis::{Board, BoardUpdate, DAYS, Kpis, SeriesKey, Touched},
+    kpis::{Board, BoardUpdate, DAYS, Kpis, Series, SeriesKey, Touched},
     listings::Listings,
 };
 
@@ -54,9 +54,11 @@ impl Derived {
         let stop = CancellationToken::new();
         let running = tokio::spawn(sink.run(received, requests, stop.clone()));
         updates.send(BoardUpdate { view: Some(Arc::new(lake.view())), ..BoardUpdate::default() }).await.unwrap();
-        let hours = Calendar { grain: Grain::Hour, zone: Tz::Australia__Lord_Howe };
+        let hours = Calendar { grain: Grain::Hour, zone: Tz::Australia__Lord_Howe, week_start: chrono::Weekday::Mon };
         for kpi in &definitions {
-            service.board_with(&SeriesKey { kpi: kpi.name.clone(), calendar: hours }).await.unwrap();
+            for calendar in [DAYS, hours] {
+                service.board_with(&SeriesKey::whole(kpi.name.clone(), calendar)).await.unwrap();
+            }
         }
 
         let (mut end, mut rest) = (0, history);
@@ -111,7 +113,10 @@ impl Derived {
 
     fn kpis(&self) -> BTreeMap<String, Value> {
         let kept = self.board.kept();
-        let named = kept.map(|(key, series)| (format!("{} {:?}", key.kpi, key.calendar), json!(series)));
+        let rows = |series: &Series| -> Vec<Value> {
+            series.iter().map(|(key, row)| json!([key.bucket, key.dimensions, row.values])).collect()
+        };
+        let named = kept.map(|(key, series)| (format!("{} {:?}", key.kpi, key.calendar), json!(rows(series))));
         named.collect()
     }
 
@@ -180,14 +185,12 @@ async fn a_spoiled_board_and_a_spoiled_store_of_ids_are_found() {
     assert_eq!(derived.differences("kpis").await, Vec::<String>::new());
     assert_eq!(derived.differences("seen events").await, Vec::<String>::new());
 
-    let key = SeriesKey { kpi: "sales_volume".to_owned(), calendar: DAYS };
+    let key = SeriesKey::whole("sales_volume".to_owned(), DAYS);
     let mut board = Board::clone(&derived.board);
     let mut series = board.series(&key).unwrap().as_ref().clone();
-    let spoiled = *series.keys().next().unwrap();
-    series.get_mut(&spoiled).unwrap().insert("units_sold".to_owned(), json!(999));
-    let gone = *series.keys().last().unwrap();
-    series.remove(&gone);
-    board.series.insert(key, Arc::new(series));
+    series.first_entry().unwrap().get_mut().values.insert("units_sold".to_owned(), json!(999));
+    series.pop_last();
+    board.series.get_mut(&key).unwrap().series = Arc::new(series);
     derived.board = Arc::new(board);
     let found = derived.differences("kpis").await;
     assert_eq!(found.len(), 2, "{found:?}");

@@ -1,0 +1,286 @@
+//! KPIs against a count of their own, late events, and how they are asked for.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    door::event,
+    support::{Forecourt, Nats, counted, finish, ingest, run},
+};
+
+/// The KPIs of a history by day, as a program that knows nothing of ours counts them.
+fn expected(history: &Path) -> BTreeMap<String, BTreeMap<String, BTreeMap<String, Value>>> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kpis/oracle.py");
+    let counted = Command::new("python3").arg(script).arg(history).output().unwrap();
+    assert!(counted.status.success(), "{}", String::from_utf8_lossy(&counted.stderr));
+    serde_json::from_slice(&counted.stdout).unwrap()
+}
+
+fn same(ours: &Value, theirs: &Value) -> bool {
+    match (ours.as_f64(), theirs.as_f64()) {
+        (Some(ours), Some(theirs)) => (ours - theirs).abs() <= 1e-9 * theirs.abs().max(1.0),
+        _ => ours == theirs,
+    }
+}
+
+/// A year that arrives in disorder: repeated, late and shuffled.
+#[tokio::test]
+async fn every_kpi_of_a_year_is_what_an_independent_count_says_day_by_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("year.ndjson");
+    let disorder = "duplicates=0.05,late=0.1,shuffled=0.25";
+    let arguments = ["simulate", "--seed", "5", "--days", "365", "--vehicles", "150", "--disorder", disorder, "-o"];
+    assert!(run(&[&arguments[..], &[file.to_str().unwrap()]].concat()).status.success());
+    let nats = Nats::start().await;
+    let forecourt = Forecourt::start(&nats, &folder.path().join("data")).await;
+    let position = counted(&finish(ingest(&file, &forecourt.url)), "position");
+    let known = forecourt.get("/v1/kpis").await;
+    let known: Vec<&str> = known["kpis"].as_array().unwrap().iter().map(|kpi| kpi["name"].as_str().unwrap()).collect();
+    let expected = expected(&file);
+    assert_eq!(known.len(), expected.len());
+    for (name, days) in expected {
+        assert!(days.len() > 20, "{name} has {} days", days.len());
+        let ours = forecourt.get(&format!("/v1/kpis/{name}?gaps=omit&min_position={position}&wait_ms=60000")).await;
+        let rows = ours["rows"].as_array().unwrap();
+        let rows: BTreeMap<&str, &Value> =
+            rows.iter().map(|row| (row["bucket"].as_str().unwrap(), &row["values"])).collect();
+        if name != "inventory" {
+            // What there is, there is on every day.
+            assert_eq!(rows.keys().copied().collect::<Vec<_>>(), days.keys().collect::<Vec<_>>(), "{name}");
+        }
+        for (day, values) in days {
+            for (value, theirs) in values {
+                let ours = &rows[day.as_str()][&value];
+                assert!(same(ours, &theirs), "{name}.{value} of {day}: {ours}, counted {theirs}");
+            }
+        }
+    }
+    let verified = forecourt.client.post(format!("{}/v1/verify?wait_ms=60000", forecourt.url)).send().await.unwrap();
+    let verified: Value = verified.json().await.unwrap();
+    let kpis = verified["checks"].as_array().unwrap().iter().find(|check| check["name"] == "kpis").unwrap().clone();
+    assert!(kpis["checked"].as_u64() > Some(3_000) && kpis["different"] == 0, "{kpis}");
+}
+
+fn sale(id: &str, listing: &str, at: &str, price: i64) -> Value {
+    let mut sale = event(id, "VehicleSold", listing, json!({"listingId": listing, "soldAt": at, "finalPrice": price}));
+    sale["timestamp"] = json!(at);
+    sale
+}
+
+async fn sold(forecourt: &Forecourt, sales: &[Value]) -> u64 {
+    let lines: Vec<String> = sales.iter().map(Value::to_string).collect();
+    let (status, report) = forecourt.publish(lines.join("\n")).await;
+    assert_eq!(status, StatusCode::OK, "{report}");
+    report["position"].as_u64().unwrap()
+}
+
+/// What `value` is in each bucket.
+fn values<'a>(answer: &'a Value, value: &str) -> Vec<(&'a str, Value)> {
+    let rows = answer["rows"].as_array().unwrap();
+    rows.iter().map(|row| (row["bucket"].as_str().unwrap(), row["values"][value].clone())).collect()
+}
+
+#[tokio::test]
+async fn a_late_sale_corrects_every_bucket_and_comparison_it_belongs_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let forecourt = Forecourt::start(&nats, folder.path()).await;
+    let sales = [
+        sale("s-1", "l-1", "2025-11-15T12:00:00Z", 10_000),
+        sale("s-2", "l-2", "2026-08-15T12:00:00Z", 20_000),
+        sale("s-3", "l-3", "2026-11-15T12:00:00Z", 30_000),
+        sale("s-4", "l-4", "2026-11-17T12:00:00Z", 40_000),
+    ];
+    let position = sold(&forecourt, &sales).await;
+    let ask = |query: String| {
+        let forecourt = &forecourt;
+        async move { forecourt.get(&format!("/v1/kpis/sales_volume?{query}")).await }
+    };
+    for grain in ["day", "month", "quarter", "year"] {
+        ask(format!("grain={grain}&compare=previous,year_ago&min_position={position}")).await;
+    }
+    // Three months late.
+    let position = sold(&forecourt, &[sale("s-5", "l-5", "2026-08-16T12:00:00Z", 25_000)]).await;
+    let day = ask(format!("from=2026-08-15&to=2026-08-18&compare=previous&min_position={position}")).await;
+    assert_eq!(
+        values(&day, "units_sold"),
+        [("2026-08-15T00:00:00Z", json!(1)), ("2026-08-16T00:00:00Z", json!(1)), ("2026-08-17T00:00:00Z", json!(0))]
+    );
+    assert_eq!(day["totals"]["values"]["average_price"], 22_500.0);
+    assert_eq!(day["as_of"]["position"], position);
+    assert_eq!(day["compared"]["previous"]["totals"]["percent"]["units_sold"], Value::Null, "nothing before");
+    let month = ask("grain=month&from=2026-08-01&to=2026-10-01".to_owned()).await;
+    assert_eq!(
+        values(&month, "revenue"),
+        [("2026-08-01T00:00:00Z", json!(45_000.0)), ("2026-09-01T00:00:00Z", json!(0.0))]
+    );
+    let quarter = ask("grain=quarter&from=2026-07-01&compare=previous".to_owned()).await;
+    let compared = &quarter["compared"]["previous"]["rows"][1];
+    assert_eq!((&compared["values"]["units_sold"], &compared["difference"]["units_sold"]), (&json!(2), &json!(0)));
+    assert_eq!(compared["percent"]["revenue"], 55.555556, "70,000 after 45,000");
+    let year = ask("grain=year&compare=year_ago".to_owned()).await;
+    assert_eq!(values(&year, "units_sold").last().unwrap(), &("2026-01-01T00:00:00Z", json!(4)));
+    assert_eq!(year["compared"]["year_ago"]["rows"][1]["percent"]["units_sold"], 300.0);
+    let rolling = ask("rolling=3d&from=2026-11-15".to_owned()).await;
+    let units: Vec<Value> = values(&rolling, "units_sold").into_iter().map(|(_, units)| units).collect();
+    assert_eq!(units, [json!(1), json!(1), json!(2)]);
+    let cumulative = ask("cumulative=true&grain=month&from=2026-08-01".to_owned()).await;
+    let revenue: Vec<Value> = values(&cumulative, "revenue").into_iter().map(|(_, revenue)| revenue).collect();
+    assert_eq!(revenue, [json!(45_000.0), json!(45_000.0), json!(45_000.0), json!(115_000.0)]);
+    assert_eq!(cumulative["rows"][3]["values"]["average_price"], Value::Null, "a mean has no sum");
+
+    // Days of a zone with summer time; a week that begins on Sunday.
+    let local = ask("timezone=America/Toronto&from=2026-11-15&to=2026-11-16".to_owned()).await;
+    assert_eq!(values(&local, "units_sold"), [("2026-11-15T00:00:00-05:00", json!(1))]);
+    let weeks = ask("grain=week&week_start=sunday&from=2026-11-15".to_owned()).await;
+    assert_eq!(values(&weeks, "units_sold"), [("2026-11-15T00:00:00Z", json!(2))]);
+}
+
+#[tokio::test]
+async fn polls_are_cached_streams_tell_what_changes_and_groups_add_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let forecourt = Forecourt::start(&nats, folder.path()).await;
+    let listed = |id: &str, make: &str| {
+        event(
+            &format!("c-{id}"),
+            "VehicleListingCreated",
+            id,
+            json!({"listingId": id, "vehicleId": format!("v-{id}"), "make": make}),
+        )
+    };
+    let first = [
+        listed("l-1", "Honda"),
+        listed("l-2", "Ford"),
+        sale("s-1", "l-1", "2026-11-15T12:00:00Z", 10_000),
+        sale("s-2", "l-2", "2026-11-15T13:00:00Z", 20_000),
+    ];
+    let position = sold(&forecourt, &first).await;
+    let get = |path: String, header: Option<(&'static str, String)>| {
+        let request = forecourt.client.get(format!("{}{path}", forecourt.url));
+        let request = header.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        async move { request.send().await.unwrap() }
+    };
+    let path = format!("/v1/kpis/sales_volume?by=make&min_position={position}");
+    let answer = get(path.clone(), None).await;
+    let tag = answer.headers()["etag"].to_str().unwrap().to_owned();
+    let body: Value = answer.json().await.unwrap();
+    let groups: Vec<(&Value, &Value)> = body["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (&row["dimensions"]["make"], &row["values"]["revenue"]))
+        .collect();
+    assert_eq!(groups, [(&json!("Ford"), &json!(20_000.0)), (&json!("Honda"), &json!(10_000.0))]);
+    assert_eq!(body["totals"]["values"]["revenue"], 30_000.0);
+    assert_eq!(body["totals"]["rows"].as_array().unwrap().len(), 2);
+    let same = get(path.clone(), Some(("if-none-match", tag.clone()))).await;
+    assert_eq!((same.status(), same.bytes().await.unwrap().len()), (StatusCode::NOT_MODIFIED, 0));
+    // What is not about it changes nothing.
+    let position = sold(
+        &forecourt,
+        &[event("o-1", "OfferAccepted", "o-1", json!({"offerId": "o-1", "acceptedAt": "2026-11-15T12:00:00Z"}))],
+    )
+    .await;
+    let same =
+        get(format!("/v1/kpis/sales_volume?by=make&min_position={position}"), Some(("if-none-match", tag.clone())))
+            .await;
+    assert_eq!(same.status(), StatusCode::NOT_MODIFIED);
+
+    // A stream has all rows, then those that change alone.
+    let mut stream = get("/v1/kpis/sales_volume/stream?by=make".to_owned(), None).await;
+    let first = next_event(&mut stream).await;
+    assert_eq!(first.1["rows"].as_array().unwrap().len(), 2);
+    let position = sold(&forecourt, &[sale("s-3", "l-1", "2026-11-15T14:00:00Z", 12_000)]).await;
+    let (id, second) = next_event(&mut stream).await;
+    let rows = second["rows"].as_array().unwrap();
+    assert_eq!(
+        (rows.len(), &rows[0]["dimensions"]["make"], &rows[0]["values"]["revenue"]),
+        (1, &json!("Honda"), &json!(22_000.0))
+    );
+    assert_eq!(id, position.to_string());
+    let changed = get(path, Some(("if-none-match", tag))).await;
+    assert_eq!(changed.status(), StatusCode::OK);
+    // Who comes back is told what it missed; the make of a sale that is corrected late moves it.
+    let mut moved = listed("l-1", "Acura");
+    moved["eventId"] = json!("c-again");
+    moved["timestamp"] = json!("2026-11-03T08:30:00Z");
+    sold(&forecourt, &[moved]).await;
+    let (_, third) = next_event(&mut stream).await;
+    assert!(third["rows"].as_array().unwrap().iter().any(|row| row["dimensions"]["make"] == "Acura"), "{third}");
+    let mut again = get("/v1/kpis/sales_volume/stream?by=make".to_owned(), Some(("last-event-id", id))).await;
+    let (_, missed) = next_event(&mut again).await;
+    assert!(missed["rows"].as_array().unwrap().iter().any(|row| row["dimensions"]["make"] == "Acura"), "{missed}");
+
+    // Several at one position, lines for a spreadsheet, and one make.
+    let batch = forecourt.get("/v1/kpis?names=sales_volume,inventory,funnel&grain=month").await;
+    let names: Vec<&str> = batch["kpis"].as_array().unwrap().iter().map(|kpi| kpi["kpi"].as_str().unwrap()).collect();
+    assert_eq!(names, ["sales_volume", "inventory", "funnel"]);
+    let csv = get(
+        "/v1/kpis/sales_volume?filter.make=Ford&compare=previous".to_owned(),
+        Some(("accept", "text/csv".to_owned())),
+    )
+    .await;
+    assert_eq!(csv.headers()["content-type"], "text/csv; charset=utf-8");
+    let csv = csv.text().await.unwrap();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert!(
+        lines[0].starts_with("bucket,units_sold,revenue,average_price,units_returned,net_units,previous_units_sold"),
+        "{csv}"
+    );
+    assert_eq!((lines.len(), &lines[1][..25]), (2, "2026-11-15T00:00:00Z,1,20"));
+    for wrong in
+        ["by=colour", "filter.colour=red", "rolling=3q", "compare=tomorrow", "top=3", "gaps=maybe", "week_start=x"]
+    {
+        let (status, problem) = forecourt.try_get(&format!("/v1/kpis/sales_volume?{wrong}")).await;
+        let name = wrong.split('=').next().unwrap();
+        assert_eq!((status, &problem["parameter"]), (StatusCode::BAD_REQUEST, &json!(name)), "{problem}");
+    }
+}
+
+/// The next event of a stream: its id and data.
+async fn next_event(stream: &mut reqwest::Response) -> (String, Value) {
+    let mut text = String::new();
+    loop {
+        text.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().expect("the stream goes on")));
+        let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        if text.ends_with("\n\n")
+            && let (Some(id), Some(data)) = (line("id: "), line("data: "))
+        {
+            return (id, serde_json::from_str(&data).unwrap());
+        }
+    }
+}
+
+/// A KPI of one's own is computed like the others; a wrong one is told before anything starts.
+#[tokio::test]
+async fn a_kpi_of_ones_own_is_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (kpis, data) = (folder.path().join("kpis"), folder.path().join("data"));
+    std::fs::create_dir(&kpis).unwrap();
+    let file = kpis.join("dear_sales.sql");
+    let text = "-- title: Dear sales\n-- definition: Sales of 30,000 and more.\n-- input: inventory.vehicle_sold at sold_at\n\
+                -- value: units integer = count(*); sales\nSELECT sold_at AS at FROM inventory.vehicle_sold WHERE final_price >= 30000;\n";
+    std::fs::write(&file, text).unwrap();
+    let nats = Nats::start().await;
+    let mut forecourt = Forecourt::start_with(&nats, &data, &["--kpis", kpis.to_str().unwrap()]).await;
+    let sales =
+        [sale("s-1", "l-1", "2026-11-15T12:00:00Z", 10_000), sale("s-2", "l-2", "2026-11-15T13:00:00Z", 30_000)];
+    let position = sold(&forecourt, &sales).await;
+    let answer = forecourt.get(&format!("/v1/kpis/dear_sales?min_position={position}")).await;
+    assert_eq!(values(&answer, "units"), [("2026-11-15T00:00:00Z", json!(1))]);
+    assert_eq!(forecourt.sql("SELECT units FROM kpi.dear_sales", position).await, [json!([1])]);
+    let listed = run(&["kpi", "show", "dear_sales", "--kpis", kpis.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("Sales of 30,000 and more."));
+    forecourt.stop();
+
+    std::fs::write(&file, text.replace("final_price", "price")).unwrap();
+    let checked = run(&["kpi", "check", "--kpis", kpis.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(!checked.status.success() && said.contains("dear_sales.sql, line 5: "), "{said}");
+    forecourt.launch();
+    let said = forecourt.wait_for_end().await;
+    assert!(said.contains("dear_sales.sql, line 5: "), "{said}");
+}
