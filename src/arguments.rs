@@ -58,6 +58,11 @@ pub(crate) enum Command {
     DeadLetters(DeadLettersCommand),
 }
 
+/// A date or an RFC 3339 time, as microseconds since 1970, UTC.
+fn date(text: &str) -> Result<i64, String> {
+    schemas::field_type::parse_timestamp(text).ok_or_else(|| format!("{text:?} is no date, such as 2026-01-01"))
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line that begins with `ready` when everything is up; GET /ready then answers 200.
@@ -93,6 +98,12 @@ pub(crate) struct Up {
     /// Folder of KPI files (*.sql) of your own; one of a name that is known replaces it
     #[arg(long, env = "FORECOURT_KPIS")]
     pub kpis: Option<PathBuf>,
+    /// Show every KPI's latest day on /metrics as well, as kpi_value{kpi, value}
+    #[arg(long, env = "FORECOURT_KPI_METRICS")]
+    pub kpi_metrics: bool,
+    /// Tell the log of days and months that close, from this date on; from the first start on unless given
+    #[arg(long, env = "FORECOURT_CLOSE_PERIODS_FROM", value_name = "DATE", value_parser = date)]
+    pub close_periods_from: Option<i64>,
     /// Where the given NATS server answers HTTP, such as http://127.0.0.1:8222, to check that it syncs every write
     #[arg(long, env = "FORECOURT_NATS_MONITOR", requires = "nats")]
     pub nats_monitor: Option<String>,

@@ -16,7 +16,7 @@ use ingest::{Intake, Log, Publisher, server::NatsServer};
 use lake::LakeConfig;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{KpiDefinition, Pipeline, PipelineConfig};
-use query_api::{Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, WrittenAnswers, sql_turns};
+use query_api::{Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, WrittenAnswers, periods, sql_turns};
 use schemas::{Catalogue, Position};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::{
@@ -174,10 +174,13 @@ async fn serve_log(
         markets: Markets::new(),
         public_ids: PublicIds::new(),
         popular: PopularQueries::default(),
+        kpi_metrics: arguments.kpi_metrics,
         written_kpis: WrittenAnswers::default(),
         alerts,
     };
     let alerts = tokio::spawn(Alerts::keep(api.clone()));
+    let since = periods::since(&arguments.data, arguments.close_periods_from, now())?;
+    let closing = tokio::spawn(periods::close(api.clone(), since, stop.clone()));
 
     let listener = TcpListener::bind(arguments.http)
         .await
@@ -214,7 +217,7 @@ async fn serve_log(
     stop.cancel();
     announced.abort();
     tracing::info!("stopping");
-    let _ = tokio::time::timeout(DRAIN_WITHIN, alerts).await;
+    let _ = tokio::time::timeout(DRAIN_WITHIN, async { tokio::join!(alerts, closing) }).await;
     // Requests end first, so that what they publish is acknowledged; then the log's readers; then nothing is written.
     let _ = tokio::time::timeout(DRAIN_WITHIN, server).await;
     let _ = tokio::time::timeout(DRAIN_WITHIN, async { while publishing.join_next().await.is_some() {} }).await;
@@ -315,7 +318,7 @@ fn demo_start() -> i64 {
 fn what_to_try(address: SocketAddr, postgres: SocketAddr) -> String {
     let (host, port) = (postgres.ip(), postgres.port());
     format!(
-        "\nOpen:\n  http://{address}/              search cars\n  http://{address}/v1/kpis       the KPIs\n  \
+        "\nOpen:\n  http://{address}/              search cars\n  http://{address}/dashboard     the KPIs\n  http://{address}/sql           ask in SQL\n  \
          http://{address}/openapi.json  everything there is\n\nTry:\n  \
          curl 'http://{address}/v1/search?make=Honda&price_max=30000&near=43.65,-79.38&radius_km=100&sort=distance'\n  \
          forecourt sql --to http://{address} 'SELECT event_type, count(*) AS events FROM lake.events GROUP BY 1 ORDER BY 2 DESC LIMIT 5'\n  \

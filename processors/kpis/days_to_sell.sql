@@ -17,6 +17,7 @@
 -- value: p90_days days = percentile_cont(0.9) WITHIN GROUP (ORDER BY days); nine of ten were sold within
 -- value: slow_movers integer = count(CASE WHEN days > 90 THEN 1 END); sold after more than 90 days
 -- value: slow_share ratio = CAST(count(CASE WHEN days > 90 THEN 1 END) AS DOUBLE) / nullif(count(days), 0); of those sold
+-- headline: median_days
 SELECT at, listing_id, micros, CAST(micros AS DOUBLE) / 86400000000 AS days
 FROM (
     SELECT

@@ -14,6 +14,7 @@
 -- value: contracts integer = count(DISTINCT contract); contracts
 -- value: revenue CAD = sum(sale_price); sum of the contracts' prices
 -- value: commission CAD = sum(commission_amount); sum of their commissions
+-- headline: sold
 SELECT coalesce(listed_at, event_time) AS at, dealer_id AS dealer, listing_id AS listed, CAST(NULL AS VARCHAR) AS lead, CAST(NULL AS VARCHAR) AS sold, CAST(NULL AS VARCHAR) AS contract, CAST(NULL AS DECIMAL(12, 2)) AS sale_price, CAST(NULL AS DECIMAL(12, 2)) AS commission_amount
 FROM dealers.vehicle_listed
 UNION ALL

@@ -12,6 +12,7 @@
 -- value: on_time integer = count(CASE WHEN at < due THEN 1 END); by the end of the day planned, in UTC
 -- value: on_time_rate ratio = CAST(count(CASE WHEN at < due THEN 1 END) AS DOUBLE) / nullif(count(due), 0); of those that were planned
 -- value: average_hours hours = CAST(sum(micros) AS DOUBLE) / 3600000000 / nullif(count(micros), 0); mean time on the road
+-- headline: on_time_rate
 -- target: on_time_rate 0.95
 SELECT
     done.at,

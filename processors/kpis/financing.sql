@@ -15,6 +15,7 @@
 -- value: average_rate percent = CAST(sum(rate) AS DOUBLE) / nullif(count(rate), 0); mean yearly interest of approved loans
 -- value: average_term months = CAST(sum(term) AS DOUBLE) / nullif(count(term), 0); mean term of approved loans
 -- value: amount_approved CAD = sum(amount); sum of the loans approved
+-- headline: approval_rate
 SELECT
     coalesce(submitted_at, event_time) AS at, application_id, lender_id AS lender,
     application_id AS sent, CAST(NULL AS VARCHAR) AS approved, CAST(NULL AS VARCHAR) AS denied,

@@ -20,6 +20,7 @@
 -- value: kept integer = count(DISTINCT kept); trials that ended with the vehicle kept
 -- value: reserved_per_viewer ratio = CAST(count(DISTINCT reserved) AS DOUBLE) / nullif(count(DISTINCT viewed), 0); reservations per shopper who viewed
 -- value: kept_per_delivery ratio = CAST(count(DISTINCT kept) AS DOUBLE) / nullif(count(DISTINCT delivered), 0); kept per delivered
+-- headline: kept
 SELECT event_time AS at, CAST(NULL AS VARCHAR) AS vehicle_id, user_id AS searched, CAST(NULL AS VARCHAR) AS viewed, CAST(NULL AS VARCHAR) AS reserved, CAST(NULL AS VARCHAR) AS agreed, CAST(NULL AS VARCHAR) AS delivered, CAST(NULL AS VARCHAR) AS kept
 FROM browsing.user_searched
 UNION ALL

@@ -19,6 +19,7 @@
 -- value: gross_margin CAD = sum(final_price) - sum(paid) - sum(repaired); revenue less both
 -- value: margin_per_unit CAD = CAST(sum(final_price) - sum(paid) - sum(repaired) AS DOUBLE) / nullif(count(final_price), 0); per sale
 -- value: margin_rate ratio = CAST(sum(final_price) - sum(paid) - sum(repaired) AS DOUBLE) / nullif(CAST(sum(final_price) AS DOUBLE), 0); of revenue
+-- headline: gross_margin
 SELECT at, listing_id, vehicle_id, final_price, paid, coalesce(repaired, 0) AS repaired
 FROM (
     SELECT

@@ -26,6 +26,7 @@
 -- value: available integer = sum(offered) - sum(held); of these, not reserved
 -- value: reserved integer = sum(held); of these, reserved
 -- value: value CAD = sum(worth); sum of their asking prices
+-- headline: total
 SELECT at, listing_id, offered, held, worth
 FROM (
     SELECT

@@ -18,6 +18,7 @@
 -- value: average_hours hours = CAST(sum(micros) AS DOUBLE) / 3600000000 / nullif(count(micros), 0); mean hours from the start of the work order to a repair's end
 -- value: points_checked integer = count(point_passed); inspection points looked at
 -- value: pass_rate ratio = CAST(sum(point_passed) AS DOUBLE) / nullif(count(point_passed), 0); of these, passed
+-- headline: cost_per_vehicle
 SELECT
     done.at, done.vehicle_id, done.repair_item_id, done.work_order_id, item.category, done.vehicle_id AS repaired, done.actual_cost,
     CAST(done.at AS BIGINT) - CAST(work.started_at AS BIGINT) AS micros,

@@ -15,6 +15,7 @@
 -- value: kept integer = count(kept); vehicles kept
 -- value: return_rate ratio = CAST(count(returned) AS DOUBLE) / nullif(count(returned) + count(exchanged) + count(kept), 0); returned of all trials that ended
 -- value: exchange_rate ratio = CAST(count(exchanged) AS DOUBLE) / nullif(count(returned) + count(exchanged) + count(kept), 0); exchanged of all trials that ended
+-- headline: return_rate
 SELECT
     back.returned_at AS at, back.return_id, back.vehicle_id, asked.reason,
     back.return_id AS returned, CAST(NULL AS VARCHAR) AS exchanged, CAST(NULL AS VARCHAR) AS kept

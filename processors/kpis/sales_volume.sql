@@ -16,6 +16,7 @@
 -- value: average_price CAD = CAST(sum(final_price) AS DOUBLE) / nullif(count(DISTINCT sold), 0); revenue per unit sold, null when nothing was sold
 -- value: units_returned integer = count(returned); vehicles that came back
 -- value: net_units integer = count(DISTINCT sold) - count(returned); units sold less units returned
+-- headline: units_sold
 SELECT
     sold_at AS at, listing_id, listing_id AS sold, final_price,
     CASE WHEN final_price < 10000 THEN 'under 10k' WHEN final_price < 20000 THEN '10k to 20k' WHEN final_price < 30000 THEN '20k to 30k' WHEN final_price < 50000 THEN '30k to 50k' WHEN final_price IS NOT NULL THEN '50k and more' END AS price_band,

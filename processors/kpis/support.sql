@@ -14,6 +14,7 @@
 -- value: resolved integer = count(resolution_micros); tickets solved by now
 -- value: escalated integer = count(escalated_at); tickets passed up
 -- value: escalation_rate ratio = CAST(count(escalated_at) AS DOUBLE) / nullif(count(ticket_id), 0); of those opened
+-- headline: first_response_hours
 -- target: first_response_hours 4
 SELECT
     opened.at,

@@ -207,6 +207,8 @@ pub struct KpiDefinition {
     pub inputs: Vec<KpiInput>,
     pub dimensions: Vec<Dimension>,
     pub values: Vec<KpiValue>,
+    /// The value that says most; the first, unless the header says which.
+    pub headline: Option<String>,
     /// The query of the facts.
     pub sql: String,
     /// Where it comes from: a file, or none for those that come with the program.
@@ -295,6 +297,7 @@ impl KpiDefinition {
             inputs: Vec::new(),
             dimensions: Vec::new(),
             values: Vec::new(),
+            headline: None,
             // A trailing semicolon ends a statement, and ours goes on around it.
             sql: text.trim_end().trim_end_matches(';').to_owned(),
             file: None,
@@ -321,10 +324,13 @@ impl KpiDefinition {
                 "input" => parse_input(value).map(|input| kpi.inputs.push(input)),
                 "dimension" => parse_dimension(value).map(|dimension| kpi.dimensions.push(dimension)),
                 "value" => parse_value(value).map(|value| kpi.values.push(KpiValue { line: number, ..value })),
+                "headline" => {
+                    let is_known = kpi.values.iter().any(|known| known.name == value);
+                    is_known.then(|| kpi.headline = Some(value.to_owned()))
+                }
                 "target" => parse_target(value, &mut kpi.values),
                 _ => {
-                    let keys =
-                        "the keys are title, definition, owner, better, measures, input, dimension, value and target";
+                    let keys = "the keys are title, definition, owner, better, measures, input, dimension, value, headline and target";
                     return Err(failed(number, keys));
                 }
             };
@@ -345,6 +351,13 @@ impl KpiDefinition {
         Ok(kpi)
     }
 
+    /// The value that says most.
+    #[must_use]
+    pub fn headline(&self) -> Option<&KpiValue> {
+        let named = self.headline.as_ref().and_then(|name| self.values.iter().find(|value| value.name == *name));
+        named.or(self.values.first())
+    }
+
     /// What it is, for those who ask.
     #[must_use]
     pub fn description(&self) -> Value {
@@ -357,6 +370,7 @@ impl KpiDefinition {
             "measures": self.measures,
             "additive": self.values.iter().all(|value| value.additive),
             "values": self.values,
+            "headline": self.headline().map(|value| &value.name),
             "grains": Grain::ALL,
             "dimensions": self.dimensions,
             "inputs": self.inputs.iter().map(|input| format!("{}.{}", input.context, input.view)).collect::<BTreeSet<_>>(),
@@ -437,6 +451,7 @@ fn expected(key: &str) -> &'static str {
         "input" => "an input is `context.view`, `… at column`, `… by column` or `… by column after`",
         "dimension" => "a dimension is `name; meaning` or `name of listings by column; meaning`, or vehicles",
         "value" => "a value is `name unit = aggregate; meaning`",
+        "headline" => "headline is the name of a value above it",
         _ => "a target is `value number` or `value number a day`, after the value",
     }
 }
@@ -542,7 +557,7 @@ mod tests {
             ),
             (
                 &format!("{head}-- grain: second"),
-                "k.sql, line 3: the keys are title, definition, owner, better, measures, input, dimension, value and target",
+                "k.sql, line 3: the keys are title, definition, owner, better, measures, input, dimension, value, headline and target",
             ),
         ] {
             assert_eq!(KpiDefinition::parse("k", text).map_err(|e| e.to_string()), Err(message.to_owned()));

@@ -12,6 +12,7 @@ mod state;
 mod webhooks;
 
 pub use keeper::Alerts;
+pub(crate) use keeper::publish as publish_events;
 pub(crate) use state::{Alert, Match};
 
 use std::{convert::Infallible, time::Duration};

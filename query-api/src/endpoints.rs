@@ -160,6 +160,34 @@ fn pages() -> Vec<Endpoint> {
                 post(pages::stop_alert)
             })
         },
+        page(
+            "/dashboard",
+            "Every KPI of a period, and one of them as a chart",
+            with_lang(vec![
+                number("days", "Days of the period, which ends with the latest event; 30 unless given."),
+                text("grain", "hour, day, week, month, quarter or year; what suits the period unless given."),
+                text("timezone", "IANA time zone whose days are meant; UTC unless given."),
+                text("kpi", "The KPI of the chart; sales_volume unless given."),
+                text("value", "Its value; its headline unless given."),
+                text("by", "A dimension: a line for each of its greatest groups."),
+                choice("filter.*", "Only facts with this value of a dimension, where a KPI has it."),
+                MIN_POSITION,
+                WAIT_MS,
+            ]),
+            html,
+            || get(pages::dashboard),
+        ),
+        page(
+            "/sql",
+            "The page to ask in SQL",
+            with_lang(vec![text("query", "What is asked; its rows are on the page."), MIN_POSITION, WAIT_MS]),
+            html,
+            || get(pages::sql),
+        ),
+        page("/assets/dashboard.js", "What makes the dashboard live", vec![], "JavaScript.", || {
+            get(pages::dashboard_script)
+        }),
+        page("/assets/sql.js", "What makes the SQL page quicker", vec![], "JavaScript.", || get(pages::sql_script)),
         page("/sitemap.xml", "What search engines may visit, in pages", vec![], "A sitemap index.", || {
             get(pages::sitemap)
         }),

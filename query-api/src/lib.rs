@@ -25,6 +25,7 @@ pub mod operations;
 mod pages;
 pub mod parameters;
 mod payment;
+pub mod periods;
 mod popular;
 mod postgres;
 pub mod problem;
@@ -86,6 +87,8 @@ pub struct Api {
     pub public_ids: PublicIds,
     /// What shoppers search for most.
     pub popular: PopularQueries,
+    /// Whether the metrics page has the KPIs too.
+    pub kpi_metrics: bool,
     /// Answers about KPIs as they were written.
     pub written_kpis: WrittenAnswers,
     /// The searches that people saved.

@@ -6,6 +6,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use processors::{SeriesKey, kpi_definition::Measures, kpis::DAYS};
 use schemas::Position;
 use serde_json::json;
 
@@ -45,5 +46,28 @@ pub(crate) async fn ready(State(api): State<Api>, _: Parameters) -> Result<Respo
 }
 
 pub(crate) async fn metrics(State(api): State<Api>) -> Response {
+    if api.kpi_metrics {
+        set_kpi_gauges(&api).await;
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], (api.metrics)()).into_response()
+}
+
+/// Every KPI's latest day as gauges: `kpi_value{kpi, value}`.
+async fn set_kpi_gauges(api: &Api) {
+    let service = &api.pipeline.kpis;
+    for kpi in service.definitions.iter() {
+        let key = SeriesKey::whole(kpi.name.clone(), DAYS);
+        let Ok(board) = service.board_with(&key).await else { continue };
+        let Some(series) = board.series(&key) else { continue };
+        for value in &kpi.values {
+            let mut amounts = series.values().rev().map(|row| row.values[&value.name].as_f64());
+            let amount = match kpi.measures {
+                Measures::Flow => amounts.next().flatten(),
+                Measures::Level => Some(amounts.flatten().sum()),
+            };
+            if let Some(amount) = amount {
+                metrics::gauge!("kpi_value", "kpi" => kpi.name.clone(), "value" => value.name.clone()).set(amount);
+            }
+        }
+    }
 }

@@ -4,20 +4,26 @@
 //! - [`links`]: the address of the same search with something more or less;
 //! - [`drawing`]: what is drawn: cars without a photo, price charts;
 //! - [`card`], [`results`], [`vehicle`], [`alert`]: the pages and their parts;
+//! - [`dashboard`], [`sql`]: for those who look at numbers, with [`chart`];
 //! - [`sitemap`]: what search engines ask for.
 
 mod alert;
 mod card;
+mod chart;
+mod dashboard;
 mod drawing;
 mod links;
 mod results;
 mod sitemap;
+mod sql;
 mod vehicle;
 mod words;
 
 pub(crate) use alert::{alert, save_alert, stop_alert};
+pub(crate) use dashboard::dashboard;
 pub(crate) use results::home;
 pub(crate) use sitemap::{robots, sitemap, sitemaps};
+pub(crate) use sql::sql;
 pub(crate) use vehicle::vehicle;
 
 use askama::Template;
@@ -32,6 +38,8 @@ use crate::{parameters::Parameters, problem::Problem};
 
 const STYLE: &str = include_str!("../pages/style.css");
 const SEARCH: &str = include_str!("../pages/search.js");
+const DASHBOARD: &str = include_str!("../pages/dashboard.js");
+const SQL: &str = include_str!("../pages/sql.js");
 /// How long a browser keeps a page's style and script.
 const ASSETS_FOR: &str = "public, max-age=3600";
 /// What a page may load: from here alone; photos come from anywhere.
@@ -161,6 +169,14 @@ pub(crate) async fn style() -> Response {
 
 pub(crate) async fn script() -> Response {
     asset("text/javascript; charset=utf-8", SEARCH)
+}
+
+pub(crate) async fn dashboard_script() -> Response {
+    asset("text/javascript; charset=utf-8", DASHBOARD)
+}
+
+pub(crate) async fn sql_script() -> Response {
+    asset("text/javascript; charset=utf-8", SQL)
 }
 
 fn asset(kind: &'static str, text: &'static str) -> Response {

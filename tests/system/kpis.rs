@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     door::event,
-    support::{Forecourt, Nats, counted, finish, ingest, run},
+    support::{Forecourt, Nats, counted, eventually, finish, ingest, run},
 };
 
 /// The KPIs of a history by day, as a program that knows nothing of ours counts them.
@@ -265,13 +265,16 @@ async fn a_kpi_of_ones_own_is_a_file() {
                 -- value: units integer = count(*); sales\nSELECT sold_at AS at FROM inventory.vehicle_sold WHERE final_price >= 30000;\n";
     std::fs::write(&file, text).unwrap();
     let nats = Nats::start().await;
-    let mut forecourt = Forecourt::start_with(&nats, &data, &["--kpis", kpis.to_str().unwrap()]).await;
+    let mut forecourt = Forecourt::start_with(&nats, &data, &["--kpi-metrics", "--kpis", kpis.to_str().unwrap()]).await;
     let sales =
         [sale("s-1", "l-1", "2026-11-15T12:00:00Z", 10_000), sale("s-2", "l-2", "2026-11-15T13:00:00Z", 30_000)];
     let position = sold(&forecourt, &sales).await;
     let answer = forecourt.get(&format!("/v1/kpis/dear_sales?min_position={position}")).await;
     assert_eq!(values(&answer, "units"), [("2026-11-15T00:00:00Z", json!(1))]);
     assert_eq!(forecourt.sql("SELECT units FROM kpi.dear_sales", position).await, [json!([1])]);
+    let metrics =
+        forecourt.client.get(format!("{}/metrics", forecourt.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("kpi_value{kpi=\"dear_sales\",value=\"units\"} 1"), "{metrics}");
     let listed = run(&["kpi", "show", "dear_sales", "--kpis", kpis.to_str().unwrap()]);
     assert!(String::from_utf8_lossy(&listed.stdout).contains("Sales of 30,000 and more."));
     forecourt.stop();
@@ -283,4 +286,28 @@ async fn a_kpi_of_ones_own_is_a_file() {
     forecourt.launch();
     let said = forecourt.wait_for_end().await;
     assert!(said.contains("dear_sales.sql, line 5: "), "{said}");
+}
+
+/// Closed periods are told to the log: once, whatever restarts; again when late events change them.
+#[tokio::test]
+async fn a_closed_period_is_told_once_and_again_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let mut forecourt = Forecourt::start_with(&nats, folder.path(), &["--close-periods-from", "2026-08-01"]).await;
+    sold(&forecourt, &[sale("s-1", "l-1", "2026-08-15T12:00:00Z", 10_000)]).await;
+    let told = "SELECT period, revision, units_sold, revenue FROM analytics.sales_volume_recorded \
+                WHERE source = 'forecourt' AND period IN ('2026-08', '2026-08-15') ORDER BY period, revision";
+    let first = [json!(["2026-08", 1, 1, 10_000.0]), json!(["2026-08-15", 1, 1, 10_000.0])];
+    eventually("the periods", || async { (forecourt.sql(told, 0).await == first).then_some(()) }).await;
+    let count = "SELECT count(*) FROM analytics.sales_volume_recorded";
+    let before = forecourt.sql(count, 0).await;
+    forecourt.kill();
+    forecourt.launch();
+    forecourt.ready().await;
+    // What is told next shows that it has looked at every period again.
+    sold(&forecourt, &[sale("s-2", "l-2", "2026-08-16T12:00:00Z", 20_000)]).await;
+    let corrected = [first[0].clone(), json!(["2026-08", 2, 2, 30_000.0]), first[1].clone()];
+    eventually("the correction", || async { (forecourt.sql(told, 0).await == corrected).then_some(()) }).await;
+    let grown = before[0][0].as_u64().unwrap() + 2;
+    assert_eq!(forecourt.sql(count, 0).await, [json!([grown])], "the month and its day, and nothing else again");
 }

@@ -72,7 +72,7 @@ impl Question {
     /// # Errors
     /// Which parameter is wrong, and why.
     pub(crate) fn of(kpi: &KpiDefinition, parameters: &Parameters) -> Result<Self, Problem> {
-        let calendar = calendar(parameters)?;
+        let calendar = Self::calendar(parameters)?;
         let bound = |name: &'static str| -> Result<Option<i64>, Problem> {
             let wrong =
                 |text: &str| Problem::parameter(name, format!("{name} is a date or an RFC 3339 time, not {text:?}"));
@@ -120,21 +120,23 @@ impl Question {
             fingerprint: fingerprint(kpi, parameters),
         })
     }
-}
 
-fn calendar(parameters: &Parameters) -> Result<Calendar, Problem> {
-    let grain = match parameters.text("grain")? {
-        None => DAYS.grain,
-        Some(text) => text.parse().map_err(|()| {
-            let names: Vec<_> = Grain::ALL.iter().map(|grain| grain.name()).collect();
-            Problem::parameter("grain", format!("grain is one of {}, not {text:?}", names.join(", ")))
-        })?,
-    };
-    let zone = parameters.parsed::<Tz>("timezone", "an IANA time zone such as America/Toronto")?.unwrap_or(DAYS.zone);
-    let week_start = parameters.parsed::<Weekday>("week_start", "a day such as sunday")?.unwrap_or(DAYS.week_start);
-    // Only weeks depend on it: the same series otherwise.
-    let week_start = if grain == Grain::Week { week_start } else { DAYS.week_start };
-    Ok(Calendar { grain, zone, week_start })
+    /// In what time it is asked.
+    pub(crate) fn calendar(parameters: &Parameters) -> Result<Calendar, Problem> {
+        let grain = match parameters.text("grain")? {
+            None => DAYS.grain,
+            Some(text) => text.parse().map_err(|()| {
+                let names: Vec<_> = Grain::ALL.iter().map(|grain| grain.name()).collect();
+                Problem::parameter("grain", format!("grain is one of {}, not {text:?}", names.join(", ")))
+            })?,
+        };
+        let zone =
+            parameters.parsed::<Tz>("timezone", "an IANA time zone such as America/Toronto")?.unwrap_or(DAYS.zone);
+        let week_start = parameters.parsed::<Weekday>("week_start", "a day such as sunday")?.unwrap_or(DAYS.week_start);
+        // Only weeks depend on it: the same series otherwise.
+        let week_start = if grain == Grain::Week { week_start } else { DAYS.week_start };
+        Ok(Calendar { grain, zone, week_start })
+    }
 }
 
 fn known<'a>(kpi: &'a KpiDefinition, parameter: &str, name: &str) -> Result<&'a str, Problem> {

@@ -95,13 +95,19 @@ mod tests {
     #[test]
     fn every_label_of_every_page_is_in_the_dictionary() {
         let pages = [
+            include_str!("../../pages/alert.html"),
             include_str!("../../pages/base.html"),
             include_str!("../../pages/card.html"),
+            include_str!("../../pages/dashboard.html"),
             include_str!("../../pages/problem.html"),
             include_str!("../../pages/search.html"),
+            include_str!("../../pages/sql.html"),
             include_str!("../../pages/vehicle.html"),
+            include_str!("alert.rs"),
             include_str!("card.rs"),
+            include_str!("dashboard.rs"),
             include_str!("results.rs"),
+            include_str!("sql.rs"),
             include_str!("vehicle.rs"),
         ];
         let mut used = 0;

@@ -1,0 +1,254 @@
+//! The marketplace's own measurements: when a day or month closes, what the KPIs say of it is published to the log; and
+//! again, as its next revision, whenever late events change it.
+//!
+//! An event's id follows from its KPI, period and revision. So a restart publishes nothing twice; and nothing of what is
+//! published here is an input of a KPI that is.
+
+use std::{collections::HashMap, error::Error, fs, io, path::Path, time::Duration};
+
+use lake::{
+    ParamValues,
+    arrow::array::{Array, AsArray, RecordBatch},
+    arrow::datatypes::Int64Type,
+};
+use processors::{
+    Board, KpiDefinition, SeriesKey,
+    calendar::{Calendar, Grain},
+    kpi_definition::Measures,
+    kpis::{DAYS, RowKey},
+};
+use schemas::field_type::{format_timestamp, parse_timestamp};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{Api, alerts, consistency::Freshness};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// Periods that are closed.
+const GRAINS: [Grain; 2] = [Grain::Day, Grain::Month];
+/// Events published at once.
+const AT_ONCE: usize = 500;
+/// Of the ids of measurements.
+const MEASUREMENTS: Uuid = Uuid::from_u128(0x51a7_4f0e_9f53_4a71_8d5e_62c0_7b1b_0e4d);
+
+/// A KPI, the event that tells it, the field of the time it was computed, and each field with the value it tells.
+const TOLD: [(&str, &str, &str, &[(&str, &str)]); 5] = [
+    ("sales_volume", "SalesVolumeRecorded", "recordedAt", &[("unitsSold", "units_sold"), ("revenue", "revenue")]),
+    (
+        "offer_volume",
+        "OfferVolumeRecorded",
+        "recordedAt",
+        &[("offersGenerated", "offers_generated"), ("offersAccepted", "offers_accepted")],
+    ),
+    (
+        "production_rate",
+        "ProductionRateCalculated",
+        "calculatedAt",
+        &[("vehiclesCompleted", "vehicles_completed"), ("averageTimePerVehicle", "average_hours_per_vehicle")],
+    ),
+    (
+        "customer_satisfaction",
+        "CustomerSatisfactionScored",
+        "scoredAt",
+        &[("nps", "nps"), ("csat", "csat"), ("reviewScore", "review_score")],
+    ),
+    (
+        "inventory",
+        "InventoryCountUpdated",
+        "timestamp",
+        &[("inventoryCount", "total"), ("availableCount", "available"), ("reservedCount", "reserved")],
+    ),
+];
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Since when periods are closed: as somebody said, or else since the folder was used first. What was before that is
+/// history, and is not told.
+///
+/// # Errors
+/// When the folder cannot be used.
+pub fn since(folder: &Path, said: Option<i64>, now: i64) -> io::Result<i64> {
+    let file = folder.join("periods-since");
+    let known = match fs::read_to_string(&file) {
+        Ok(text) => parse_timestamp(text.trim()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let first = known.unwrap_or(now);
+    if known.is_none() {
+        fs::write(&file, format_timestamp(now))?;
+    }
+    Ok(said.unwrap_or(first))
+}
+
+/// Close periods that begin at `since` or later, until `stop`. What fails is tried again.
+pub async fn close(api: Api, since: i64, stop: CancellationToken) {
+    let mut closer = Closer { api, since, published: None };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        if let Err(error) = closer.step().await {
+            tracing::warn!(error = error.as_ref() as &dyn Error, "closed periods were not told; trying again");
+        }
+    }
+}
+
+struct Closer {
+    api: Api,
+    since: i64,
+    /// By event and period: the revision, and what it said. None, before it is read from the lake.
+    published: Option<HashMap<(&'static str, String), (i64, Value)>>,
+}
+
+impl Closer {
+    async fn step(&mut self) -> Result<(), Failure> {
+        if !crate::operations::knows_the_log(&self.api) {
+            return Ok(());
+        }
+        let now = (self.api.now)();
+        // Nothing has closed yet, most of the time.
+        if DAYS.start(self.since).and_then(|start| DAYS.offset(start, 1)).is_none_or(|end| end > now) {
+            return Ok(());
+        }
+        if self.published.is_none() {
+            self.published = Some(self.read().await?);
+        }
+        let mut events = Vec::new();
+        for grain in GRAINS {
+            for (kpi, event, at, fields) in TOLD {
+                let Some(kpi) = self.api.pipeline.kpis.definition(kpi).cloned() else { continue };
+                let calendar = Calendar { grain, ..DAYS };
+                let key = SeriesKey::whole(kpi.name.clone(), calendar);
+                let board = self.api.pipeline.kpis.board_with(&key).await.map_err(|error| error.to_string())?;
+                self.tell(&kpi, &key, &board, (event, at, fields), now, &mut events);
+            }
+        }
+        for some in events.chunks(AT_ONCE) {
+            alerts::publish_events(&self.api.intake, some).await?;
+        }
+        Ok(())
+    }
+
+    /// The events of closed periods that have not been told, or differently.
+    fn tell(
+        &mut self,
+        kpi: &KpiDefinition,
+        key: &SeriesKey,
+        board: &Board,
+        (event, at, fields): (&'static str, &str, &[(&str, &str)]),
+        now: i64,
+        events: &mut Vec<Value>,
+    ) {
+        let calendar = key.calendar;
+        let Some(series) = board.series(key) else { return };
+        let mut start = calendar.start(self.since).filter(|start| *start >= self.since);
+        start = start.or_else(|| calendar.offset(calendar.start(self.since)?, 1));
+        let Some(published) = &mut self.published else { return };
+        while let Some(begin) = start {
+            let Some(end) = calendar.offset(begin, 1).filter(|end| *end <= now) else { break };
+            let values = match kpi.measures {
+                Measures::Flow => series.get(&RowKey::first_of(begin)).map(|row| row.values.clone()),
+                Measures::Level => Some(level(series.range(..RowKey::first_of(end)).map(|(_, row)| &row.values))),
+            };
+            let values = values.unwrap_or_default();
+            let mut data = Map::new();
+            for (field, value) in fields {
+                let is_count = kpi.values.iter().any(|known| known.name == *value && known.is_zero_in_a_gap());
+                match values.get(*value) {
+                    Some(told) if !told.is_null() => drop(data.insert((*field).to_owned(), told.clone())),
+                    // Nothing was counted: that is 0, and a mean of nothing is not told.
+                    _ if is_count => drop(data.insert((*field).to_owned(), json!(0))),
+                    _ => {}
+                }
+            }
+            let period = name(calendar.grain, begin);
+            let said = Value::Object(data.clone());
+            let known = published.get(&(event, period.clone()));
+            if known.is_none_or(|(_, before)| !same(before, &said)) {
+                let revision = known.map_or(1, |(revision, _)| revision + 1);
+                data.insert("period".to_owned(), json!(period));
+                data.insert("revision".to_owned(), json!(revision));
+                // What is counted at the end of a period is as of then.
+                let computed = if kpi.measures == Measures::Level { end } else { now };
+                data.insert(at.to_owned(), json!(format_timestamp(computed)));
+                let id = Uuid::new_v5(&MEASUREMENTS, format!("{event}\n{period}\n{revision}").as_bytes()).to_string();
+                events.push(json!({
+                    "eventId": id, "eventType": format!("analytics.{event}"), "eventVersion": "1.0",
+                    "timestamp": format_timestamp(end), "aggregateType": "Metric", "aggregateId": period,
+                    "source": "forecourt", "data": data,
+                }));
+                published.insert((event, period), (revision, said));
+            }
+            start = Some(end);
+        }
+    }
+
+    /// What was told before.
+    async fn read(&self) -> Result<HashMap<(&'static str, String), (i64, Value)>, Failure> {
+        let waited = Freshness::new(self.api.pipeline.log_end_at_start, None).wait(&self.api.pipeline.lake).await;
+        let view = waited.map_err(|problem| problem.detail().to_owned())?;
+        let sql = &self.api.pipeline.sql;
+        let query = "SELECT event_type, data FROM lake.events WHERE context = 'analytics' AND source = 'forecourt' ORDER BY position";
+        let rows = sql.collect(sql.context(&view, Vec::new()), query, ParamValues::List(Vec::new())).await?;
+        let mut published = HashMap::new();
+        for (event_type, data) in rows.iter().flat_map(texts) {
+            let Some((_, event, _, fields)) = TOLD.iter().find(|(_, event, ..)| *event == event_type) else { continue };
+            let data: Value = serde_json::from_str(&data)?;
+            let (Some(period), Some(revision)) = (data["period"].as_str(), data["revision"].as_i64()) else { continue };
+            let said: Map<String, Value> = fields
+                .iter()
+                .filter(|(field, _)| !data[*field].is_null())
+                .map(|(field, _)| ((*field).to_owned(), data[*field].clone()))
+                .collect();
+            let known = published.entry((*event, period.to_owned())).or_insert((0, Value::Null));
+            if revision > known.0 {
+                *known = (revision, Value::Object(said));
+            }
+        }
+        Ok(published)
+    }
+}
+
+fn texts(batch: &RecordBatch) -> Vec<(String, String)> {
+    let column = |at: usize| batch.column(at).as_string_opt::<i32>();
+    let (Some(types), Some(data)) = (column(0), column(1)) else { return Vec::new() };
+    (0..batch.num_rows())
+        .filter(|row| data.is_valid(*row))
+        .map(|row| (types.value(row).to_owned(), data.value(row).to_owned()))
+        .collect()
+}
+
+/// What there is after all that came and went.
+fn level<'a>(changes: impl Iterator<Item = &'a Map<String, Value>>) -> Map<String, Value> {
+    let mut level: Map<String, Value> = Map::new();
+    for change in changes {
+        for (name, value) in change {
+            let before = level.get(name).and_then(Value::as_f64).unwrap_or_default();
+            let sum = before + value.as_f64().unwrap_or_default();
+            #[expect(clippy::cast_possible_truncation, reason = "counts are far below 2^53")]
+            level.insert(name.clone(), if value.is_i64() { json!(sum as i64) } else { json!(sum) });
+        }
+    }
+    level
+}
+
+/// Whether two accounts of a period are the same. What was written to the log may have been rounded there.
+fn same(before: &Value, now: &Value) -> bool {
+    let (Some(before), Some(now)) = (before.as_object(), now.as_object()) else { return false };
+    let close = |a: &Value, b: &Value| match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => (a - b).abs() < 0.005,
+        _ => a == b,
+    };
+    before.len() == now.len()
+        && now.iter().all(|(name, value)| before.get(name).is_some_and(|before| close(before, value)))
+}
+
+/// `2026-11-22`, or `2026-11`.
+fn name(grain: Grain, start: i64) -> String {
+    let length = if grain == Grain::Month { 7 } else { 10 };
+    format_timestamp(start).chars().take(length).collect()
+}
