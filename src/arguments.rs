@@ -98,6 +98,9 @@ pub(crate) struct Up {
     /// Folder of KPI files (*.sql) of your own; one of a name that is known replaces it
     #[arg(long, env = "FORECOURT_KPIS")]
     pub kpis: Option<PathBuf>,
+    /// Let saved searches post to addresses inside this machine's network
+    #[arg(long, env = "FORECOURT_WEBHOOKS_INSIDE")]
+    pub webhooks_inside: bool,
     /// Show every KPI's latest day on /metrics as well, as kpi_value{kpi, value}
     #[arg(long, env = "FORECOURT_KPI_METRICS")]
     pub kpi_metrics: bool,

@@ -159,9 +159,8 @@ async fn serve_log(
     let publisher = Publisher::start(log, Arc::clone(&pipeline.seen), &mut publishing, stop.clone());
     let intake = Intake::new(Arc::clone(&catalogue), publisher, now);
     let seen = Arc::clone(&pipeline.seen);
-    // Whoever asks from this machine may be told on it.
-    let inside = arguments.http.ip().is_loopback();
-    let alerts = Alerts::open(&arguments.data.join("alerts"), inside, stop.clone()).context("cannot keep alerts")?;
+    let alerts = Alerts::open(&arguments.data.join("alerts"), arguments.webhooks_inside, stop.clone())
+        .context("cannot keep alerts")?;
     let render = move || metrics.render();
     let api = Api {
         catalogue,

@@ -1,5 +1,5 @@
 -- title: Gross margin
--- definition: What sales brought in beyond what the vehicles cost: the final price less what the seller was paid (the vehicle's latest purchase before the sale) and less its repairs completed before the sale. Only sales whose purchase is known count, when they were made (soldAt).
+-- definition: What sales brought in beyond what the vehicles cost: the final price less what the seller was paid (the vehicle's latest purchase before the sale) and less its repairs completed between the two. Only sales whose purchase is known count, when they were made (soldAt).
 -- owner: Finance
 -- better: up
 -- input: inventory.vehicle_sold at sold_at
@@ -20,7 +20,10 @@
 -- value: margin_per_unit CAD = CAST(sum(final_price) - sum(paid) - sum(repaired) AS DOUBLE) / nullif(count(final_price), 0); per sale
 -- value: margin_rate ratio = CAST(sum(final_price) - sum(paid) - sum(repaired) AS DOUBLE) / nullif(CAST(sum(final_price) AS DOUBLE), 0); of revenue
 -- headline: gross_margin
-SELECT at, listing_id, vehicle_id, final_price, paid, coalesce(repaired, 0) AS repaired
+SELECT
+    at, listing_id, vehicle_id, paid,
+    CASE WHEN paid IS NOT NULL THEN final_price END AS final_price,
+    CASE WHEN paid IS NOT NULL THEN coalesce(repaired, 0) END AS repaired
 FROM (
     SELECT
         bought.at,
@@ -36,6 +39,7 @@ FROM (
             sold.listing_id,
             sold.vehicle_id,
             sold.final_price,
+            max(purchase.event_time) AS bought_at,
             last_value(purchase.amount ORDER BY purchase.event_time, purchase.event_id) AS paid
         FROM (
             SELECT
@@ -51,11 +55,12 @@ FROM (
                 GROUP BY listing_id
             ) AS listed ON listed.listing_id = made.listing_id
         ) AS sold
-        JOIN acquisition.vehicle_purchased AS purchase
+        LEFT JOIN acquisition.vehicle_purchased AS purchase
             ON purchase.vehicle_id = sold.vehicle_id AND purchase.event_time <= sold.at
         GROUP BY sold.at, sold.position, sold.listing_id, sold.vehicle_id, sold.final_price
     ) AS bought
     LEFT JOIN production.repair_completed AS repair
-        ON repair.vehicle_id = bought.vehicle_id AND repair.event_time <= bought.at
+        ON repair.vehicle_id = bought.vehicle_id
+        AND repair.event_time >= bought.bought_at AND repair.event_time <= bought.at
     GROUP BY bought.at, bought.position, bought.listing_id, bought.vehicle_id, bought.final_price, bought.paid
 )

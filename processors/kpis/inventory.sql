@@ -1,5 +1,5 @@
 -- title: Inventory
--- definition: What is on offer at the end of a bucket. A listing is on offer from its publication (or VehicleListedForSale) until it is sold, deactivated or its vehicle goes to wholesale; it is worth its latest asking price. It is reserved from the confirmation of a reservation until that expires, ends, or the listing leaves the offer.
+-- definition: What is on offer at the end of a bucket. A listing is on offer from its publication (or VehicleListedForSale) until it is sold or deactivated; it is worth its latest asking price. It is reserved from the confirmation of a reservation until that expires, ends, or the listing leaves the offer.
 -- owner: Retail
 -- measures: level
 -- input: inventory.listing_published by listing_id

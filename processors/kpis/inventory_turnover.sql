@@ -3,6 +3,7 @@
 -- owner: Retail
 -- better: up
 -- input: inventory.vehicle_sold at sold_at
+-- input: inventory.vehicle_listing_created by listing_id
 -- input: acquisition.vehicle_purchased by vehicle_id
 -- dimension: make of listings by listing_id; manufacturer
 -- dimension: model of listings by listing_id; model
@@ -14,11 +15,23 @@
 -- value: days_in_stock days = CAST(sum(micros) AS DOUBLE) / 86400000000 / nullif(count(micros), 0); mean days from purchase to sale
 -- value: units integer = count(micros); vehicles sold whose purchase is known
 SELECT
-    sold.sold_at AS at,
+    sold.at,
     sold.listing_id,
     sold.vehicle_id,
-    CAST(sold.sold_at AS BIGINT) - CAST(max(purchase.event_time) AS BIGINT) AS micros
-FROM inventory.vehicle_sold AS sold
-JOIN acquisition.vehicle_purchased AS purchase
-    ON purchase.vehicle_id = sold.vehicle_id AND purchase.event_time <= sold.sold_at
-GROUP BY sold.sold_at, sold.position, sold.listing_id, sold.vehicle_id
+    CAST(sold.at AS BIGINT) - CAST(max(purchase.event_time) AS BIGINT) AS micros
+FROM (
+    SELECT
+        made.sold_at AS at,
+        made.position,
+        made.listing_id,
+        coalesce(made.vehicle_id, listed.vehicle_id) AS vehicle_id
+    FROM inventory.vehicle_sold AS made
+    LEFT JOIN (
+        SELECT listing_id, last_value(vehicle_id ORDER BY event_time, event_id) AS vehicle_id
+        FROM inventory.vehicle_listing_created
+        GROUP BY listing_id
+    ) AS listed ON listed.listing_id = made.listing_id
+) AS sold
+LEFT JOIN acquisition.vehicle_purchased AS purchase
+    ON purchase.vehicle_id = sold.vehicle_id AND purchase.event_time <= sold.at
+GROUP BY sold.at, sold.position, sold.listing_id, sold.vehicle_id

@@ -312,9 +312,18 @@ impl KpiDefinition {
             let (key, value) =
                 entry.split_once(": ").ok_or_else(|| failed(number, "a header line is `-- key: value`"))?;
             let said = match key {
-                "title" => Some(kpi.title = value.to_owned()),
-                "definition" => Some(kpi.definition = value.to_owned()),
-                "owner" => Some(kpi.owner = Some(value.to_owned())),
+                "title" => {
+                    kpi.title = value.to_owned();
+                    Some(())
+                }
+                "definition" => {
+                    kpi.definition = value.to_owned();
+                    Some(())
+                }
+                "owner" => {
+                    kpi.owner = Some(value.to_owned());
+                    Some(())
+                }
                 "better" => ["up", "down", "neither"].iter().position(|it| *it == value).map(|at| {
                     kpi.better = [Better::Up, Better::Down, Better::Neither][at];
                 }),

@@ -50,6 +50,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 const MAX_SERIES: usize = 256;
 /// A series that nobody asks for is kept so long.
 const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
+/// How long a series that somebody asks for may take.
+const COMPUTED_WITHIN: Duration = Duration::from_secs(20);
 /// Totals kept at once; all go when there are more.
 const MAX_TOTALS: usize = 512;
 /// Requests for new series that may wait.
@@ -206,6 +208,8 @@ pub enum KpiError {
     },
     #[error("KPI {kpi} has no column `bucket` of times")]
     NoBucket { kpi: String },
+    #[error("KPI {kpi} takes too long to compute this way; ask with fewer dimensions or a shorter window")]
+    TooSlow { kpi: String },
     #[error("the board is shutting down")]
     ShuttingDown,
 }
@@ -504,24 +508,31 @@ impl Kpis {
             let is_kept = self.kept.keys().any(|kept| kept.kpi == kpi.name);
             if is_kept && !keys.is_empty() {
                 let condition = (keys.len() <= MAX_KEYS).then(|| format!("{key} IN ({})", listed(&keys)));
-                let found = times_of_facts(&self.session, view, kpi, condition.as_deref(), from).await?;
-                times.entry(kpi.name.clone()).or_default().extend(found);
+                match times_of_facts(&self.session, view, kpi, condition.as_deref(), from).await {
+                    Ok(found) => times.entry(kpi.name.clone()).or_default().extend(found),
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "a KPI cannot be computed");
+                        self.kept.retain(|key, _| key.kpi != kpi.name);
+                    }
+                }
             }
         }
         let mut computed = 0_u64;
         let mut kept = std::mem::take(&mut self.kept);
-        let mut done = Ok(());
+        let mut failed = Vec::new();
         for (key, series) in &mut kept {
             match self.bring(key, series, view, &times, &touched.looked_up).await {
                 Ok(count) => computed += count,
+                // The others go on. This one is computed anew by whoever asks for it next.
                 Err(error) => {
-                    done = Err(error);
-                    break;
+                    tracing::error!(error = &error as &dyn std::error::Error, "a KPI cannot be computed");
+                    failed.push(key.clone());
                 }
             }
         }
+        kept.retain(|key, _| !failed.contains(key));
         self.kept = kept;
-        done.map(|()| computed)
+        Ok(computed)
     }
 
     /// Bring one series to the view.
@@ -567,7 +578,10 @@ impl Kpis {
         if !self.kept.contains_key(&key)
             && let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi)
         {
-            let rows = compute(&self.session, &view, kpi, &key, EARLIEST, LATEST).await?;
+            // The board waits for it: it has its time.
+            let rows = compute(&self.session, &view, kpi, &key, EARLIEST, LATEST);
+            let rows = tokio::time::timeout(COMPUTED_WITHIN, rows).await;
+            let rows = rows.map_err(|_| KpiError::TooSlow { kpi: kpi.name.clone() })??;
             if self.kept.len() >= MAX_SERIES
                 && let Some(oldest) = self.kept.iter().max_by_key(|(_, kept)| kept.idle()).map(|(key, _)| key.clone())
             {

@@ -23,20 +23,24 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use processors::{Board, KpiDefinition, SeriesKey, kpi_definition::Measures, kpis::Totals};
+use processors::{Board, KpiDefinition, KpiError, SeriesKey, kpi_definition::Measures, kpis::Totals};
 use rows::Rows;
 use schemas::Position;
 use serde_json::{Map, Value, json};
 
 use crate::{
     Api,
-    consistency::{Freshness, POSITION, answer, as_of},
+    consistency::{Freshness, MIN_POSITION, POSITION, answer, as_of},
     parameters::Parameters,
     problem::Problem,
 };
 
 /// A cache may keep an answer this long, and show it a little longer while it asks again.
 const CACHED: &str = "public, max-age=1, stale-while-revalidate=10";
+/// The request's headers that another answer may follow from.
+const VARIES: &str = "accept, x-forecourt-min-position";
+/// Longer answers are written anew each time.
+const LONGEST_KEPT: usize = 1 << 20;
 /// Answers kept as they were written; all go when there are more.
 const MOST_WRITTEN: usize = 1_024;
 /// KPIs in one answer.
@@ -106,8 +110,8 @@ pub(crate) async fn list(
         board = board_with(&api, &question.key).await?;
     }
     let mut hasher = DefaultHasher::new();
-    for (_, question) in &questions {
-        (question.fingerprint, tag(&board, question)).hash(&mut hasher);
+    for (kpi, question) in &questions {
+        tag(&api, &board, kpi, question, Form::Json).hash(&mut hasher);
     }
     let tag = hasher.finish();
     if let Some(same) = same(&headers, tag, board.position) {
@@ -118,7 +122,7 @@ pub(crate) async fn list(
         kpis.push(body(&api, kpi, question, &board).await?);
     }
     let mut response = answer(board.as_ref(), json!({"kpis": kpis}));
-    cacheable(&mut response, tag, &parameters);
+    cacheable(&mut response, tag, &parameters, &headers);
     Ok(response)
 }
 
@@ -132,7 +136,18 @@ fn definition(api: &Api, name: &str) -> Result<KpiDefinition, Problem> {
 }
 
 pub(crate) async fn board_with(api: &Api, key: &SeriesKey) -> Result<Arc<Board>, Problem> {
-    api.pipeline.kpis.board_with(key).await.map_err(|error| Problem::internal(error.as_ref()))
+    api.pipeline.kpis.board_with(key).await.map_err(|error| match error.as_ref() {
+        KpiError::TooSlow { .. } => {
+            Problem::new(StatusCode::BAD_REQUEST, "too_slow", "It takes too long", format!("{error}."))
+        }
+        other => Problem::internal(other),
+    })
+}
+
+/// The latest event time that says how far answers are complete: a clock that is wrong by years says nothing.
+pub(crate) fn latest(api: &Api, board: &Board) -> Option<i64> {
+    const AHEAD: i64 = 24 * 60 * 60 * 1_000_000;
+    board.event_time.map(|time| time.min((api.now)() + AHEAD))
 }
 
 pub(crate) type Name = Result<Path<String>, PathRejection>;
@@ -155,7 +170,7 @@ pub(crate) async fn get(
     let form = Form::wanted(&headers, &parameters)?;
     Freshness::of(&parameters, &headers)?.wait(&api.pipeline.kpis.board).await?;
     let board = board_with(&api, &question.key).await?;
-    let tag = tag(&board, &question);
+    let tag = tag(&api, &board, &kpi, &question, form);
     if let Some(same) = same(&headers, tag, board.position) {
         return Ok(same);
     }
@@ -175,7 +190,7 @@ pub(crate) async fn get(
     };
     let mut response = ([(header::CONTENT_TYPE, form.media_type())], text).into_response();
     response.headers_mut().insert(POSITION, HeaderValue::from(board.position.get()));
-    cacheable(&mut response, tag, &parameters);
+    cacheable(&mut response, tag, &parameters, &headers);
     Ok(response)
 }
 
@@ -192,16 +207,19 @@ impl WrittenAnswers {
             kept.clear();
         }
         let body = written.body.clone();
-        kept.insert((question, form), written);
+        if body.len() <= LONGEST_KEPT {
+            kept.insert((question, form), written);
+        }
         body
     }
 }
 
 /// What tells an answer from another: the question, the position by which its series changed, and how far it is complete.
-fn tag(board: &Board, question: &Question) -> u64 {
+fn tag(api: &Api, board: &Board, kpi: &KpiDefinition, question: &Question, form: Form) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let through = board.event_time.and_then(|time| question.key.calendar.start(time));
-    (question.fingerprint, board.changed(&question.key).get(), through).hash(&mut hasher);
+    let through = latest(api, board).and_then(|time| question.key.calendar.start(time));
+    // The file has the values too: another definition is another answer.
+    (&kpi.sql, question.fingerprint, form, board.changed(&question.key).get(), through).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -216,6 +234,7 @@ fn same(headers: &HeaderMap, tag: u64, position: Position) -> Option<Response> {
     let headers = response.headers_mut();
     headers.insert(header::ETAG, HeaderValue::from_str(&ours).ok()?);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHED));
+    headers.insert(header::VARY, HeaderValue::from_static(VARIES));
     headers.insert(POSITION, HeaderValue::from(position.get()));
     Some(response)
 }
@@ -224,15 +243,15 @@ fn entity_tag(tag: u64) -> String {
     format!("W/\"{tag:016x}\"")
 }
 
-fn cacheable(response: &mut Response, tag: u64, parameters: &Parameters) {
+fn cacheable(response: &mut Response, tag: u64, parameters: &Parameters, asked: &HeaderMap) {
     let headers = response.headers_mut();
     if let Ok(tag) = HeaderValue::from_str(&entity_tag(tag)) {
         headers.insert(header::ETAG, tag);
     }
     // Who insists on a position must not be given what somebody else was.
-    let cached = if parameters.has("min_position") { "no-cache" } else { CACHED };
+    let cached = if parameters.has("min_position") || asked.contains_key(MIN_POSITION) { "no-cache" } else { CACHED };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cached));
-    headers.insert(header::VARY, HeaderValue::from_static("accept"));
+    headers.insert(header::VARY, HeaderValue::from_static(VARIES));
 }
 
 /// One KPI's answer, without what it reflects.
@@ -249,10 +268,15 @@ pub(crate) async fn body(api: &Api, kpi: &KpiDefinition, question: &Question, bo
         }
     };
     let ranked = match question.top {
-        Some(_) => Some(totals_of(true, question.from.unwrap_or(i64::MIN), question.to.unwrap_or(i64::MAX)).await?),
+        Some(_) => {
+            // What there is came at any time before.
+            let from = if kpi.measures == Measures::Level { None } else { question.from };
+            Some(totals_of(true, from.unwrap_or(i64::MIN), question.to.unwrap_or(i64::MAX)).await?)
+        }
         None => None,
     };
-    let rows = Rows::of(kpi, question, board, series, ranked.as_deref())?;
+    let latest = latest(api, board);
+    let rows = Rows::of(kpi, question, latest, series, ranked.as_deref())?;
     let mut compared = Map::new();
     for compare in &question.compare {
         let mut side = json!({"rows": rows.compared(*compare)});
@@ -275,7 +299,7 @@ pub(crate) async fn body(api: &Api, kpi: &KpiDefinition, question: &Question, bo
         "timezone": calendar.zone.name(),
         "rows": rows.rows(),
         "compared": compared,
-        "complete_through": board.event_time.and_then(|time| calendar.start(time)).map(|start| calendar.format(start)),
+        "complete_through": latest.and_then(|time| calendar.start(time)).map(|start| calendar.format(start)),
     });
     if question.totals
         && let Some(first) = rows.first()
@@ -302,7 +326,7 @@ fn totals_told(question: &Question, kpi: &KpiDefinition, all: &Totals, each: Opt
         let rows = groups.iter().map(|(dimensions, values)| json!({"dimensions": named(dimensions), "values": values}));
         rows.collect::<Vec<_>>()
     });
-    let mut told = json!({"values": all.get(&Vec::new())});
+    let mut told = json!({"values": all.get(&Vec::new()).cloned().or_else(|| rows::sum_of(kpi, all.values()))});
     if let Some(rows) = rows {
         told["rows"] = json!(rows);
     }
@@ -313,6 +337,10 @@ fn totals_told(question: &Question, kpi: &KpiDefinition, all: &Totals, each: Opt
 fn csv(kpi: &KpiDefinition, question: &Question, body: &Value) -> String {
     let field = |value: &Value| match value {
         Value::Null => String::new(),
+        // A spreadsheet would take it for a formula.
+        Value::String(text) if text.starts_with(['=', '+', '-', '@', '\t']) => {
+            format!("\"'{}\"", text.replace('"', "\"\""))
+        }
         Value::String(text) if text.contains([',', '"', '\n', '\r']) => format!("\"{}\"", text.replace('"', "\"\"")),
         Value::String(text) => text.clone(),
         other => other.to_string(),

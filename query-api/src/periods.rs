@@ -9,7 +9,6 @@ use std::{collections::HashMap, error::Error, fs, io, path::Path, time::Duration
 use lake::{
     ParamValues,
     arrow::array::{Array, AsArray, RecordBatch},
-    arrow::datatypes::Int64Type,
 };
 use processors::{
     Board, KpiDefinition, SeriesKey,
@@ -28,40 +27,59 @@ use crate::{Api, alerts, consistency::Freshness};
 const EVERY: Duration = Duration::from_secs(1);
 /// Periods that are closed.
 const GRAINS: [Grain; 2] = [Grain::Day, Grain::Month];
+/// A period that ended longer ago is told as it was: its events begin to go.
+const CORRECTED_FOR: i64 = 700 * 24 * 60 * 60 * 1_000_000;
 /// Events published at once.
 const AT_ONCE: usize = 500;
 /// Of the ids of measurements.
 const MEASUREMENTS: Uuid = Uuid::from_u128(0x51a7_4f0e_9f53_4a71_8d5e_62c0_7b1b_0e4d);
 
-/// A KPI, the event that tells it, the field of the time it was computed, and each field with the value it tells.
-const TOLD: [(&str, &str, &str, &[(&str, &str)]); 5] = [
-    ("sales_volume", "SalesVolumeRecorded", "recordedAt", &[("unitsSold", "units_sold"), ("revenue", "revenue")]),
-    (
-        "offer_volume",
-        "OfferVolumeRecorded",
-        "recordedAt",
-        &[("offersGenerated", "offers_generated"), ("offersAccepted", "offers_accepted")],
-    ),
-    (
-        "production_rate",
-        "ProductionRateCalculated",
-        "calculatedAt",
-        &[("vehiclesCompleted", "vehicles_completed"), ("averageTimePerVehicle", "average_hours_per_vehicle")],
-    ),
-    (
-        "customer_satisfaction",
-        "CustomerSatisfactionScored",
-        "scoredAt",
-        &[("nps", "nps"), ("csat", "csat"), ("reviewScore", "review_score")],
-    ),
-    (
-        "inventory",
-        "InventoryCountUpdated",
-        "timestamp",
-        &[("inventoryCount", "total"), ("availableCount", "available"), ("reservedCount", "reserved")],
-    ),
+/// What is told of a KPI.
+struct Measurement {
+    kpi: &'static str,
+    /// The event that tells it.
+    event: &'static str,
+    /// The field of the time when it was computed.
+    at: &'static str,
+    /// Each field with the value it tells.
+    fields: &'static [(&'static str, &'static str)],
+}
+
+const TOLD: [Measurement; 5] = [
+    Measurement {
+        kpi: "sales_volume",
+        event: "SalesVolumeRecorded",
+        at: "recordedAt",
+        fields: &[("unitsSold", "units_sold"), ("revenue", "revenue")],
+    },
+    Measurement {
+        kpi: "offer_volume",
+        event: "OfferVolumeRecorded",
+        at: "recordedAt",
+        fields: &[("offersGenerated", "offers_generated"), ("offersAccepted", "offers_accepted")],
+    },
+    Measurement {
+        kpi: "production_rate",
+        event: "ProductionRateCalculated",
+        at: "calculatedAt",
+        fields: &[("vehiclesCompleted", "vehicles_completed"), ("averageTimePerVehicle", "average_hours_per_vehicle")],
+    },
+    Measurement {
+        kpi: "customer_satisfaction",
+        event: "CustomerSatisfactionScored",
+        at: "scoredAt",
+        fields: &[("nps", "nps"), ("csat", "csat"), ("reviewScore", "review_score")],
+    },
+    Measurement {
+        kpi: "inventory",
+        event: "InventoryCountUpdated",
+        at: "timestamp",
+        fields: &[("inventoryCount", "total"), ("availableCount", "available"), ("reservedCount", "reserved")],
+    },
 ];
 
+/// By event and period: the revision, and what it said.
+type Published = HashMap<(&'static str, String), (i64, Value)>;
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Since when periods are closed: as somebody said, or else since the folder was used first. What was before that is
@@ -100,8 +118,8 @@ pub async fn close(api: Api, since: i64, stop: CancellationToken) {
 struct Closer {
     api: Api,
     since: i64,
-    /// By event and period: the revision, and what it said. None, before it is read from the lake.
-    published: Option<HashMap<(&'static str, String), (i64, Value)>>,
+    /// None, before it is read from the lake.
+    published: Option<Published>,
 }
 
 impl Closer {
@@ -119,16 +137,23 @@ impl Closer {
         }
         let mut events = Vec::new();
         for grain in GRAINS {
-            for (kpi, event, at, fields) in TOLD {
-                let Some(kpi) = self.api.pipeline.kpis.definition(kpi).cloned() else { continue };
+            for measurement in &TOLD {
+                let kpi = self.api.pipeline.kpis.definition(measurement.kpi).cloned();
+                // One's own that counts what is told here would be told of itself without end.
+                let is_fed = |kpi: &KpiDefinition| kpi.inputs.iter().any(|input| input.context == "analytics");
+                let Some(kpi) = kpi.filter(|kpi| !is_fed(kpi)) else { continue };
                 let calendar = Calendar { grain, ..DAYS };
                 let key = SeriesKey::whole(kpi.name.clone(), calendar);
                 let board = self.api.pipeline.kpis.board_with(&key).await.map_err(|error| error.to_string())?;
-                self.tell(&kpi, &key, &board, (event, at, fields), now, &mut events);
+                self.tell(measurement, &kpi, &key, &board, now, &mut events);
             }
         }
         for some in events.chunks(AT_ONCE) {
-            alerts::publish_events(&self.api.intake, some).await?;
+            if let Err(error) = alerts::publish_events(&self.api.intake, some).await {
+                // What was told is read again.
+                self.published = None;
+                return Err(error.into());
+            }
         }
         Ok(())
     }
@@ -136,10 +161,10 @@ impl Closer {
     /// The events of closed periods that have not been told, or differently.
     fn tell(
         &mut self,
+        &Measurement { event, at, fields, .. }: &Measurement,
         kpi: &KpiDefinition,
         key: &SeriesKey,
         board: &Board,
-        (event, at, fields): (&'static str, &str, &[(&str, &str)]),
         now: i64,
         events: &mut Vec<Value>,
     ) {
@@ -168,7 +193,9 @@ impl Closer {
             let period = name(calendar.grain, begin);
             let said = Value::Object(data.clone());
             let known = published.get(&(event, period.clone()));
-            if known.is_none_or(|(_, before)| !same(before, &said)) {
+            // What retention has taken since is no correction.
+            let stays = known.is_some() && end < now - CORRECTED_FOR;
+            if !stays && known.is_none_or(|(_, before)| !same(before, &said)) {
                 let revision = known.map_or(1, |(revision, _)| revision + 1);
                 data.insert("period".to_owned(), json!(period));
                 data.insert("revision".to_owned(), json!(revision));
@@ -188,15 +215,17 @@ impl Closer {
     }
 
     /// What was told before.
-    async fn read(&self) -> Result<HashMap<(&'static str, String), (i64, Value)>, Failure> {
+    async fn read(&self) -> Result<Published, Failure> {
         let waited = Freshness::new(self.api.pipeline.log_end_at_start, None).wait(&self.api.pipeline.lake).await;
         let view = waited.map_err(|problem| problem.detail().to_owned())?;
         let sql = &self.api.pipeline.sql;
         let query = "SELECT event_type, data FROM lake.events WHERE context = 'analytics' AND source = 'forecourt' ORDER BY position";
         let rows = sql.collect(sql.context(&view, Vec::new()), query, ParamValues::List(Vec::new())).await?;
-        let mut published = HashMap::new();
+        let mut published = Published::new();
         for (event_type, data) in rows.iter().flat_map(texts) {
-            let Some((_, event, _, fields)) = TOLD.iter().find(|(_, event, ..)| *event == event_type) else { continue };
+            let Some(Measurement { event, fields, .. }) = TOLD.iter().find(|told| told.event == event_type) else {
+                continue;
+            };
             let data: Value = serde_json::from_str(&data)?;
             let (Some(period), Some(revision)) = (data["period"].as_str(), data["revision"].as_i64()) else { continue };
             let said: Map<String, Value> = fields
@@ -240,7 +269,7 @@ fn level<'a>(changes: impl Iterator<Item = &'a Map<String, Value>>) -> Map<Strin
 fn same(before: &Value, now: &Value) -> bool {
     let (Some(before), Some(now)) = (before.as_object(), now.as_object()) else { return false };
     let close = |a: &Value, b: &Value| match (a.as_f64(), b.as_f64()) {
-        (Some(a), Some(b)) => (a - b).abs() < 0.005,
+        (Some(a), Some(b)) => (a - b).abs() <= 1e-6 * a.abs().max(1.0),
         _ => a == b,
     };
     before.len() == now.len()

@@ -69,6 +69,10 @@ impl SavedSearches {
     /// Keep a search that was saved at a time. One that was kept under the id before is forgotten.
     pub fn insert(&mut self, id: &str, request: SearchRequest, since: i64) {
         self.remove(id);
+        let mut request = request;
+        for values in request.filters.values_mut() {
+            values.iter_mut().for_each(|value| *value = value.to_lowercase());
+        }
         match keys(&request) {
             Some(keys) => {
                 for key in keys {
@@ -107,9 +111,10 @@ impl SavedSearches {
         for (at, changed) in changed.iter().enumerate() {
             let mut found: Vec<&str> = Vec::new();
             if changed.listing.status == ListingStatus::Public {
-                for id in self.candidates(changed.listing) {
+                let facts = Facts::of(*changed, now);
+                for id in self.candidates(&facts) {
                     let Some(Saved { request, since }) = self.searches.get(id) else { continue };
-                    let starts = meets(request, *changed, now) && !met_before(request, *changed, *since);
+                    let starts = meets(request, &facts, now) && !met_before(request, *changed, &facts, *since);
                     if starts && texts.has(at, &request.text)? {
                         found.push(id);
                     }
@@ -122,24 +127,56 @@ impl SavedSearches {
         Ok(matching)
     }
 
-    fn candidates<'a, 'b>(&'a self, listing: &'b Listing) -> impl Iterator<Item = &'a str> + use<'a, 'b> {
-        let values = KEPT_BY
-            .into_iter()
-            .flat_map(move |facet| facet.values(listing).into_iter().map(move |value| (facet, value.to_lowercase())));
-        let narrow = values.filter_map(|key| self.by_value.get(&key)).flatten();
-        narrow.chain(&self.others).map(String::as_str)
+    fn candidates<'a>(&'a self, facts: &Facts<'_>) -> impl Iterator<Item = &'a str> + use<'a> {
+        let kept = |facet: Facet| {
+            facts.values_of(facet).iter().filter_map(move |value| self.by_value.get(&(facet, value.clone())))
+        };
+        let narrow: Vec<&BTreeSet<String>> = KEPT_BY.into_iter().flat_map(kept).collect();
+        narrow.into_iter().flatten().chain(&self.others).map(String::as_str)
+    }
+}
+
+/// What is asked of a listing, found out once for all who ask.
+struct Facts<'a> {
+    listing: &'a Listing,
+    /// Of every facet, the listing's values in small letters.
+    values: Vec<(Facet, Vec<String>)>,
+    price_cents: Option<i64>,
+    dropped: bool,
+}
+
+impl<'a> Facts<'a> {
+    fn of(Changed { listing, rating }: Changed<'a>, now: i64) -> Self {
+        let values = |facet: Facet| {
+            let values = match facet {
+                Facet::Availability => vec![listing.availability(now).as_str().to_owned()],
+                Facet::Deal => vec![rating.deal.name().to_owned()],
+                facet => facet.values(listing),
+            };
+            (facet, values.iter().map(|value| value.to_lowercase()).collect())
+        };
+        Self {
+            listing,
+            values: Facet::ALL.into_iter().map(values).collect(),
+            price_cents: listing.price_cents,
+            dropped: listing.price_drop_cents().is_some(),
+        }
+    }
+
+    fn values_of(&self, facet: Facet) -> &[String] {
+        self.values.iter().find(|(known, _)| *known == facet).map_or(&[], |(_, values)| values)
     }
 }
 
 /// What a search is kept under: the values of its narrowest facet.
 fn keys(request: &SearchRequest) -> Option<Vec<(Facet, String)>> {
     let (facet, values) = KEPT_BY.into_iter().find_map(|facet| Some((facet, request.filters.get(&facet)?)))?;
-    Some(values.iter().map(|value| (facet, value.to_lowercase())).collect())
+    Some(values.iter().map(|value| (facet, value.clone())).collect())
 }
 
 /// Whether a listing was offered already at a time, and met what is asked with the price it had then.
-fn met_before(request: &SearchRequest, changed: Changed<'_>, since: i64) -> bool {
-    let Changed { listing, rating } = changed;
+fn met_before(request: &SearchRequest, changed: Changed<'_>, facts: &Facts<'_>, since: i64) -> bool {
+    let Changed { listing, .. } = changed;
     if listing.listed_at.is_none_or(|listed| listed > since) {
         return false;
     }
@@ -147,24 +184,22 @@ fn met_before(request: &SearchRequest, changed: Changed<'_>, since: i64) -> bool
     if before.is_some_and(|at| at + 1 == listing.prices.len()) || listing.prices.is_empty() {
         return true;
     }
+    if request.filters.contains_key(&Facet::Deal) {
+        // What it was worth then is not known; with another price it was another deal.
+        return false;
+    }
     let prices = before.map_or(&[][..], |at| &listing.prices[..=at]).to_vec();
     let price_cents = prices.last().map(|(_, cents)| *cents);
-    let then = Listing { prices, price_cents, ..listing.clone() };
-    meets(request, Changed { listing: &then, rating }, since)
+    let dropped = Listing { prices, ..Listing::default() }.price_drop_cents().is_some();
+    meets(request, &Facts { listing, values: facts.values.clone(), price_cents, dropped }, since)
 }
 
 /// Whether a listing meets everything that is asked but the text.
-fn meets(request: &SearchRequest, changed: Changed<'_>, now: i64) -> bool {
-    let Changed { listing, rating } = changed;
-    let has = |(facet, wanted): (&Facet, &Vec<String>)| {
-        let values = match facet {
-            Facet::Availability => vec![listing.availability(now).as_str().to_owned()],
-            Facet::Deal => vec![rating.deal.name().to_owned()],
-            facet => facet.values(listing),
-        };
-        values.iter().any(|value| wanted.iter().any(|wanted| wanted.to_lowercase() == value.to_lowercase()))
-    };
-    let price = listing.price_cents.map(|cents| whole(cents) / 100.0);
+fn meets(request: &SearchRequest, facts: &Facts<'_>, now: i64) -> bool {
+    let listing = facts.listing;
+    let has =
+        |(facet, wanted): (&Facet, &Vec<String>)| facts.values_of(*facet).iter().any(|value| wanted.contains(value));
+    let price = facts.price_cents.map(|cents| whole(cents) / 100.0);
     let value = |range: Range| match range {
         Range::Price => price,
         Range::Year => listing.year.map(whole),
@@ -179,7 +214,7 @@ fn meets(request: &SearchRequest, changed: Changed<'_>, now: i64) -> bool {
             .iter()
             .all(|(range, bounds)| bounds.is_open() || value(*range).is_some_and(|value| bounds.contains(value)))
         && at_most(price, request.affordable)
-        && (!request.price_drop || listing.price_drop_cents().is_some())
+        && (!request.price_drop || facts.dropped)
         && (!request.accident_free || listing.accident_free == Some(true))
         && at_most(listing.owner_count.map(whole), request.owners_max.map(whole))
         && at_most(days, request.days_listed_max)

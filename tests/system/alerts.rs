@@ -152,7 +152,7 @@ async fn told_of(forecourt: &Forecourt, id: &str, count: u64) -> Value {
 async fn a_saved_search_is_told_once_of_what_starts_to_match_whatever_crashes() {
     let folder = tempfile::tempdir().unwrap();
     let nats = Nats::start().await;
-    let mut forecourt = Forecourt::start(&nats, folder.path()).await;
+    let mut forecourt = Forecourt::start_with(&nats, folder.path(), &["--webhooks-inside"]).await;
     let start = now();
     listed(&forecourt, "cheap-before", start - 3_600 * SECOND, 19_000).await;
     let position = listed(&forecourt, "dear-before", start - 3_600 * SECOND, 25_000).await;

@@ -264,12 +264,18 @@ async fn a_kpi_of_ones_own_is_a_file() {
     let text = "-- title: Dear sales\n-- definition: Sales of 30,000 and more.\n-- input: inventory.vehicle_sold at sold_at\n\
                 -- value: units integer = count(*); sales\nSELECT sold_at AS at FROM inventory.vehicle_sold WHERE final_price >= 30000;\n";
     std::fs::write(&file, text).unwrap();
+    let fails = "-- title: F\n-- definition: Fails with its first fact.\n-- input: inventory.vehicle_sold at sold_at\n\
+                 -- value: a integer = sum(CAST(listing_id AS BIGINT)); A\nSELECT sold_at AS at, listing_id FROM inventory.vehicle_sold";
+    std::fs::write(kpis.join("fails.sql"), fails).unwrap();
     let nats = Nats::start().await;
     let mut forecourt = Forecourt::start_with(&nats, &data, &["--kpi-metrics", "--kpis", kpis.to_str().unwrap()]).await;
+    assert_eq!(forecourt.get("/v1/kpis/fails").await["rows"], json!([]));
     let sales =
         [sale("s-1", "l-1", "2026-11-15T12:00:00Z", 10_000), sale("s-2", "l-2", "2026-11-15T13:00:00Z", 30_000)];
     let position = sold(&forecourt, &sales).await;
+    // One that fails while it is kept holds up no other.
     let answer = forecourt.get(&format!("/v1/kpis/dear_sales?min_position={position}")).await;
+    assert_eq!(forecourt.try_get("/v1/kpis/fails").await.0, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(values(&answer, "units"), [("2026-11-15T00:00:00Z", json!(1))]);
     assert_eq!(forecourt.sql("SELECT units FROM kpi.dear_sales", position).await, [json!([1])]);
     let metrics =

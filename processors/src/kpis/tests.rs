@@ -117,7 +117,7 @@ async fn a_kpi_that_cannot_be_computed_is_told_by_its_line() {
             format!(
                 "{head}-- value: a CAD = sum(final_price); A\nSELECT sold_at AS at,\n  nothing\nFROM inventory.vehicle_sold"
             ),
-            "k.sql, line 4: ",
+            "k.sql, line 6: ",
         ),
         (
             format!(

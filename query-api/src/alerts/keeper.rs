@@ -29,7 +29,7 @@ use super::{
     webhooks::{Delivery, Webhooks},
 };
 use crate::{
-    Api,
+    Api, operations,
     parameters::Parameters,
     payment::PaymentTerms,
     search::{Asked, asked},
@@ -128,12 +128,6 @@ impl Alerts {
     fn book(&self) -> MutexGuard<'_, AlertBook> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn find(&self, alert: &str, found: &str) -> Option<(Alert, Match)> {
-        let alert = self.get(alert)?;
-        let found = alert.matches.iter().find(|it| it.id == found)?.clone();
-        Some((alert, found))
-    }
 }
 
 /// An event of an alert.
@@ -188,6 +182,10 @@ impl Keeper {
     }
 
     async fn step(&mut self) -> Result<(), Failure> {
+        if !operations::knows_the_log(&self.api) {
+            // What was delivered may be in the part of the log that is still to be read.
+            return Ok(());
+        }
         // Listings first: the lake is never behind them, so that every alert saved before a change is known.
         let (Some(snapshot), Some(view)) =
             (self.api.pipeline.listings.borrow().clone(), self.api.pipeline.lake.borrow().clone())
@@ -219,7 +217,7 @@ impl Keeper {
     }
 
     fn take(&mut self, facts: Vec<(Position, Fact)>) {
-        let mut matched = Vec::new();
+        let (mut matched, mut notified) = (Vec::new(), HashSet::new());
         for (position, fact) in facts {
             match &fact {
                 Fact::Created { id, search, created_at, expires_at, .. } => match self.request(search) {
@@ -231,10 +229,12 @@ impl Keeper {
                         tracing::warn!(alert = id, why, "an alert's search cannot be asked; nobody is told of it")
                     }
                 },
-                Fact::Deleted { .. } | Fact::Notified { .. } => {}
-                Fact::Matched { alert, id, .. } => {
+                Fact::Notified { match_id, .. } => drop(notified.insert(match_id.clone())),
+                Fact::Deleted { .. } => {}
+                Fact::Matched { alert, id, listing_id, matched_at } => {
                     self.published.remove(id);
-                    matched.push((alert.clone(), id.clone()));
+                    let (id, listing_id, matched_at) = (id.clone(), listing_id.clone(), *matched_at);
+                    matched.push((alert.clone(), Match { id, listing_id, matched_at, position, delivered: None }));
                 }
             }
             let deleted = if let Fact::Deleted { id } = &fact { Some(id.clone()) } else { None };
@@ -245,12 +245,12 @@ impl Keeper {
         }
         let now = (self.api.now)();
         for (alert, found) in matched {
-            let Some((alert, found)) = self.api.alerts.find(&alert, &found) else { continue };
-            if let Some(url) = alert.webhook
-                && found.delivered.is_none()
+            let url = self.api.alerts.book().alerts.get(&alert).and_then(|alert| alert.webhook.clone());
+            if let Some(url) = url
+                && !notified.contains(&found.id)
                 && found.matched_at + DELIVERED_WITHIN > now
             {
-                tokio::spawn(Delivery { api: self.api.clone(), alert: alert.id, url, found }.run());
+                tokio::spawn(Delivery { api: self.api.clone(), alert, url, found }.run());
             }
         }
     }
@@ -263,6 +263,17 @@ impl Keeper {
             Ok::<_, crate::problem::Problem>(request)
         };
         asked().map_err(|problem| problem.detail().to_owned())
+    }
+
+    /// Keep the searches of the book: those there were are lost.
+    fn save_again(&mut self) {
+        let alerts: Vec<Alert> = self.api.alerts.book().alerts.values().cloned().collect();
+        let now = (self.api.now)();
+        for alert in alerts.iter().filter(|alert| !alert.is_over(now)) {
+            if let Ok(request) = self.request(&alert.search) {
+                self.saved.insert(&alert.id, request, alert.created_at);
+            }
+        }
     }
 
     fn end_what_is_over(&mut self) {
@@ -290,7 +301,13 @@ impl Keeper {
                     market.map_err(Failure::from).and_then(|market| matching(&saved, &snapshot, &market, after, now));
                 (saved, found)
             });
-            let (saved, found) = done.await?;
+            let (saved, found) = match done.await {
+                Ok(done) => done,
+                Err(error) => {
+                    self.save_again();
+                    return Err(error.into());
+                }
+            };
             self.saved = saved;
             self.publish(found?, now).await?;
         }
@@ -337,7 +354,7 @@ impl Found {
         let id = self.id();
         let mut data = json!({"alertId": self.alert, "listingId": self.listing, "matchId": id, "matchedAt": format_timestamp(now)});
         if let Some(cents) = self.price_cents {
-            data["price"] = schemas::rows::money(cents.into()).into();
+            data["price"] = schemas::rows::money(cents.into());
         }
         event("SearchAlertMatched", &id, &self.alert, now, data)
     }

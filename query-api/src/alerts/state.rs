@@ -1,6 +1,9 @@
 //! The alerts there are and what they matched: a fold of the log's events about them.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use lake::arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -29,7 +32,7 @@ pub(crate) struct Alert {
     pub(crate) matches: VecDeque<Match>,
     pub(crate) match_count: u64,
     /// Every listing it was told of.
-    pub(super) listings: HashSet<String>,
+    pub(super) listings: Arc<HashSet<String>>,
     /// What became of matches that are not known yet.
     early: BTreeMap<String, bool>,
 }
@@ -174,7 +177,7 @@ impl AlertBook {
                     expires_at,
                     matches: VecDeque::new(),
                     match_count: 0,
-                    listings: HashSet::new(),
+                    listings: Arc::default(),
                     early: BTreeMap::new(),
                 };
                 self.alerts.insert(id, alert);
@@ -193,7 +196,8 @@ impl AlertBook {
             }
             Fact::Matched { alert, id, listing_id, matched_at } => {
                 let Some(alert) = self.alerts.get_mut(&alert) else { return };
-                if alert.listings.insert(listing_id.clone()) {
+                if !alert.listings.contains(&listing_id) {
+                    Arc::make_mut(&mut alert.listings).insert(listing_id.clone());
                     alert.match_count += 1;
                     let delivered = alert.early.remove(&id);
                     alert.matches.push_back(Match { id, listing_id, matched_at, position, delivered });

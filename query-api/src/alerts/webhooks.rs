@@ -127,14 +127,23 @@ fn is_outside(address: IpAddr) -> bool {
                 || it.is_broadcast()
                 || it.is_multicast()
                 || first == 0
+                || first >= 240
+                || (first == 198 && (18..20).contains(&second))
+                || it.octets().starts_with(&[192, 0, 0])
                 || shared)
         }
         IpAddr::V6(it) => {
+            let [first, second, ..] = it.segments();
+            // Addresses that hold one of the older kind, or are of a site: what they lead to is not known here.
+            let holds_another = first == 0 || (first == 0x64 && second == 0xff9b) || first == 0x2002;
+            let of_site = (first & 0xffc0) == 0xfec0;
             !(it.is_loopback()
                 || it.is_unspecified()
                 || it.is_multicast()
                 || it.is_unique_local()
-                || it.is_unicast_link_local())
+                || it.is_unicast_link_local()
+                || holds_another
+                || of_site)
         }
     }
 }
@@ -227,6 +236,8 @@ impl Delivery {
         let told = told.pop().unwrap_or_default();
         let body = json!({"type": "alert.matched", "timestamp": format_timestamp(self.found.matched_at), "data": told})
             .to_string();
+        let Ok(_turn) = webhooks.turns.acquire().await else { return Err(Refusal::ForNow("stopping".to_owned())) };
+        // Signed when it is its turn: who checks it refuses what is old.
         let seconds = (self.api.now)().div_euclid(1_000_000);
         let signature = webhooks.signature(&self.alert, &self.found.id, seconds, &body);
         let request = webhooks
@@ -237,7 +248,6 @@ impl Delivery {
             .header("webhook-timestamp", seconds)
             .header("webhook-signature", signature)
             .body(body);
-        let Ok(_turn) = webhooks.turns.acquire().await else { return Err(Refusal::ForNow("stopping".to_owned())) };
         match request.send().await {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) if answer.status() == StatusCode::GONE => Err(Refusal::ForGood),
@@ -274,6 +284,11 @@ mod tests {
             "fe80::1",
             "fc00::1",
             "::ffff:127.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::1",
+            "::10.0.0.1",
+            "fec0::1",
+            "240.0.0.1",
         ] {
             assert!(!is_outside(inside.parse::<IpAddr>().unwrap()), "{inside}");
         }

@@ -104,6 +104,9 @@ impl Question {
                 format!("{} is what there is: it has no sum over time", kpi.name),
             ));
         }
+        if cumulative && !compare.is_empty() {
+            return Err(Problem::parameter("cumulative", "cumulative and compare are asked for one at a time"));
+        }
         Ok(Self {
             key: SeriesKey { kpi: kpi.name.clone(), calendar, filters: filters(kpi, parameters)?, by, window },
             from: from.and_then(|from| calendar.start(from)),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use processors::{
-    Board, KpiDefinition,
+    KpiDefinition,
     calendar::{Ago, Calendar, Grain},
     kpi_definition::{Better, KpiValue, Measures},
     kpis::{RowKey, Series, Totals},
@@ -29,6 +29,8 @@ pub(crate) struct Rows<'a> {
     levels: BTreeMap<Dimensions, BTreeMap<i64, Values>>,
     /// The buckets, in order; what compares looks before them.
     buckets: Vec<i64>,
+    /// How many buckets the period before has: as many as this one, or one, when no period is asked for.
+    period: i64,
     /// The end of the last.
     pub(crate) end: i64,
     groups: Vec<Dimensions>,
@@ -40,13 +42,13 @@ impl<'a> Rows<'a> {
     pub(crate) fn of(
         kpi: &'a KpiDefinition,
         question: &'a Question,
-        board: &Board,
+        latest: Option<i64>,
         series: &'a Series,
         top: Option<&Totals>,
     ) -> Result<Self, Problem> {
         let calendar = question.key.calendar;
         let level = kpi.measures == Measures::Level;
-        let now = board.event_time.and_then(|time| calendar.start(time));
+        let now = latest.and_then(|time| calendar.start(time));
         let to = question.to.unwrap_or(i64::MAX);
         // A level reaches on from before, and to now.
         let begin = if level { i64::MIN } else { question.from.unwrap_or(i64::MIN) };
@@ -62,19 +64,17 @@ impl<'a> Rows<'a> {
             // A window that ends after now is not over.
             last = last.min(now);
         }
-        let mut buckets = Vec::new();
-        if question.fill || level {
-            let mut next = first;
-            while let Some(start) = next.filter(|start| *start < to && Some(*start) <= last) {
-                if buckets.len() >= MOST_ROWS {
-                    return Err(too_many());
-                }
-                buckets.push(start);
-                next = calendar.offset(start, 1);
-            }
-        } else {
-            buckets.extend(present.iter().copied().filter(|start| Some(*start) <= last));
-        }
+        // What is filled lies between the ends; one fact far away in time does not make a desert of it.
+        let all = calendar_between(calendar, first, last, to);
+        let bounded = question.from.is_some() || level;
+        let buckets = match all {
+            Some(all) if question.fill || level => all,
+            None if bounded => return Err(too_many()),
+            _ => present.iter().copied().filter(|start| Some(*start) <= last).collect(),
+        };
+        let period =
+            question.from.zip(question.to).and_then(|(from, _)| calendar_between(calendar, Some(from), last, to));
+        let period = period.map_or(1, |buckets| i64::try_from(buckets.len()).unwrap_or(i64::MAX).max(1));
         let within = |start: i64| level || question.from.is_none_or(|from| start >= from);
         let groups: BTreeSet<&Dimensions> =
             series.keys().filter(|key| within(key.bucket) && key.bucket < to).map(|key| &key.dimensions).collect();
@@ -90,7 +90,7 @@ impl<'a> Rows<'a> {
         }
         let levels = if level { levels(kpi, series) } else { BTreeMap::new() };
         let end = buckets.last().and_then(|last| calendar.offset(*last, 1)).unwrap_or(i64::MIN);
-        Ok(Self { kpi, question, series, levels, buckets, end, groups })
+        Ok(Self { kpi, question, series, levels, buckets, period, end, groups })
     }
 
     /// The start of the first bucket.
@@ -126,10 +126,7 @@ impl<'a> Rows<'a> {
         let mut rows = Vec::with_capacity(self.buckets.len() * self.groups.len());
         for &bucket in &self.buckets {
             for group in &self.groups {
-                let is_there = self.question.fill
-                    || self.kpi.measures == Measures::Level
-                    || self.series.contains_key(&RowKey { bucket, dimensions: group.clone() });
-                if !is_there {
+                if !self.is_told(bucket, group) {
                     continue;
                 }
                 let mut values = self.values(bucket, group).unwrap_or_else(|| self.gap());
@@ -142,13 +139,20 @@ impl<'a> Rows<'a> {
                     "values": values,
                 });
                 let targets = self.targets(bucket, row["values"].as_object());
-                if !targets.is_empty() {
+                if !targets.is_empty() && !self.question.cumulative {
                     row["targets"] = Value::Object(targets);
                 }
                 rows.push(row);
             }
         }
         rows
+    }
+
+    /// Whether there is a row: gaps are told unless they are not wanted.
+    fn is_told(&self, bucket: i64, group: &Dimensions) -> bool {
+        self.question.fill
+            || self.kpi.measures == Measures::Level
+            || self.series.contains_key(&RowKey { bucket, dimensions: group.clone() })
     }
 
     const fn calendar(&self) -> Calendar {
@@ -178,7 +182,8 @@ impl<'a> Rows<'a> {
         };
         let target = |value: &KpiValue| {
             let target = value.target?;
-            let wanted = if target.a_day { target.value * days() } else { target.value };
+            let window = f64::from(self.question.key.window);
+            let wanted = if target.a_day { target.value * days() * window } else { target.value };
             let is = values?.get(&value.name)?.as_f64();
             let met = is.map(|is| if self.kpi.better == Better::Down { is <= wanted } else { is >= wanted });
             Some((value.name.clone(), json!({"target": rounded(wanted), "met": met})))
@@ -190,17 +195,11 @@ impl<'a> Rows<'a> {
     fn before(&self, compare: Compare, bucket: i64) -> Option<i64> {
         let calendar = self.calendar();
         match compare {
-            Compare::Previous => calendar.offset(bucket, -self.period()),
+            Compare::Previous => calendar.offset(bucket, -self.period),
             // Fifty-two weeks ago is the same week.
             Compare::Ago(_, Ago::Months(12)) if calendar.grain == Grain::Week => calendar.offset(bucket, -52),
             Compare::Ago(_, ago) => calendar.ago(bucket, ago),
         }
-    }
-
-    /// How many buckets the period before has.
-    fn period(&self) -> i64 {
-        let bounded = self.question.from.is_some() && self.question.to.is_some();
-        if bounded { i64::try_from(self.buckets.len()).unwrap_or(i64::MAX).max(1) } else { 1 }
     }
 
     /// The range that a comparison is with, as times.
@@ -215,6 +214,9 @@ impl<'a> Rows<'a> {
         let mut rows = Vec::new();
         for &bucket in &self.buckets {
             for group in &self.groups {
+                if !self.is_told(bucket, group) {
+                    continue;
+                }
                 let Some(before) = self.before(compare, bucket) else { continue };
                 let values = self.values(before, group).unwrap_or_else(|| self.nothing());
                 let now = self.values(bucket, group).unwrap_or_else(|| self.gap());
@@ -260,6 +262,27 @@ impl<'a> Rows<'a> {
         let groups = self.levels.keys();
         groups.filter_map(|group| Some((group.clone(), self.values(last, group)?))).collect()
     }
+}
+
+/// The buckets from the first to the last, before an end; none, when they are too many.
+fn calendar_between(calendar: Calendar, first: Option<i64>, last: Option<i64>, to: i64) -> Option<Vec<i64>> {
+    let mut buckets = Vec::new();
+    let mut next = first;
+    while let Some(start) = next.filter(|start| *start < to && Some(*start) <= last) {
+        if buckets.len() >= MOST_ROWS {
+            return None;
+        }
+        buckets.push(start);
+        next = calendar.offset(start, 1);
+    }
+    Some(buckets)
+}
+
+/// The sum of what groups have; none, when there is no group.
+pub(crate) fn sum_of<'a>(kpi: &KpiDefinition, groups: impl Iterator<Item = &'a Values>) -> Option<Values> {
+    groups.cloned().reduce(|sums, values| {
+        kpi.values.iter().map(|value| (value.name.clone(), sum(&sums[&value.name], &values[&value.name]))).collect()
+    })
 }
 
 fn too_many() -> Problem {

@@ -88,40 +88,20 @@ impl Follower {
         }
     }
 
-    /// The rows that are not as they were told.
+    /// The rows that are not as they were told, and those that are no more. Who comes back after a change is told all.
     fn changed(&self, board: &Board, rows: &BTreeMap<String, Value>) -> Vec<Value> {
         match (&self.told, self.since) {
             (Some(told), _) => {
-                rows.iter().filter(|(key, row)| told.get(*key) != Some(row)).map(|(_, row)| row.clone()).collect()
+                let gone = told
+                    .iter()
+                    .filter(|(key, _)| !rows.contains_key(*key))
+                    .map(|(_, row)| json!({"bucket": row["bucket"], "dimensions": row["dimensions"], "removed": true}));
+                let new = rows.iter().filter(|(key, row)| told.get(*key) != Some(row)).map(|(_, row)| row.clone());
+                new.chain(gone).collect()
             }
-            // Nothing of the series has changed since.
             (None, Some(since)) if board.changed(&self.question.key) <= since => Vec::new(),
-            (None, Some(since)) => self.changed_since(board, rows, since),
-            (None, None) => rows.values().cloned().collect(),
+            (None, _) => rows.values().cloned().collect(),
         }
-    }
-
-    /// The rows from the first bucket on that changed after a position: what adds up changes with those before it.
-    fn changed_since(&self, board: &Board, rows: &BTreeMap<String, Value>, since: Position) -> Vec<Value> {
-        let calendar = self.question.key.calendar;
-        let series = board.series(&self.question.key);
-        let adds_up = self.question.cumulative || self.kpi.measures == processors::kpi_definition::Measures::Level;
-        let changed: Vec<String> = series
-            .into_iter()
-            .flat_map(|series| series.iter())
-            .filter(|(_, row)| row.changed > since)
-            .map(|(key, _)| calendar.format(key.bucket))
-            .collect();
-        let first = changed.first();
-        let is_meant = |row: &Value| {
-            let bucket = row["bucket"].as_str().unwrap_or_default();
-            if adds_up {
-                first.is_some_and(|first| bucket >= first.as_str())
-            } else {
-                changed.iter().any(|it| it == bucket)
-            }
-        };
-        rows.values().filter(|row| is_meant(row)).cloned().collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::{extract::State, response::Response};
 use processors::{
-    Board, KpiDefinition,
+    KpiDefinition,
     calendar::Grain,
     kpi_definition::{Better, Dimension, KpiValue, Measures},
 };
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Api,
     consistency::Freshness,
-    kpis::{Question, board_with, body},
+    kpis::{Question, board_with, body, latest},
     parameters::Parameters,
     problem::Problem,
 };
@@ -98,7 +98,7 @@ struct Period {
 }
 
 impl Period {
-    fn of(parameters: &Parameters, board: &Board) -> Result<Self, Problem> {
+    fn of(parameters: &Parameters, latest: Option<i64>) -> Result<Self, Problem> {
         let days = parameters.parsed("days", "a number of days")?.unwrap_or(USUAL_PERIOD);
         if !(1..=LONGEST_PERIOD).contains(&days) {
             return Err(Problem::parameter("days", format!("days is 1 to {LONGEST_PERIOD}, not {days}")));
@@ -110,7 +110,7 @@ impl Period {
             vec![("timezone".to_owned(), zone.clone())],
         )?;
         let calendar = Question::calendar(&day)?;
-        let last = board.event_time.and_then(|time| calendar.start(time));
+        let last = latest.and_then(|time| calendar.start(time));
         let end = last.and_then(|last| calendar.offset(last, 1));
         let from = last.and_then(|last| calendar.offset(last, 1 - i64::from(days)));
         let grain = match parameters.text("grain")? {
@@ -150,7 +150,7 @@ impl Period {
 async fn dashboard_page(api: &Api, asked: &Asked) -> Result<DashboardPage, Problem> {
     let parameters = &asked.parameters;
     let first = Freshness::of(parameters, &asked.headers)?.wait(&api.pipeline.kpis.board).await?;
-    let period = Period::of(parameters, &first)?;
+    let period = Period::of(parameters, latest(api, &first))?;
     let mut page = Page::new(asked, String::new(), "");
     page.title = format!("{} – Forecourt", page.t("dashboard"));
     let definitions = std::sync::Arc::clone(&api.pipeline.kpis.definitions);
@@ -401,12 +401,14 @@ fn lines(answer: &Value, value: &KpiValue, by: Option<&Dimension>, page: &Page) 
     let none = Vec::new();
     let rows = answer["rows"].as_array().unwrap_or(&none);
     let grain = answer["grain"].as_str().unwrap_or_default();
-    let mut labels: Vec<String> = Vec::new();
+    // An hour that is repeated in autumn is two buckets of one label.
+    let (mut labels, mut last): (Vec<String>, &str) = (Vec::new(), "");
     let mut lines: Vec<Line> = Vec::new();
     for row in rows {
-        let label = label(row["bucket"].as_str().unwrap_or_default(), grain);
-        if labels.last() != Some(&label) {
-            labels.push(label);
+        let bucket = row["bucket"].as_str().unwrap_or_default();
+        if bucket != last {
+            labels.push(label(bucket, grain));
+            last = bucket;
         }
         let name = match by {
             Some(dimension) => row["dimensions"][&dimension.name].as_str().unwrap_or("?").to_owned(),
