@@ -59,6 +59,8 @@ impl StandardSchemas {
                 catalog.register_schema(&table.schema, Arc::new(MemorySchemaProvider::new()))?;
             }
             let schema = catalog.schema(&table.schema).ok_or_else(|| missing(&table.schema))?;
+            // Somebody may have begun this, and gone away.
+            schema.deregister_table(&table.name)?;
             schema.register_table(table.name.clone(), Arc::new(EmptyTable::new(table.arrow())))?;
         }
         let postgres = catalog.schema(PG_CATALOG).ok_or_else(|| missing(PG_CATALOG))?;

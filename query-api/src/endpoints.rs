@@ -552,7 +552,7 @@ fn kpi_parameters() -> Vec<Parameter> {
         text("rolling", "Each bucket with those before it, such as 7d or 3m."),
         text("cumulative", "true: sums since the first bucket, of what can be added."),
         text("totals", "false: without the totals."),
-        text("gaps", "omit: only buckets in which something was counted; fill unless given."),
+        text("gaps", "fill or omit buckets in which nothing was counted; fill where from is given, omit otherwise."),
         text("format", "json or csv, instead of Accept."),
         MIN_POSITION,
         WAIT_MS,

@@ -116,7 +116,9 @@ impl Question {
             cumulative,
             totals: truth(parameters, "totals", true)?,
             fill: match parameters.text("gaps")? {
-                None | Some("fill") => true,
+                // Who asks for a period wants all of it.
+                None => from.is_some(),
+                Some("fill") => true,
                 Some("omit") => false,
                 Some(other) => return Err(Problem::parameter("gaps", format!("gaps is fill or omit, not {other:?}"))),
             },
