@@ -1,8 +1,8 @@
 //! Saved searches: `POST`, `GET` and `DELETE /v1/alerts`, and what listings are told to whom.
 //!
-//! - [`state`]: the alerts there are and what they matched, folded from the log's own events;
-//! - [`keeper`]: the task that reads those events, matches changed listings, and publishes what starts to match;
-//! - [`webhooks`]: the way of a match to the address that asked for it, signed and tried again.
+//! - `state`: the alerts there are and what they matched, folded from the log's own events;
+//! - `keeper`: the task that reads those events, matches changed listings, and publishes what starts to match;
+//! - `webhooks`: the way of a match to the address that asked for it, signed and tried again.
 //!
 //! A match is an event whose id follows from the alert and the listing. So it happens once, whatever crashes, and both
 //! ways out, the stream and the webhook, tell what the log says happened.

@@ -1,8 +1,8 @@
 //! `GET /v1/kpis`, `GET /v1/kpis/{name}` and its stream.
 //!
-//! - [`question`]: what is asked, from the parameters;
-//! - [`rows`]: the rows of the answer, and what they are compared with;
-//! - [`stream`]: what changes, as it does.
+//! - `question`: what is asked, from the parameters;
+//! - `rows`: the rows of the answer, and what they are compared with;
+//! - `stream`: what changes, as it does.
 
 mod question;
 mod rows;
