@@ -159,8 +159,8 @@ async fn serve_log(
     let publisher = Publisher::start(log, Arc::clone(&pipeline.seen), &mut publishing, stop.clone());
     let intake = Intake::new(Arc::clone(&catalogue), publisher, now);
     let seen = Arc::clone(&pipeline.seen);
-    let alerts = Alerts::open(&arguments.data.join("alerts"), arguments.webhooks_inside, stop.clone())
-        .context("cannot keep alerts")?;
+    let alerts =
+        Alerts::open(&arguments.data.join("alerts"), arguments.webhooks_inside).context("cannot keep alerts")?;
     let render = move || metrics.render();
     let api = Api {
         catalogue,
@@ -173,13 +173,14 @@ async fn serve_log(
         markets: Markets::new(),
         public_ids: PublicIds::new(),
         popular: PopularQueries::default(),
+        stop: stop.clone(),
         kpi_metrics: arguments.kpi_metrics,
         written_kpis: WrittenAnswers::default(),
         alerts,
     };
     let alerts = tokio::spawn(Alerts::keep(api.clone()));
     let since = periods::since(&arguments.data, arguments.close_periods_from, now())?;
-    let closing = tokio::spawn(periods::close(api.clone(), since, stop.clone()));
+    let closing = tokio::spawn(periods::close(api.clone(), since));
 
     let listener = TcpListener::bind(arguments.http)
         .await

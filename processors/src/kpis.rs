@@ -7,25 +7,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    datatypes::TimestampMicrosecondType,
-};
 use chrono::Weekday;
 use chrono_tz::Tz;
-use datafusion::{
-    common::{ParamValues, ScalarValue, metadata::ScalarAndMetadata},
-    logical_expr::ScalarUDF,
-};
-use lake::{LakeView, SqlError, SqlSession, result_json};
-use schemas::{Catalogue, Position, field_type::UTC};
+use lake::{LakeView, SqlError, SqlSession};
+use schemas::Position;
 use serde_json::{Map, Value};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -35,17 +24,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     calendar::{Calendar, Grain},
-    kpi_definition::{BucketBy, IDS, KpiDefinition, KpiFileError, LOOKUPS, Touches},
+    kpi_definition::{BucketBy, IDS, KpiDefinition, LOOKUPS, Touches},
 };
 
 pub(crate) mod bucket_function;
+mod check;
+mod compute;
+mod touched;
+
+pub use check::check;
+pub(crate) use compute::all_time;
+pub use compute::recomputed;
+use compute::{compute, rows_of, times_of_facts};
+use touched::TOUCH_STEP;
+pub use touched::Touched;
 
 /// Between two computations of the board: people do not read faster.
 const REFRESH_EVERY: Duration = Duration::from_millis(250);
 /// The board rests at least this many times as long as computing it took, so that it leaves the machine to others.
 const REST_FACTOR: u32 = 3;
-/// The pause after a computation that failed.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Series kept up to date at once; the one that was not asked for longest makes room.
 const MAX_SERIES: usize = 256;
 /// A series that nobody asks for is kept so long.
@@ -56,8 +53,6 @@ const COMPUTED_WITHIN: Duration = Duration::from_secs(20);
 const MAX_TOTALS: usize = 512;
 /// Requests for new series that may wait.
 const QUEUE: usize = 64;
-/// Touched times are remembered to this: every time zone's hours begin on one.
-const TOUCH_STEP: i64 = 15 * 60 * 1_000_000;
 /// More touched stretches than this are computed as one.
 const MAX_STRETCHES: usize = 8;
 /// Facts of more keys than this are not looked for: all buckets are touched.
@@ -152,26 +147,22 @@ pub(crate) struct Kept {
     pub(crate) series: Arc<Series>,
     /// The position by which a row changed last, or went.
     changed: Position,
-    /// When it was asked for last, in milliseconds since the board began.
-    asked: Arc<AtomicU64>,
-    began: Instant,
+    /// When it was asked for last.
+    asked: Arc<Mutex<Instant>>,
 }
 
 impl Kept {
-    fn new(series: Series, changed: Position, began: Instant) -> Self {
-        let kept = Self { series: Arc::new(series), changed, asked: Arc::default(), began };
-        kept.ask();
-        kept
+    fn new(position: Position) -> Self {
+        Self { series: Arc::default(), changed: position, asked: Arc::new(Mutex::new(Instant::now())) }
     }
 
     fn ask(&self) {
-        let since = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.asked.store(since, Ordering::Relaxed);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// How long nobody has asked for it.
     fn idle(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.asked.load(Ordering::Relaxed)))
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// Put newly computed rows in the place of those between two buckets. What is as it was keeps its position.
@@ -214,110 +205,12 @@ pub enum KpiError {
     ShuttingDown,
 }
 
-impl KpiError {
-    /// What is wrong with its query.
-    fn reason(&self) -> String {
-        match self {
-            // The first line says it; what follows lists every name there is.
-            Self::Query { source, .. } => source.to_string().lines().next().unwrap_or_default().to_owned(),
-            other => other.to_string(),
-        }
-    }
-
-    /// Where in its file: a query begins in the first line.
-    fn line(&self) -> usize {
-        match self {
-            Self::Query { source: SqlError::Invalid { at: Some((line, _)), .. }, .. } => {
-                usize::try_from(*line).unwrap_or(1)
-            }
-            _ => 1,
-        }
-    }
-}
-
 /// What changed, on its way to the board.
 #[derive(Clone, Debug, Default)]
 pub struct BoardUpdate {
     pub touched: Touched,
     /// The lake with it; `None` while the lake catches up with itself.
     pub view: Option<Arc<LakeView>>,
-}
-
-/// Which buckets new events touch.
-#[derive(Clone, Debug, Default)]
-pub struct Touched {
-    /// Times by KPI, to [`TOUCH_STEP`].
-    times: HashMap<String, BTreeSet<i64>>,
-    /// Values of the column that facts share with an event, by KPI and input, and the earliest time they matter from.
-    keys: HashMap<(usize, usize), (BTreeSet<String>, i64)>,
-    /// Ids that a lookup's events are about, by lookup and input.
-    looked_up: HashMap<(usize, usize), BTreeSet<String>>,
-}
-
-impl Touched {
-    /// Add what these rows touch, by table, numbered as in [`LakeView::tables`].
-    pub fn mark(&mut self, definitions: &[KpiDefinition], catalogue: &Catalogue, tables: &[(usize, RecordBatch)]) {
-        let rows_of = |context: &str| {
-            let (index, _) = catalogue.context(context)?;
-            tables.iter().find(|(table, _)| *table == index.get()).map(|(_, batch)| batch)
-        };
-        for (kpi_index, kpi) in definitions.iter().enumerate() {
-            for (input_index, input) in kpi.inputs.iter().enumerate() {
-                let Some(batch) = rows_of(&input.context) else { continue };
-                match &input.touches {
-                    Touches::TimeOf(column) => {
-                        let times = self.times.entry(kpi.name.clone()).or_default();
-                        each_row(catalogue, &input.context, &input.view, batch, |row| {
-                            let named = column.as_ref().and_then(|name| time_at(batch, name, row));
-                            if let Some(time) = named.or_else(|| time_at(batch, "event_time", row)) {
-                                times.insert(time - time.rem_euclid(TOUCH_STEP));
-                            }
-                        });
-                    }
-                    Touches::FactsBy { key, after } => {
-                        let (keys, from) =
-                            self.keys.entry((kpi_index, input_index)).or_insert((BTreeSet::new(), LATEST));
-                        let column = batch.column_by_name(key).and_then(|column| column.as_string_opt::<i32>());
-                        each_row(catalogue, &input.context, &input.view, batch, |row| {
-                            keys.extend(column.filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row).to_owned()));
-                            let time = if *after { time_at(batch, "event_time", row) } else { None };
-                            *from = (*from).min(time.unwrap_or(EARLIEST));
-                        });
-                    }
-                }
-            }
-        }
-        for (lookup_index, lookup) in LOOKUPS.iter().enumerate() {
-            for (input_index, (context, view, column, _)) in lookup.inputs.iter().enumerate() {
-                let Some(batch) = rows_of(context) else { continue };
-                let column = batch.column_by_name(column).and_then(|column| column.as_string_opt::<i32>());
-                let ids = self.looked_up.entry((lookup_index, input_index)).or_default();
-                each_row(catalogue, context, view, batch, |row| {
-                    ids.extend(column.filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row).to_owned()));
-                });
-            }
-        }
-    }
-
-    fn merge(&mut self, other: Self) {
-        for (kpi, times) in other.times {
-            self.times.entry(kpi).or_default().extend(times);
-        }
-        for (input, (keys, from)) in other.keys {
-            let (known, earliest) = self.keys.entry(input).or_insert((BTreeSet::new(), LATEST));
-            known.extend(keys);
-            *earliest = from.min(*earliest);
-        }
-        for (input, ids) in other.looked_up {
-            self.looked_up.entry(input).or_default().extend(ids);
-        }
-    }
-}
-
-/// Texts as a list of SQL.
-fn listed(texts: &BTreeSet<String>) -> String {
-    let quoted: Vec<String> = texts.iter().map(|text| format!("'{}'", text.replace('\'', "''"))).collect();
-    quoted.join(", ")
 }
 
 struct Wanted {
@@ -408,11 +301,8 @@ pub struct Kpis {
     session: SqlSession,
     definitions: Arc<Vec<KpiDefinition>>,
     kept: HashMap<SeriesKey, Kept>,
-    began: Instant,
     /// Since the last computation.
     touched: Touched,
-    /// Whether every bucket has to be computed.
-    everything: bool,
     view: Option<Arc<LakeView>>,
     /// Whether something came since the last computation.
     stale: bool,
@@ -433,9 +323,7 @@ impl Kpis {
             session,
             definitions,
             kept: HashMap::new(),
-            began: Instant::now(),
             touched: Touched::default(),
-            everything: false,
             view: None,
             stale: false,
             publish,
@@ -443,7 +331,7 @@ impl Kpis {
         (sink, service, KpiRequests(requests))
     }
 
-    /// Keep the board until `stop`. What cannot be computed is tried again.
+    /// Keep the board until `stop`.
     pub async fn run(
         mut self,
         mut updates: mpsc::Receiver<BoardUpdate>,
@@ -466,12 +354,8 @@ impl Kpis {
                 }
                 () = tokio::time::sleep_until(due), if self.stale && self.view.is_some() => {
                     let started = Instant::now();
-                    let refreshed = self.refresh().await;
-                    let rest = REFRESH_EVERY.max(started.elapsed() * REST_FACTOR);
-                    due = Instant::now() + if refreshed.is_ok() { rest } else { RETRY_AFTER };
-                    if let Err(error) = refreshed {
-                        tracing::error!(error = &error as &dyn std::error::Error, "the board cannot be computed; trying again");
-                    }
+                    self.refresh().await;
+                    due = Instant::now() + REFRESH_EVERY.max(started.elapsed() * REST_FACTOR);
                 }
             }
         }
@@ -486,19 +370,17 @@ impl Kpis {
     }
 
     /// Compute what was touched, over the latest view, and publish the board.
-    async fn refresh(&mut self) -> Result<(), KpiError> {
-        let Some(view) = self.view.clone() else { return Ok(()) };
+    async fn refresh(&mut self) {
+        let Some(view) = self.view.clone() else { return };
         let computed = self.compute_touched(&view).await;
-        // What was touched is forgotten by now: after a failure, everything is.
-        self.everything = computed.is_err();
-        metrics::counter!("kpi_computations_total").increment(computed?);
+        metrics::counter!("kpi_computations_total").increment(computed);
         self.stale = false;
         self.publish_board(&view);
-        Ok(())
     }
 
-    /// Bring every kept series to the view; how many computations it took.
-    async fn compute_touched(&mut self, view: &Arc<LakeView>) -> Result<u64, KpiError> {
+    /// Bring every kept series to the view; how many computations it took. A KPI that cannot be computed is no longer
+    /// kept, and the others go on: whoever asks for it next is told, or has it computed anew.
+    async fn compute_touched(&mut self, view: &Arc<LakeView>) -> u64 {
         self.kept.retain(|_, kept| kept.idle() < KEPT_FOR);
         let touched = std::mem::take(&mut self.touched);
         let mut times = touched.times;
@@ -511,7 +393,7 @@ impl Kpis {
                 match times_of_facts(&self.session, view, kpi, condition.as_deref(), from).await {
                     Ok(found) => times.entry(kpi.name.clone()).or_default().extend(found),
                     Err(error) => {
-                        tracing::error!(error = &error as &dyn std::error::Error, "a KPI cannot be computed");
+                        not_computed(&error);
                         self.kept.retain(|key, _| key.kpi != kpi.name);
                     }
                 }
@@ -523,16 +405,15 @@ impl Kpis {
         for (key, series) in &mut kept {
             match self.bring(key, series, view, &times, &touched.looked_up).await {
                 Ok(count) => computed += count,
-                // The others go on. This one is computed anew by whoever asks for it next.
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a KPI cannot be computed");
+                    not_computed(&error);
                     failed.push(key.clone());
                 }
             }
         }
         kept.retain(|key, _| !failed.contains(key));
         self.kept = kept;
-        Ok(computed)
+        computed
     }
 
     /// Bring one series to the view.
@@ -560,7 +441,7 @@ impl Kpis {
             }
         }
         let all: BTreeSet<i64> = touched.into_iter().flatten().copied().chain(attributes).collect();
-        let stretches = if self.everything { vec![(EARLIEST, LATEST)] } else { stretches(key, all.iter()) };
+        let stretches = stretches(key, all.iter());
         let count = stretches.len() as u64;
         for (from, to) in stretches {
             let rows = compute(&self.session, view, kpi, key, from, to).await?;
@@ -572,7 +453,7 @@ impl Kpis {
     /// Begin to keep a series.
     async fn keep(&mut self, key: SeriesKey) -> Result<(), KpiError> {
         if self.stale {
-            self.refresh().await?;
+            self.refresh().await;
         }
         let Some(view) = self.view.clone() else { return Ok(()) };
         if !self.kept.contains_key(&key)
@@ -587,7 +468,7 @@ impl Kpis {
             {
                 self.kept.remove(&oldest);
             }
-            let mut kept = Kept::new(Series::new(), view.position, self.began);
+            let mut kept = Kept::new(view.position);
             kept.replace(EARLIEST, LATEST, rows, view.position);
             self.kept.insert(key, kept);
         }
@@ -605,6 +486,16 @@ impl Kpis {
         };
         self.publish.send_replace(Some(Arc::new(board)));
     }
+}
+
+/// Texts as a list of SQL.
+fn listed(texts: &BTreeSet<String>) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| format!("'{}'", text.replace('\'', "''"))).collect();
+    quoted.join(", ")
+}
+
+fn not_computed(error: &KpiError) {
+    tracing::error!(error = error as &dyn std::error::Error, "a KPI cannot be computed");
 }
 
 /// Requests for new series, taken by [`Kpis::run`].
@@ -638,174 +529,6 @@ fn stretches<'a>(key: &SeriesKey, times: impl Iterator<Item = &'a i64>) -> Vec<(
         return vec![(from, to)];
     }
     stretches
-}
-
-/// Whether KPIs can be computed over a lake: their inputs are there, and their queries are right.
-///
-/// # Errors
-/// The file, line and reason of the first that cannot.
-pub async fn check(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    definitions: &[KpiDefinition],
-) -> Result<(), KpiFileError> {
-    for kpi in definitions {
-        let file = kpi.file.clone().unwrap_or_else(|| format!("{}.sql", kpi.name));
-        let failed = |line: usize, problem: String| KpiFileError { file: file.clone(), line, problem };
-        for input in &kpi.inputs {
-            let context = view.catalogue.context(&input.context).map(|(_, context)| context);
-            if !context.is_some_and(|context| context.events.iter().any(|event| event.view == input.view)) {
-                let problem = format!(
-                    "there is no event view {}.{}; forecourt catalogue list shows all",
-                    input.context, input.view
-                );
-                return Err(failed(1, problem));
-            }
-        }
-        // By itself first: only so does the parser tell where it is wrong.
-        if let Err(source) = session.parse(&kpi.sql) {
-            let error = KpiError::Query { kpi: kpi.name.clone(), source };
-            return Err(failed(error.line(), error.reason()));
-        }
-        let key = SeriesKey {
-            by: kpi.dimensions.iter().map(|dimension| dimension.name.clone()).collect(),
-            ..SeriesKey::whole(kpi.name.clone(), DAYS)
-        };
-        let nothing = |kpi: KpiDefinition| {
-            let key = key.clone();
-            async move {
-                let sql = kpi.query(&key.by, &key.filters, BucketBy::Time);
-                rows_of(session, view, &kpi, &key, &sql, EARLIEST, EARLIEST).await
-            }
-        };
-        let Err(error) = nothing(kpi.clone()).await else { continue };
-        let dimensions: Vec<&str> = key.by.iter().map(String::as_str).collect();
-        if let Err(error) = rows_of(session, view, kpi, &key, &kpi.facts(&dimensions), EARLIEST, EARLIEST).await {
-            return Err(failed(error.line(), error.reason()));
-        }
-        // A value at fault is told by its own line.
-        for value in &kpi.values {
-            let others: Vec<_> = kpi.values.iter().filter(|other| *other != value).cloned().collect();
-            if others.is_empty() || nothing(KpiDefinition { values: others, ..kpi.clone() }).await.is_ok() {
-                return Err(failed(value.line, error.reason()));
-            }
-        }
-        return Err(failed(error.line(), error.reason()));
-    }
-    Ok(())
-}
-
-/// Every row of a series there is at this cut, computed at once.
-///
-/// # Errors
-/// When the KPI cannot be computed.
-pub async fn recomputed(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    key: &SeriesKey,
-) -> Result<BTreeMap<RowKey, Map<String, Value>>, KpiError> {
-    Ok(compute(session, view, kpi, key, EARLIEST, LATEST).await?.into_iter().collect())
-}
-
-/// The parameters of a KPI's query for all of time.
-pub(crate) fn all_time() -> ParamValues {
-    between(EARLIEST, LATEST)
-}
-
-fn between(from: i64, to: i64) -> ParamValues {
-    let time =
-        |micros: i64| ScalarAndMetadata::new(ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into())), None);
-    ParamValues::Map(HashMap::from([("from".to_owned(), time(from)), ("to".to_owned(), time(to))]))
-}
-
-/// The rows of the buckets of `[from, to)`, whose ends are bucket ends.
-async fn compute(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    key: &SeriesKey,
-    from: i64,
-    to: i64,
-) -> Result<Vec<(RowKey, Map<String, Value>)>, KpiError> {
-    let bucket = if key.window > 1 { BucketBy::Rolling } else { BucketBy::Time };
-    let sql = kpi.query(&key.by, &key.filters, bucket);
-    // A window reaches back.
-    let earliest = if from == EARLIEST { Some(from) } else { key.calendar.offset(from, 1 - i64::from(key.window)) };
-    let rows = rows_of(session, view, kpi, key, &sql, earliest.unwrap_or(EARLIEST), to).await?;
-    let keyed = rows.into_iter().filter_map(|(bucket, dimensions, values)| {
-        let bucket = bucket.filter(|bucket| (from..to).contains(bucket))?;
-        Some((RowKey { bucket, dimensions }, values))
-    });
-    Ok(keyed.collect())
-}
-
-type ComputedRow = (Option<i64>, Vec<Option<String>>, Map<String, Value>);
-
-/// What a KPI's query answers for facts of `[from, to)`.
-async fn rows_of(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    key: &SeriesKey,
-    sql: &str,
-    from: i64,
-    to: i64,
-) -> Result<Vec<ComputedRow>, KpiError> {
-    let bucket = ScalarUDF::new_from_impl(bucket_function::Bucket::new(key.calendar));
-    let buckets = ScalarUDF::new_from_impl(bucket_function::Buckets::new(key.calendar, key.window));
-    let context = session.context(view, vec![bucket, buckets]);
-    let batches = session.collect(context, sql, between(from, to)).await;
-    let batches = batches.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
-    let mut rows = Vec::new();
-    for batch in &batches {
-        let starts = batch.column_by_name("bucket").map(|starts| {
-            let starts = starts.as_primitive_opt::<TimestampMicrosecondType>();
-            starts.ok_or_else(|| KpiError::NoBucket { kpi: kpi.name.clone() })
-        });
-        let starts = starts.transpose()?;
-        for row in 0..batch.num_rows() {
-            let cell =
-                |name: &String| batch.column_by_name(name).map_or(Value::Null, |column| result_json::cell(column, row));
-            let dimensions = key.by.iter().map(|name| cell(name).as_str().map(str::to_owned)).collect();
-            let values = kpi.values.iter().map(|value| (value.name.clone(), cell(&value.name))).collect();
-            let start = starts.and_then(|starts| starts.is_valid(row).then(|| starts.value(row)));
-            rows.push((start, dimensions, values));
-        }
-    }
-    Ok(rows)
-}
-
-/// When the facts count that meet a condition, or all, from a time on; to [`TOUCH_STEP`].
-async fn times_of_facts(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    condition: Option<&str>,
-    from: i64,
-) -> Result<Vec<i64>, KpiError> {
-    let condition = condition.map_or_else(String::new, |condition| format!(" WHERE {condition}"));
-    let sql = format!("SELECT DISTINCT at FROM ({}){condition}", kpi.facts(&[]));
-    let found = session.collect(session.context(view, Vec::new()), &sql, between(from, LATEST)).await;
-    let found = found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
-    let columns = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());
-    Ok(columns.flat_map(|column| column.iter().flatten()).map(|time| time - time.rem_euclid(TOUCH_STEP)).collect())
-}
-
-/// Each row of an event type.
-fn each_row(catalogue: &Catalogue, context: &str, view: &str, batch: &RecordBatch, mut each: impl FnMut(usize)) {
-    let context = catalogue.context(context).map(|(_, context)| context);
-    let event = context.and_then(|context| context.events.iter().find(|event| event.view == view));
-    let types = batch.column_by_name("event_type").map(|types| types.as_string::<i32>());
-    let (Some(event), Some(types)) = (event, types) else { return };
-    for row in (0..batch.num_rows()).filter(|&row| types.value(row) == event.name) {
-        each(row);
-    }
-}
-
-fn time_at(batch: &RecordBatch, column: &str, row: usize) -> Option<i64> {
-    let times = batch.column_by_name(column)?.as_primitive_opt::<TimestampMicrosecondType>()?;
-    times.is_valid(row).then(|| times.value(row))
 }
 
 #[cfg(test)]

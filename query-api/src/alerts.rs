@@ -20,10 +20,7 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     Json,
     body::Bytes,
-    extract::{
-        Path, State,
-        rejection::{BytesRejection, PathRejection},
-    },
+    extract::{State, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{
         IntoResponse, Response, Sse,
@@ -44,7 +41,7 @@ use crate::{
     Api,
     consistency::{Freshness, POSITION, answer},
     events, operations,
-    parameters::Parameters,
+    parameters::{Id, Parameters, id_of},
     payment::PaymentTerms,
     problem::{Problem, unreadable},
     search::{Priced, hit_of, market, resolved},
@@ -176,7 +173,9 @@ pub(crate) async fn save(api: &Api, wanted: NewAlert) -> Result<(String, u64), P
 
 /// Give an alert up.
 pub(crate) async fn give_up(api: &Api, id: &str) -> Result<u64, Problem> {
-    api.alerts.get(id).ok_or_else(|| unknown(id))?;
+    if !api.alerts.has(id) {
+        return Err(unknown(id));
+    }
     let now = (api.now)();
     let data = json!({"alertId": id, "deletedAt": format_timestamp(now)});
     publish(api, keeper::event("SearchAlertDeleted", &Uuid::new_v4().to_string(), id, now, data)).await
@@ -214,15 +213,12 @@ pub(crate) async fn list(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let limit = parameters.parsed("limit", "a number")?.unwrap_or(LISTED);
-    if !(1..=MOST_LISTED).contains(&limit) {
-        return Err(Problem::parameter("limit", format!("limit is 1 to {MOST_LISTED}, not {limit}")));
-    }
+    let limit = parameters.limit(LISTED, MOST_LISTED)?;
     let (after, user) = (parameters.text("after")?.unwrap_or_default(), parameters.text("user_id")?);
     let reflects = Freshness::of(&parameters, &headers)?.wait(&api.alerts.reflects).await?;
-    let mut alerts = api.alerts.after(after, limit + 1, user);
-    let next = (alerts.len() > limit).then(|| alerts.pop()).flatten().and(alerts.last()).map(|last| last.id.clone());
-    let alerts: Vec<Value> = alerts.iter().map(described).collect();
+    let mut alerts = api.alerts.after(after, limit + 1, user, described);
+    let next = (alerts.len() > limit).then(|| alerts.pop()).flatten().and(alerts.last());
+    let next = next.map(|last| last["alert_id"].clone());
     Ok(answer(reflects.as_ref(), json!({"alerts": alerts, "next": next})))
 }
 
@@ -237,12 +233,6 @@ fn described(alert: &Alert) -> Value {
         "expires_at": alert.expires_at.map(format_timestamp),
         "match_count": alert.match_count,
     })
-}
-
-type Id = Result<Path<String>, PathRejection>;
-
-fn id_of(id: Id) -> Result<String, Problem> {
-    id.map(|Path(id)| id).map_err(|_| Problem::not_found("An alert id is text in UTF-8."))
 }
 
 /// `GET /v1/alerts/{id}`
@@ -338,7 +328,7 @@ async fn next_told((api, id, last, mut changes): Following) -> Option<(Told, Fol
         }
         tokio::select! {
             changed = changes.changed() => changed.ok()?,
-            () = api.alerts.stopping() => return None,
+            () = api.stop.cancelled() => return None,
         }
     }
 }

@@ -454,8 +454,8 @@ fn api() -> Vec<Endpoint> {
             summary: "One KPI over time, and what changes of it as it does",
             parameters: kpi_parameters(),
             body: None,
-            answer: "Server-Sent Events: the rows, then those that change, with the position as id; Last-Event-ID goes on \
-                     after one",
+            answer: "Server-Sent Events: the rows, then those that change, with the position as id; a row that is no more is \
+                     removed: true. With Last-Event-ID nothing is told until something changes, or all rows, if something has",
             handler: || get(kpis::stream),
         },
         Endpoint {

@@ -19,7 +19,7 @@ use std::{
 
 use axum::{
     body::Bytes,
-    extract::{Path, State, rejection::PathRejection},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -31,7 +31,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Api,
     consistency::{Freshness, MIN_POSITION, POSITION, answer, as_of},
-    parameters::Parameters,
+    parameters::{Id, Parameters, id_of},
     problem::Problem,
 };
 
@@ -150,19 +150,16 @@ pub(crate) fn latest(api: &Api, board: &Board) -> Option<i64> {
     board.event_time.map(|time| time.min((api.now)() + AHEAD))
 }
 
-pub(crate) type Name = Result<Path<String>, PathRejection>;
-
 /// The KPI of an address, and what is asked of it.
-pub(crate) fn asked(api: &Api, name: Name, parameters: &Parameters) -> Result<(KpiDefinition, Question), Problem> {
-    let Path(name) = name.map_err(|_| Problem::not_found("A KPI's name is text in UTF-8."))?;
-    let kpi = definition(api, &name)?;
+pub(crate) fn asked(api: &Api, name: Id, parameters: &Parameters) -> Result<(KpiDefinition, Question), Problem> {
+    let kpi = definition(api, &id_of(name)?)?;
     let question = Question::of(&kpi, parameters)?;
     Ok((kpi, question))
 }
 
 pub(crate) async fn get(
     State(api): State<Api>,
-    name: Name,
+    name: Id,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -48,6 +48,7 @@ use ingest::Intake;
 use processors::Pipeline;
 use schemas::Catalogue;
 use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// Serve the API until `stop`; requests under way then still end.
 ///
@@ -87,6 +88,8 @@ pub struct Api {
     pub public_ids: PublicIds,
     /// What shoppers search for most.
     pub popular: PopularQueries,
+    /// Everything ends: whoever follows something is told no more.
+    pub stop: CancellationToken,
     /// Whether the metrics page has the KPIs too.
     pub kpi_metrics: bool,
     /// Answers about KPIs as they were written.

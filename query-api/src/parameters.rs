@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use axum::{
-    extract::{FromRequestParts, OriginalUri},
+    extract::{FromRequestParts, OriginalUri, Path, rejection::PathRejection},
     http::{Method, request::Parts},
 };
 
@@ -62,6 +62,19 @@ impl Parameters {
         self.0.iter()
     }
 
+    /// How many are asked for: `limit`, up to a number.
+    ///
+    /// # Errors
+    /// When it is none, or too many.
+    pub(crate) fn limit(&self, usual: usize, most: usize) -> Result<usize, Problem> {
+        let limit = self.parsed("limit", "a number")?.unwrap_or(usual);
+        if (1..=most).contains(&limit) {
+            Ok(limit)
+        } else {
+            Err(Problem::parameter("limit", format!("limit is 1 to {most}, not {limit}")))
+        }
+    }
+
     /// Whether the parameter is there, even empty.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -76,6 +89,13 @@ impl Parameters {
         let wrong = |text: &str| Problem::parameter(name, format!("{name} is {expects}, not {text:?}"));
         self.text(name)?.map(|text| text.parse().map_err(|_| wrong(text))).transpose()
     }
+}
+
+/// The id, or the name, in an address.
+pub(crate) type Id = Result<Path<String>, PathRejection>;
+
+pub(crate) fn id_of(id: Id) -> Result<String, Problem> {
+    id.map(|Path(id)| id).map_err(|_| Problem::not_found("What is named in the address is text in UTF-8."))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Parameters {

@@ -16,9 +16,11 @@ use processors::{
     kpi_definition::Measures,
     kpis::{DAYS, RowKey},
 };
-use schemas::field_type::{format_timestamp, parse_timestamp};
+use schemas::{
+    Position,
+    field_type::{format_timestamp, parse_timestamp},
+};
 use serde_json::{Map, Value, json};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{Api, alerts, consistency::Freshness};
@@ -101,15 +103,19 @@ pub fn since(folder: &Path, said: Option<i64>, now: i64) -> io::Result<i64> {
     Ok(said.unwrap_or(first))
 }
 
-/// Close periods that begin at `since` or later, until `stop`. What fails is tried again.
-pub async fn close(api: Api, since: i64, stop: CancellationToken) {
-    let mut closer = Closer { api, since, published: None };
+/// Close periods that begin at `since` or later, until everything stops. What fails is tried again.
+pub async fn close(api: Api, since: i64) {
+    let stop = api.stop.clone();
+    let mut closer = Closer { api, since, published: None, told: HashMap::new() };
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
         if let Err(error) = closer.step().await {
+            // What was told by now is in the lake, and what was not is looked at again.
+            closer.published = None;
+            closer.told.clear();
             tracing::warn!(error = error.as_ref() as &dyn Error, "closed periods were not told; trying again");
         }
     }
@@ -120,6 +126,8 @@ struct Closer {
     since: i64,
     /// None, before it is read from the lake.
     published: Option<Published>,
+    /// By series: the position it had changed by when it was looked at, and the day of that.
+    told: HashMap<SeriesKey, (Position, Option<i64>)>,
 }
 
 impl Closer {
@@ -144,16 +152,17 @@ impl Closer {
                 let Some(kpi) = kpi.filter(|kpi| !is_fed(kpi)) else { continue };
                 let calendar = Calendar { grain, ..DAYS };
                 let key = SeriesKey::whole(kpi.name.clone(), calendar);
-                let board = self.api.pipeline.kpis.board_with(&key).await.map_err(|error| error.to_string())?;
+                let board = self.api.pipeline.kpis.board_with(&key).await?;
+                let looked_at = (board.changed(&key), DAYS.start(now));
+                if self.told.insert(key.clone(), looked_at) == Some(looked_at) {
+                    // Nothing of it has changed, and no day has ended.
+                    continue;
+                }
                 self.tell(measurement, &kpi, &key, &board, now, &mut events);
             }
         }
         for some in events.chunks(AT_ONCE) {
-            if let Err(error) = alerts::publish_events(&self.api.intake, some).await {
-                // What was told is read again.
-                self.published = None;
-                return Err(error.into());
-            }
+            alerts::publish_events(&self.api.intake, some).await?;
         }
         Ok(())
     }

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::{Path, State, rejection::PathRejection},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use schemas::{Position, field_type::format_timestamp};
 use search_index::{
     Criterion, Deal, Hit, Instead, Kind, Listing, ListingSnapshot, ListingStatus, Market, Rating, SearchPage,
@@ -20,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Api,
     consistency::{Freshness, answer, as_of},
-    parameters::Parameters,
+    parameters::{Id, Parameters, id_of},
     payment::PaymentTerms,
     problem::Problem,
 };
@@ -211,12 +207,6 @@ pub(crate) async fn known(snapshot: &Arc<ListingSnapshot>, id: &str) -> Result<L
     found.ok_or_else(|| Problem::not_found(format!("There is no listing {id:?}.")))
 }
 
-pub(crate) type Id = Result<Path<String>, PathRejection>;
-
-pub(crate) fn id_of(id: Id) -> Result<String, Problem> {
-    id.map(|Path(id)| id).map_err(|_| Problem::not_found("A listing id is text in UTF-8."))
-}
-
 pub(crate) async fn listing(
     State(api): State<Api>,
     id: Id,
@@ -238,7 +228,7 @@ pub(crate) async fn similar(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (id, terms) = (id_of(id)?, PaymentTerms::of(&parameters)?);
-    let limit = limit(&parameters, SIMILAR, MOST_SIMILAR)?;
+    let limit = parameters.limit(SIMILAR, MOST_SIMILAR)?;
     let snapshot = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.listings).await?;
     let (listing, now) = (known(&snapshot, &id).await?, (api.now)());
     let found = blocking(&snapshot, move |snapshot| {
@@ -311,7 +301,7 @@ pub(crate) async fn suggest(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let limit = limit(&parameters, SUGGESTED, MOST_SUGGESTED)?;
+    let limit = parameters.limit(SUGGESTED, MOST_SUGGESTED)?;
     let text = request::text(&parameters)?;
     let freshness = Freshness::of(&parameters, &headers)?;
     let snapshot = freshness.wait(&api.pipeline.listings).await?;
@@ -339,15 +329,6 @@ pub(crate) async fn suggest(
         Ok(json!({"suggestions": suggestions}))
     });
     Ok(answer(snapshot.as_ref(), body.await?))
-}
-
-fn limit(parameters: &Parameters, usual: usize, most: usize) -> Result<usize, Problem> {
-    let limit = parameters.parsed("limit", "a number")?.unwrap_or(usual);
-    if (1..=most).contains(&limit) {
-        Ok(limit)
-    } else {
-        Err(Problem::parameter("limit", format!("limit is 1 to {most}, not {limit}")))
-    }
 }
 
 /// A listing with everything that is known of it.

@@ -203,6 +203,10 @@ async fn a_saved_search_is_told_once_of_what_starts_to_match_whatever_crashes() 
     listed(&forecourt, "newer", start + 180 * SECOND, 16_000).await;
     let alert = told_of(&forecourt, id, 3).await;
     assert_eq!(told(&alert), ["new", "dear-before", "newer"]);
+    eventually("the third delivery", || async { (sent.lock().unwrap().len() >= 9).then_some(()) }).await;
+    let mut ids: Vec<String> = sent.lock().unwrap().iter().map(|(headers, _)| headers["webhook-id"].clone()).collect();
+    ids.sort();
+    assert!(ids.chunks(3).all(|tries| tries.len() == 3 && tries[0] == tries[2]), "each match three times: {ids:?}");
     let later = matches(stream(&forecourt, id, Some(&events[0].0)).await, 2).await;
     assert_eq!(later.iter().map(|(_, listing)| listing.as_str()).collect::<Vec<_>>(), ["dear-before", "newer"]);
 

@@ -134,8 +134,19 @@ async fn a_late_sale_corrects_every_bucket_and_comparison_it_belongs_to() {
     // Days of a zone with summer time; a week that begins on Sunday.
     let local = ask("timezone=America/Toronto&from=2026-11-15&to=2026-11-16".to_owned()).await;
     assert_eq!(values(&local, "units_sold"), [("2026-11-15T00:00:00-05:00", json!(1))]);
-    let weeks = ask("grain=week&week_start=sunday&from=2026-11-15".to_owned()).await;
+    let weeks = ask("grain=week&week_start=sunday&from=2026-11-15&to=2026-11-22".to_owned()).await;
     assert_eq!(values(&weeks, "units_sold"), [("2026-11-15T00:00:00Z", json!(2))]);
+
+    // A clock that is wrong by years does not say how far answers are complete, nor what a period is.
+    let mut wrong =
+        event("o-1", "OfferAccepted", "o-1", json!({"offerId": "o-1", "acceptedAt": "2199-12-31T00:00:00Z"}));
+    wrong["timestamp"] = json!("2199-12-31T00:00:00Z");
+    let position = sold(&forecourt, &[wrong]).await;
+    let answer = ask(format!("grain=year&min_position={position}")).await;
+    assert!(answer["complete_through"].as_str().unwrap() < "2199", "{}", answer["complete_through"]);
+    let offers = forecourt.get("/v1/kpis/offer_volume?grain=hour").await;
+    assert_eq!(values(&offers, "offers_accepted"), [("2199-12-31T00:00:00Z", json!(1))]);
+    assert_eq!(forecourt.try_get("/v1/kpis/inventory?grain=hour").await.0, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -20,7 +20,6 @@ use search_index::{
 };
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -55,7 +54,6 @@ pub struct Alerts {
     pub(super) webhooks: Arc<Webhooks>,
     /// Where the position that was matched to is kept.
     file: PathBuf,
-    stop: CancellationToken,
 }
 
 impl Alerts {
@@ -64,18 +62,18 @@ impl Alerts {
     ///
     /// # Errors
     /// When the folder cannot be used.
-    pub fn open(folder: &Path, inside: bool, stop: CancellationToken) -> io::Result<Self> {
+    pub fn open(folder: &Path, inside: bool) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let webhooks = Arc::new(Webhooks::open(&folder.join("key"), inside)?);
         let (reflect, reflects) = watch::channel(None);
         let (book, reflect) = (Arc::default(), Arc::new(reflect));
-        Ok(Self { book, reflects, reflect, webhooks, file: folder.join("position"), stop })
+        Ok(Self { book, reflects, reflect, webhooks, file: folder.join("position") })
     }
 
     /// Keep them until they are stopped. What fails is tried again.
     pub async fn keep(api: Api) {
         let (mut lake, mut listings) = (api.pipeline.lake.clone(), api.pipeline.listings.clone());
-        let stop = api.alerts.stop.clone();
+        let stop = api.stop.clone();
         let mut keeper = Keeper::new(api);
         let mut backoff = Backoff::default();
         loop {
@@ -111,18 +109,18 @@ impl Alerts {
         self.book().alerts.get(id).cloned()
     }
 
-    /// Alerts after an id, in their order; all, or those of one person.
-    pub(crate) fn after(&self, id: &str, limit: usize, user: Option<&str>) -> Vec<Alert> {
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.book().alerts.contains_key(id)
+    }
+
+    /// What `told` says of alerts after an id, in their order; all, or those of one person.
+    pub(crate) fn after<T>(&self, id: &str, limit: usize, user: Option<&str>, told: fn(&Alert) -> T) -> Vec<T> {
         let book = self.book();
         let after = book.alerts.range::<str, _>((std::ops::Bound::Excluded(id), std::ops::Bound::Unbounded));
         let meant = after
             .map(|(_, alert)| alert)
             .filter(|alert| user.is_none_or(|user| alert.user_id.as_deref() == Some(user)));
-        meant.take(limit).cloned().collect()
-    }
-
-    pub(crate) async fn stopping(&self) {
-        self.stop.cancelled().await;
+        meant.take(limit).map(told).collect()
     }
 
     fn book(&self) -> MutexGuard<'_, AlertBook> {
@@ -220,28 +218,26 @@ impl Keeper {
         let (mut matched, mut notified) = (Vec::new(), HashSet::new());
         for (position, fact) in facts {
             match &fact {
+                // The first that the log has of an id is the alert, unless it was given up before.
+                Fact::Created { id, .. } if !self.api.alerts.book().is_new(id) => {}
                 Fact::Created { id, search, created_at, expires_at, .. } => match self.request(search) {
                     Ok(request) => {
                         self.saved.insert(id, request, *created_at);
                         self.ending.extend(expires_at.map(|end| (end, id.clone())));
                     }
                     Err(why) => {
-                        tracing::warn!(alert = id, why, "an alert's search cannot be asked; nobody is told of it")
+                        tracing::warn!(alert = id, why, "an alert's search cannot be asked; nobody is told of it");
                     }
                 },
                 Fact::Notified { match_id, .. } => drop(notified.insert(match_id.clone())),
-                Fact::Deleted { .. } => {}
+                Fact::Deleted { id } => drop(self.saved.remove(id)),
                 Fact::Matched { alert, id, listing_id, matched_at } => {
                     self.published.remove(id);
                     let (id, listing_id, matched_at) = (id.clone(), listing_id.clone(), *matched_at);
                     matched.push((alert.clone(), Match { id, listing_id, matched_at, position, delivered: None }));
                 }
             }
-            let deleted = if let Fact::Deleted { id } = &fact { Some(id.clone()) } else { None };
             self.api.alerts.book().apply(position, fact);
-            if let Some(id) = deleted {
-                self.saved.remove(&id);
-            }
         }
         let now = (self.api.now)();
         for (alert, found) in matched {

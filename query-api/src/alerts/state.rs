@@ -160,11 +160,16 @@ pub(super) struct AlertBook {
 }
 
 impl AlertBook {
+    /// Whether nothing is known of an alert yet.
+    pub(super) fn is_new(&self, id: &str) -> bool {
+        !self.alerts.contains_key(id) && !self.deleted.contains(id)
+    }
+
     /// Take what happened, in the order of the log. What came before its alert is taken with it.
     pub(super) fn apply(&mut self, position: Position, fact: Fact) {
         match fact {
             Fact::Created { id, search, name, user_id, webhook, created_at, expires_at } => {
-                if self.deleted.contains(&id) || self.alerts.contains_key(&id) {
+                if !self.is_new(&id) {
                     return;
                 }
                 let alert = Alert {

@@ -181,7 +181,7 @@ impl Delivery {
     pub(super) async fn run(self) {
         let (mut attempts, mut pause) = (0_u32, FIRST_PAUSE);
         let delivered = loop {
-            if self.api.alerts.get(&self.alert).is_none() {
+            if !self.api.alerts.has(&self.alert) {
                 return;
             }
             attempts += 1;
@@ -221,7 +221,7 @@ impl Delivery {
     /// Wait, unless everything stops.
     async fn rest(&self, pause: Duration) -> bool {
         tokio::select! {
-            () = self.api.alerts.stopping() => false,
+            () = self.api.stop.cancelled() => false,
             () = tokio::time::sleep(pause) => true,
         }
     }

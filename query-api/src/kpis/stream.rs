@@ -16,11 +16,11 @@ use schemas::Position;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Name, Question, asked, board_with, body};
+use super::{Question, asked, board_with, body};
 use crate::{
     Api,
     consistency::{Freshness, as_of},
-    parameters::Parameters,
+    parameters::{Id, Parameters},
     problem::Problem,
 };
 
@@ -40,7 +40,7 @@ struct Follower {
 
 pub(crate) async fn stream(
     State(api): State<Api>,
-    name: Name,
+    name: Id,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -83,7 +83,7 @@ impl Follower {
             }
             tokio::select! {
                 changed = self.boards.changed() => changed.ok()?,
-                () = self.api.alerts.stopping() => return None,
+                () = self.api.stop.cancelled() => return None,
             }
         }
     }

@@ -14,10 +14,10 @@ use crate::{
     Api,
     alerts::{NewAlert, give_up, pairs_of, save},
     consistency::Freshness,
-    parameters::Parameters,
+    parameters::{Id, Parameters},
     payment::PaymentTerms,
     problem::Problem,
-    search::{Id, Priced, market},
+    search::{Priced, market},
 };
 
 /// Cars shown, the newest first.

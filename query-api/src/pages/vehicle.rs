@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{
-    extract::{Path, State, rejection::PathRejection},
-    http::StatusCode,
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use schemas::field_type::format_timestamp;
 use search_index::{Availability, Deal, Listing, ListingStatus, Rating};
 use serde_json::json;
@@ -21,9 +17,10 @@ use super::{
 use crate::{
     Api,
     consistency::Freshness,
+    parameters::{Id, id_of},
     payment::PaymentTerms,
     problem::Problem,
-    search::{Priced, blocking, id_of, known, market},
+    search::{Priced, blocking, known, market},
 };
 
 const SIMILAR: usize = 6;
@@ -58,12 +55,12 @@ struct VehiclePage {
     json_ld: String,
 }
 
-pub(crate) async fn vehicle(State(api): State<Api>, id: Result<Path<String>, PathRejection>, asked: Asked) -> Response {
+pub(crate) async fn vehicle(State(api): State<Api>, id: Id, asked: Asked) -> Response {
     let page = found(&api, id, &asked).await;
     shown(&asked, page)
 }
 
-async fn found(api: &Api, id: Result<Path<String>, PathRejection>, asked: &Asked) -> Result<VehiclePage, Problem> {
+async fn found(api: &Api, id: Id, asked: &Asked) -> Result<VehiclePage, Problem> {
     let (id, terms) = (id_of(id)?, PaymentTerms::of(&asked.parameters)?);
     let snapshot = Freshness::of(&asked.parameters, &asked.headers)?.wait(&api.pipeline.listings).await?;
     let listing = known(&snapshot, &id).await.map_err(|problem| match problem.status() {

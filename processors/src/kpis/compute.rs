@@ -1,0 +1,118 @@
+//! A KPI's query, asked of one cut of the lake.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{Array, AsArray},
+    datatypes::TimestampMicrosecondType,
+};
+use datafusion::{
+    common::{ParamValues, ScalarValue, metadata::ScalarAndMetadata},
+    logical_expr::ScalarUDF,
+};
+use lake::{LakeView, SqlSession, result_json};
+use schemas::field_type::UTC;
+use serde_json::{Map, Value};
+
+use super::{EARLIEST, KpiError, LATEST, RowKey, SeriesKey, TOUCH_STEP, bucket_function};
+use crate::kpi_definition::{BucketBy, KpiDefinition};
+
+/// Every row of a series there is at this cut, computed at once.
+///
+/// # Errors
+/// When the KPI cannot be computed.
+pub async fn recomputed(
+    session: &SqlSession,
+    view: &Arc<LakeView>,
+    kpi: &KpiDefinition,
+    key: &SeriesKey,
+) -> Result<BTreeMap<RowKey, Map<String, Value>>, KpiError> {
+    Ok(compute(session, view, kpi, key, EARLIEST, LATEST).await?.into_iter().collect())
+}
+
+/// The parameters of a KPI's query for all of time.
+pub(crate) fn all_time() -> ParamValues {
+    between(EARLIEST, LATEST)
+}
+
+fn between(from: i64, to: i64) -> ParamValues {
+    let time =
+        |micros: i64| ScalarAndMetadata::new(ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into())), None);
+    ParamValues::Map(HashMap::from([("from".to_owned(), time(from)), ("to".to_owned(), time(to))]))
+}
+
+/// The rows of the buckets of `[from, to)`, whose ends are bucket ends.
+pub(super) async fn compute(
+    session: &SqlSession,
+    view: &Arc<LakeView>,
+    kpi: &KpiDefinition,
+    key: &SeriesKey,
+    from: i64,
+    to: i64,
+) -> Result<Vec<(RowKey, Map<String, Value>)>, KpiError> {
+    let bucket = if key.window > 1 { BucketBy::Rolling } else { BucketBy::Time };
+    let sql = kpi.query(&key.by, &key.filters, bucket);
+    // A window reaches back.
+    let earliest = if from == EARLIEST { Some(from) } else { key.calendar.offset(from, 1 - i64::from(key.window)) };
+    let rows = rows_of(session, view, kpi, key, &sql, earliest.unwrap_or(EARLIEST), to).await?;
+    let keyed = rows.into_iter().filter_map(|(bucket, dimensions, values)| {
+        let bucket = bucket.filter(|bucket| (from..to).contains(bucket))?;
+        Some((RowKey { bucket, dimensions }, values))
+    });
+    Ok(keyed.collect())
+}
+
+pub(super) type ComputedRow = (Option<i64>, Vec<Option<String>>, Map<String, Value>);
+
+/// What a KPI's query answers for facts of `[from, to)`.
+pub(super) async fn rows_of(
+    session: &SqlSession,
+    view: &Arc<LakeView>,
+    kpi: &KpiDefinition,
+    key: &SeriesKey,
+    sql: &str,
+    from: i64,
+    to: i64,
+) -> Result<Vec<ComputedRow>, KpiError> {
+    let bucket = ScalarUDF::new_from_impl(bucket_function::Bucket::new(key.calendar));
+    let buckets = ScalarUDF::new_from_impl(bucket_function::Buckets::new(key.calendar, key.window));
+    let context = session.context(view, vec![bucket, buckets]);
+    let batches = session.collect(context, sql, between(from, to)).await;
+    let batches = batches.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let starts = batch.column_by_name("bucket").map(|starts| {
+            let starts = starts.as_primitive_opt::<TimestampMicrosecondType>();
+            starts.ok_or_else(|| KpiError::NoBucket { kpi: kpi.name.clone() })
+        });
+        let starts = starts.transpose()?;
+        for row in 0..batch.num_rows() {
+            let cell =
+                |name: &String| batch.column_by_name(name).map_or(Value::Null, |column| result_json::cell(column, row));
+            let dimensions = key.by.iter().map(|name| cell(name).as_str().map(str::to_owned)).collect();
+            let values = kpi.values.iter().map(|value| (value.name.clone(), cell(&value.name))).collect();
+            let start = starts.and_then(|starts| starts.is_valid(row).then(|| starts.value(row)));
+            rows.push((start, dimensions, values));
+        }
+    }
+    Ok(rows)
+}
+
+/// When the facts count that meet a condition, or all, from a time on; to `TOUCH_STEP`.
+pub(super) async fn times_of_facts(
+    session: &SqlSession,
+    view: &Arc<LakeView>,
+    kpi: &KpiDefinition,
+    condition: Option<&str>,
+    from: i64,
+) -> Result<Vec<i64>, KpiError> {
+    let condition = condition.map_or_else(String::new, |condition| format!(" WHERE {condition}"));
+    let sql = format!("SELECT DISTINCT at FROM ({}){condition}", kpi.facts(&[]));
+    let found = session.collect(session.context(view, Vec::new()), &sql, between(from, LATEST)).await;
+    let found = found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
+    let columns = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());
+    Ok(columns.flat_map(|column| column.iter().flatten()).map(|time| time - time.rem_euclid(TOUCH_STEP)).collect())
+}

@@ -1,0 +1,102 @@
+//! What new events touch: times, and values that facts share with them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::TimestampMicrosecondType,
+};
+use schemas::Catalogue;
+
+use super::{EARLIEST, LATEST};
+use crate::kpi_definition::{KpiDefinition, LOOKUPS, Touches};
+
+/// Touched times are remembered to this: every time zone's hours begin on one.
+pub(super) const TOUCH_STEP: i64 = 15 * 60 * 1_000_000;
+
+/// Which buckets new events touch.
+#[derive(Clone, Debug, Default)]
+pub struct Touched {
+    /// Times by KPI, to [`TOUCH_STEP`].
+    pub(super) times: HashMap<String, BTreeSet<i64>>,
+    /// Values of the column that facts share with an event, by KPI and input, and the earliest time they matter from.
+    pub(super) keys: HashMap<(usize, usize), (BTreeSet<String>, i64)>,
+    /// Ids that a lookup's events are about, by lookup and input.
+    pub(super) looked_up: HashMap<(usize, usize), BTreeSet<String>>,
+}
+
+impl Touched {
+    /// Add what these rows touch, by table, numbered as in [`lake::LakeView::tables`].
+    pub fn mark(&mut self, definitions: &[KpiDefinition], catalogue: &Catalogue, tables: &[(usize, RecordBatch)]) {
+        let rows_of = |context: &str| {
+            let (index, _) = catalogue.context(context)?;
+            tables.iter().find(|(table, _)| *table == index.get()).map(|(_, batch)| batch)
+        };
+        for (kpi_index, kpi) in definitions.iter().enumerate() {
+            for (input_index, input) in kpi.inputs.iter().enumerate() {
+                let Some(batch) = rows_of(&input.context) else { continue };
+                match &input.touches {
+                    Touches::TimeOf(column) => {
+                        let times = self.times.entry(kpi.name.clone()).or_default();
+                        each_row(catalogue, &input.context, &input.view, batch, |row| {
+                            let named = column.as_ref().and_then(|name| time_at(batch, name, row));
+                            if let Some(time) = named.or_else(|| time_at(batch, "event_time", row)) {
+                                times.insert(time - time.rem_euclid(TOUCH_STEP));
+                            }
+                        });
+                    }
+                    Touches::FactsBy { key, after } => {
+                        let (keys, from) =
+                            self.keys.entry((kpi_index, input_index)).or_insert((BTreeSet::new(), LATEST));
+                        let column = batch.column_by_name(key).and_then(|column| column.as_string_opt::<i32>());
+                        each_row(catalogue, &input.context, &input.view, batch, |row| {
+                            keys.extend(column.filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row).to_owned()));
+                            let time = if *after { time_at(batch, "event_time", row) } else { None };
+                            *from = (*from).min(time.unwrap_or(EARLIEST));
+                        });
+                    }
+                }
+            }
+        }
+        for (lookup_index, lookup) in LOOKUPS.iter().enumerate() {
+            for (input_index, (context, view, column, _)) in lookup.inputs.iter().enumerate() {
+                let Some(batch) = rows_of(context) else { continue };
+                let column = batch.column_by_name(column).and_then(|column| column.as_string_opt::<i32>());
+                let ids = self.looked_up.entry((lookup_index, input_index)).or_default();
+                each_row(catalogue, context, view, batch, |row| {
+                    ids.extend(column.filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row).to_owned()));
+                });
+            }
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: Self) {
+        for (kpi, times) in other.times {
+            self.times.entry(kpi).or_default().extend(times);
+        }
+        for (input, (keys, from)) in other.keys {
+            let (known, earliest) = self.keys.entry(input).or_insert((BTreeSet::new(), LATEST));
+            known.extend(keys);
+            *earliest = from.min(*earliest);
+        }
+        for (input, ids) in other.looked_up {
+            self.looked_up.entry(input).or_default().extend(ids);
+        }
+    }
+}
+
+/// Each row of an event type.
+fn each_row(catalogue: &Catalogue, context: &str, view: &str, batch: &RecordBatch, mut each: impl FnMut(usize)) {
+    let context = catalogue.context(context).map(|(_, context)| context);
+    let event = context.and_then(|context| context.events.iter().find(|event| event.view == view));
+    let types = batch.column_by_name("event_type").map(|types| types.as_string::<i32>());
+    let (Some(event), Some(types)) = (event, types) else { return };
+    for row in (0..batch.num_rows()).filter(|&row| types.value(row) == event.name) {
+        each(row);
+    }
+}
+
+fn time_at(batch: &RecordBatch, column: &str, row: usize) -> Option<i64> {
+    let times = batch.column_by_name(column)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    times.is_valid(row).then(|| times.value(row))
+}
