@@ -31,9 +31,10 @@ use crate::{
 const MAX_PENDING_ENTITIES: usize = 20_000;
 /// How long the index may hold back a commit while more rows are waiting.
 const MAX_COMMIT_DELAY: Duration = Duration::from_millis(500);
-/// The index commits at most this often: a commit writes files, and the log's syncs wait for the disk with it. After a
-/// pause of this length a change is committed at once.
-const COMMIT_EVERY: Duration = Duration::from_millis(100);
+/// The index commits at most this often, and rests so many times as long as a commit took: it writes files, and the log's
+/// syncs wait for the disk with it. After a pause of this length a change is committed at once.
+const COMMIT_EVERY: Duration = Duration::from_millis(20);
+const REST_FACTOR: u32 = 2;
 /// How often an index that was opened again looks for what the lake has got meanwhile.
 const CATCH_UP_EVERY: Duration = Duration::from_millis(20);
 
@@ -74,7 +75,7 @@ pub(crate) async fn keep_listings(
         snapshots,
         forgetting: None,
         held_since: None,
-        committed: Instant::now(),
+        due: Instant::now(),
     };
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || keeper.run(&runtime)).await?
@@ -92,7 +93,8 @@ struct IndexKeeper {
     forgetting: Option<Forgetting>,
     /// Since when something waits for a commit.
     held_since: Option<Instant>,
-    committed: Instant,
+    /// When the next commit may be made.
+    due: Instant,
 }
 
 /// Entities of which retention took events, while what is left of them is read from the lake.
@@ -147,7 +149,7 @@ impl IndexKeeper {
 
     /// Wait for something to do. While something is held, only until a commit may be made again.
     async fn next(&mut self) -> Step {
-        let due = self.held_since.map(|_| self.committed + COMMIT_EVERY);
+        let due = self.held_since.map(|_| self.due);
         let commit = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -225,17 +227,18 @@ impl IndexKeeper {
     fn commit_if_due(&mut self, listings: &mut Listings) -> Result<(), ListingsError> {
         let Some(since) = self.held_since else { return Ok(()) };
         let may_hold = listings.pending() < MAX_PENDING_ENTITIES && since.elapsed() < MAX_COMMIT_DELAY;
-        if may_hold && (!self.rows.is_empty() || self.committed.elapsed() < COMMIT_EVERY) {
+        if may_hold && (!self.rows.is_empty() || Instant::now() < self.due) {
             return Ok(());
         }
         self.held_since = None;
+        let started = Instant::now();
         let snapshot = listings.commit(self.position, self.event_time)?;
         self.show(snapshot);
+        self.due = Instant::now() + COMMIT_EVERY.max(started.elapsed() * REST_FACTOR);
         Ok(())
     }
 
     fn show(&mut self, snapshot: Arc<ListingSnapshot>) {
-        self.committed = Instant::now();
         metrics::gauge!("index_position").set(position_gauge(snapshot.position));
         self.snapshots.send_replace(Some(snapshot));
     }

@@ -1,35 +1,32 @@
 //! Saved searches, matched with listings as they change.
 //!
-//! A search is kept under the values of the facet it is narrowest by, so that a listing is held against those alone that
-//! may want it. What is not text is asked of the listing itself; texts are asked of an index of the changed listings, once
-//! each.
+//! A search is kept under the values of the one or two facets it is narrowest by, so that a listing is held against those
+//! alone that may want it.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
-};
-
-use tantivy::{
-    Index, IndexSettings, TantivyDocument, collector::DocSetCollector, directory::RamDirectory, query::BooleanQuery,
-    schema::Value,
-};
+use std::collections::HashMap;
 
 use crate::{
-    fields::Fields,
-    index::{IndexError, ListingSnapshot, Reflected},
     listing::{Listing, ListingStatus},
     market::Rating,
     query::{Facet, Range, SearchRequest},
-    text::Wanted,
-    words::register_tokenizers,
+    text::{OwnWords, Wanted},
 };
 
 /// The facets that searches are kept by, the narrowest first.
-const KEPT_BY: [Facet; 7] =
-    [Facet::Model, Facet::Dealer, Facet::Trim, Facet::Make, Facet::City, Facet::BodyType, Facet::Province];
+const KEPT_BY: [Facet; 9] = [
+    Facet::Model,
+    Facet::Dealer,
+    Facet::Trim,
+    Facet::Make,
+    Facet::City,
+    Facet::Color,
+    Facet::BodyType,
+    Facet::Province,
+    Facet::FuelType,
+];
+/// A search with more pairs of values than this is kept under those of one facet.
+const MOST_PAIRS: usize = 64;
 const MICROS_PER_DAY: f64 = 86_400_000_000.0;
-/// The least that the index's writer takes.
-const WRITER_MEMORY: usize = 15_000_000;
 
 /// A listing that changed.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +38,10 @@ pub struct Changed<'a> {
 /// A search that somebody saved.
 #[derive(Debug)]
 struct Saved {
+    id: String,
     request: SearchRequest,
+    /// Its text: words are as they are, nothing is corrected, and the last is whole.
+    wanted: Wanted,
     /// When, in microseconds since 1970, UTC.
     since: i64,
 }
@@ -49,21 +49,47 @@ struct Saved {
 /// Searches that people saved, by id.
 #[derive(Debug, Default)]
 pub struct SavedSearches {
-    searches: HashMap<String, Saved>,
-    by_value: HashMap<(Facet, String), BTreeSet<String>>,
-    /// Those that have none of the facets that searches are kept by.
-    others: BTreeSet<String>,
+    /// By number; none, where one was forgotten.
+    searches: Vec<Option<Saved>>,
+    numbers: HashMap<String, usize>,
+    /// Numbers that are free again.
+    free: Vec<usize>,
+    by_key: HashMap<Key, Vec<Kept>>,
 }
+
+/// A search below a key, with the least and the most that is asked of a price: most are told by that alone.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    number: usize,
+    price: [f64; 2],
+}
+
+impl Kept {
+    fn new(number: usize, request: &SearchRequest) -> Self {
+        let bounds = request.ranges.get(&Range::Price).copied().unwrap_or_default();
+        let most = bounds.max.unwrap_or(f64::INFINITY).min(request.affordable.unwrap_or(f64::INFINITY));
+        Self { number, price: [bounds.min.unwrap_or(f64::NEG_INFINITY), most] }
+    }
+
+    /// Whether a listing of this price may be wanted; NaN is none.
+    fn may_want(&self, price: f64) -> bool {
+        let [least, most] = self.price;
+        price.is_nan() || (least <= price && price <= most)
+    }
+}
+
+/// What a search is kept under: a value of one facet or of two; of none, when it has none of those.
+type Key = [Option<(Facet, String)>; 2];
 
 impl SavedSearches {
     #[must_use]
     pub fn len(&self) -> usize {
-        self.searches.len()
+        self.numbers.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.searches.is_empty()
+        self.numbers.is_empty()
     }
 
     /// Keep a search that was saved at a time. One that was kept under the id before is forgotten.
@@ -73,74 +99,77 @@ impl SavedSearches {
         for values in request.filters.values_mut() {
             values.iter_mut().for_each(|value| *value = value.to_lowercase());
         }
-        match keys(&request) {
-            Some(keys) => {
-                for key in keys {
-                    self.by_value.entry(key).or_default().insert(id.to_owned());
-                }
-            }
-            None => {
-                self.others.insert(id.to_owned());
-            }
+        let number = self.free.pop().unwrap_or(self.searches.len());
+        for key in keys(&request) {
+            self.by_key.entry(key).or_default().push(Kept::new(number, &request));
         }
-        self.searches.insert(id.to_owned(), Saved { request, since });
+        let wanted = Wanted::new(&format!("{} ", request.text));
+        let saved = Some(Saved { id: id.to_owned(), request, wanted, since });
+        match self.searches.get_mut(number) {
+            Some(free) => *free = saved,
+            None => self.searches.push(saved),
+        }
+        self.numbers.insert(id.to_owned(), number);
     }
 
     /// Forget a search; whether there was one.
     pub fn remove(&mut self, id: &str) -> bool {
-        let Some(Saved { request, .. }) = self.searches.remove(id) else { return false };
-        self.others.remove(id);
-        for key in keys(&request).into_iter().flatten() {
-            if let Some(ids) = self.by_value.get_mut(&key) {
-                ids.remove(id);
-                if ids.is_empty() {
-                    self.by_value.remove(&key);
+        let Some(number) = self.numbers.remove(id) else { return false };
+        let Some(Saved { request, .. }) = self.searches[number].take() else { return false };
+        for key in keys(&request) {
+            if let Some(kept) = self.by_key.get_mut(&key) {
+                kept.retain(|kept| kept.number != number);
+                if kept.is_empty() {
+                    self.by_key.remove(&key);
                 }
             }
         }
+        self.free.push(number);
         true
     }
 
     /// The searches that find each of these listings at `now`, and did not when they were saved; in order.
-    ///
-    /// # Errors
-    /// When the listings cannot be indexed.
-    pub fn matching(&self, changed: &[Changed<'_>], now: i64) -> Result<Vec<Vec<&str>>, IndexError> {
-        let mut texts = Texts { changed, index: None, found: HashMap::new() };
-        let mut matching = Vec::with_capacity(changed.len());
-        for (at, changed) in changed.iter().enumerate() {
+    #[must_use]
+    pub fn matching(&self, changed: &[Changed<'_>], now: i64) -> Vec<Vec<&str>> {
+        let matching = |changed: &Changed<'_>| {
             let mut found: Vec<&str> = Vec::new();
             if changed.listing.status == ListingStatus::Public {
-                let facts = Facts::of(*changed, now);
-                for id in self.candidates(&facts) {
-                    let Some(Saved { request, since }) = self.searches.get(id) else { continue };
-                    let starts = meets(request, &facts, now) && !met_before(request, *changed, &facts, *since);
-                    if starts && texts.has(at, &request.text)? {
-                        found.push(id);
-                    }
-                }
+                let (facts, own) = (Facts::of(*changed, now), OwnWords::of(changed.listing));
+                let starts = |Saved { request, wanted, since, .. }: &&Saved| {
+                    meets(request, &facts, now) && !met_before(request, *changed, &facts, *since) && wanted.is_in(&own)
+                };
+                found.extend(self.candidates(&facts).filter(starts).map(|saved| saved.id.as_str()));
                 found.sort_unstable();
                 found.dedup();
             }
-            matching.push(found);
-        }
-        Ok(matching)
+            found
+        };
+        changed.iter().map(matching).collect()
     }
 
-    fn candidates<'a>(&'a self, facts: &Facts<'_>) -> impl Iterator<Item = &'a str> + use<'a> {
-        let kept = |facet: Facet| {
-            facts.values_of(facet).iter().filter_map(move |value| self.by_value.get(&(facet, value.clone())))
-        };
-        let narrow: Vec<&BTreeSet<String>> = KEPT_BY.into_iter().flat_map(kept).collect();
-        narrow.into_iter().flatten().chain(&self.others).map(String::as_str)
+    /// Those that a listing with these values may be wanted by.
+    fn candidates<'a>(&'a self, facts: &Facts<'_>) -> impl Iterator<Item = &'a Saved> + use<'a> {
+        let values =
+            KEPT_BY.into_iter().flat_map(|facet| facts.values_of(facet).iter().map(move |value| (facet, value)));
+        let values: Vec<(Facet, String)> = values.map(|(facet, value)| (facet, value.clone())).collect();
+        let mut kept: Vec<&Vec<Kept>> = self.by_key.get(&[None, None]).into_iter().collect();
+        for (at, one) in values.iter().enumerate() {
+            kept.extend(self.by_key.get(&[Some(one.clone()), None]));
+            for other in values[at + 1..].iter().filter(|other| other.0 != one.0) {
+                kept.extend(self.by_key.get(&[Some(one.clone()), Some(other.clone())]));
+            }
+        }
+        let price = facts.price().unwrap_or(f64::NAN);
+        let kept = kept.into_iter().flatten().filter(move |kept| kept.may_want(price));
+        kept.filter_map(|kept| self.searches.get(kept.number)?.as_ref())
     }
 }
 
 /// What is asked of a listing, found out once for all who ask.
 struct Facts<'a> {
     listing: &'a Listing,
-    /// Of every facet, the listing's values in small letters.
-    values: Vec<(Facet, Vec<String>)>,
+    /// Of every facet, by its place among all, the listing's values in small letters.
+    values: Vec<Vec<String>>,
     price_cents: Option<i64>,
     dropped: bool,
 }
@@ -153,7 +182,7 @@ impl<'a> Facts<'a> {
                 Facet::Deal => vec![rating.deal.name().to_owned()],
                 facet => facet.values(listing),
             };
-            (facet, values.iter().map(|value| value.to_lowercase()).collect())
+            values.iter().map(|value| value.to_lowercase()).collect()
         };
         Self {
             listing,
@@ -163,15 +192,31 @@ impl<'a> Facts<'a> {
         }
     }
 
+    fn price(&self) -> Option<f64> {
+        self.price_cents.map(|cents| whole(cents) / 100.0)
+    }
+
     fn values_of(&self, facet: Facet) -> &[String] {
-        self.values.iter().find(|(known, _)| *known == facet).map_or(&[], |(_, values)| values)
+        &self.values[facet as usize]
     }
 }
 
-/// What a search is kept under: the values of its narrowest facet.
-fn keys(request: &SearchRequest) -> Option<Vec<(Facet, String)>> {
-    let (facet, values) = KEPT_BY.into_iter().find_map(|facet| Some((facet, request.filters.get(&facet)?)))?;
-    Some(values.iter().map(|value| (facet, value.clone())).collect())
+/// What a search is kept under: the values of its two narrowest facets, in their order.
+fn keys(request: &SearchRequest) -> Vec<Key> {
+    let chosen = |facet: &Facet| {
+        let values: Option<&Vec<String>> = request.filters.get(facet).filter(|values| !values.is_empty());
+        values.map(|values| values.iter().map(|value| (*facet, value.clone())).collect::<Vec<_>>())
+    };
+    let mut chosen = KEPT_BY.iter().filter_map(chosen);
+    let Some(narrowest) = chosen.next() else { return vec![[None, None]] };
+    let others = chosen.next().filter(|others| others.len() * narrowest.len() <= MOST_PAIRS);
+    let others = others.map_or_else(|| vec![None], |others| others.into_iter().map(Some).collect());
+    let pairs =
+        narrowest.into_iter().flat_map(|one| others.iter().map(move |other| [Some(one.clone()), other.clone()]));
+    let mut keys: Vec<Key> = pairs.collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
 /// Whether a listing was offered already at a time, and met what is asked with the price it had then.
@@ -199,7 +244,7 @@ fn meets(request: &SearchRequest, facts: &Facts<'_>, now: i64) -> bool {
     let listing = facts.listing;
     let has =
         |(facet, wanted): (&Facet, &Vec<String>)| facts.values_of(*facet).iter().any(|value| wanted.contains(value));
-    let price = facts.price_cents.map(|cents| whole(cents) / 100.0);
+    let price = facts.price();
     let value = |range: Range| match range {
         Range::Price => price,
         Range::Year => listing.year.map(whole),
@@ -224,63 +269,6 @@ fn meets(request: &SearchRequest, facts: &Facts<'_>, now: i64) -> bool {
 #[expect(clippy::cast_precision_loss, reason = "cents, kilometres and microseconds of this millennium are below 2^53")]
 fn whole(value: i64) -> f64 {
     value as f64
-}
-
-/// Which of the changed listings have a text.
-struct Texts<'a> {
-    changed: &'a [Changed<'a>],
-    /// Made when the first text is asked for.
-    index: Option<ListingSnapshot>,
-    /// Places in `changed`, by text.
-    found: HashMap<String, HashSet<usize>>,
-}
-
-impl Texts<'_> {
-    /// Words are as they are: nothing is corrected, and the last is whole.
-    fn has(&mut self, at: usize, text: &str) -> Result<bool, IndexError> {
-        if text.is_empty() {
-            return Ok(true);
-        }
-        if let Some(found) = self.found.get(text) {
-            return Ok(found.contains(&at));
-        }
-        let wanted = Wanted::new(&format!("{text} "));
-        let index = match &mut self.index {
-            Some(index) => index,
-            none => none.insert(of_changed(self.changed)?),
-        };
-        let mut found = HashSet::new();
-        if wanted.is_empty() {
-            found.extend(0..self.changed.len());
-        } else {
-            let query = BooleanQuery::new(wanted.query(index));
-            for address in index.searcher.search(&query, &DocSetCollector)? {
-                let document: TantivyDocument = index.searcher.doc(address)?;
-                let place = document.get_first(index.fields.state).and_then(|value| value.as_bytes());
-                let place = place.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
-                found.extend(place.and_then(|place| usize::try_from(place).ok()));
-            }
-        }
-        let has = found.contains(&at);
-        self.found.insert(text.to_owned(), found);
-        Ok(has)
-    }
-}
-
-/// An index of some listings in memory; the state of each is its place among them.
-fn of_changed(changed: &[Changed<'_>]) -> Result<ListingSnapshot, IndexError> {
-    let (schema, fields) = Fields::new();
-    let index = Index::create(RamDirectory::create(), schema, IndexSettings::default())?;
-    register_tokenizers(&index);
-    let mut writer = index.writer_with_num_threads(1, WRITER_MEMORY)?;
-    for (place, changed) in (0_u64..).zip(changed) {
-        let mut document = TantivyDocument::default();
-        document.add_bytes(fields.state, &place.to_le_bytes());
-        fields.add_texts(&mut document, changed.listing);
-        writer.add_document(document)?;
-    }
-    writer.commit()?;
-    Ok(ListingSnapshot::of(Arc::new(fields), index.reader()?.searcher(), Reflected::default()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! How a listing is laid out in the index.
 
+use std::borrow::Cow;
+
 use tantivy::{
     TantivyDocument,
     schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions},
@@ -119,31 +121,35 @@ impl Fields {
 
     /// What a listing is found by in words.
     pub(crate) fn add_texts(&self, document: &mut TantivyDocument, listing: &Listing) {
-        let features = Some(listing.features.join(" "));
-        let attributes = Facet::ATTRIBUTES.iter().flat_map(|facet| facet.values(listing));
-        let attributes =
-            Some(attributes.chain(listing.year.map(|year| year.to_string())).collect::<Vec<_>>().join(" "));
-        let texts = [
-            &listing.title,
-            &listing.make,
-            &listing.model,
-            &listing.trim,
-            &features,
-            &listing.dealer_name,
-            &attributes,
-            &listing.description,
-        ];
-        for (text, field) in texts.into_iter().zip(&self.texts) {
+        for ((text, joined), field) in texts(listing).into_iter().zip(&self.texts) {
             if let Some(text) = text {
-                document.add_text(field.field, text);
+                document.add_text(field.field, &text);
                 document.add_text(self.stems.field, text);
             }
-        }
-        // People write F-150 as one word, and Land Rover too.
-        for (name, field) in texts.into_iter().zip(&self.texts).skip(1).take(3) {
-            if let Some(name) = name.as_deref().and_then(joined) {
-                document.add_text(field.field, name);
+            if let Some(joined) = joined {
+                document.add_text(field.field, joined);
             }
         }
     }
+}
+
+/// What a listing has in each of the [`TEXTS`], and how people also write it: F-150 as one word, and Land Rover too.
+pub(crate) fn texts(listing: &Listing) -> [(Option<Cow<'_, str>>, Option<String>); TEXTS.len()] {
+    let attributes = Facet::ATTRIBUTES.iter().flat_map(|facet| facet.values(listing));
+    let attributes: Vec<String> = attributes.chain(listing.year.map(|year| year.to_string())).collect();
+    let [title, make, model, trim, dealer, description] =
+        [&listing.title, &listing.make, &listing.model, &listing.trim, &listing.dealer_name, &listing.description]
+            .map(|text| text.as_deref().map(Cow::Borrowed));
+    let made = |texts: &[String]| Some(Cow::Owned(texts.join(" ")));
+    let [make_joined, model_joined, trim_joined] = [&make, &model, &trim].map(|name| joined(name.as_deref()?));
+    [
+        (title, None),
+        (make, make_joined),
+        (model, model_joined),
+        (trim, trim_joined),
+        (made(&listing.features), None),
+        (dealer, None),
+        (made(&attributes), None),
+        (description, None),
+    ]
 }

@@ -15,6 +15,7 @@ use tantivy::{
 };
 
 use crate::{
+    columns::Segments,
     fields::Fields,
     listing::{Listing, ListingStatus},
     unsynced_directory::UnsyncedDirectory,
@@ -108,7 +109,7 @@ impl ListingIndex {
         let Some((index, payload)) = stored(folder)? else { return Ok(None) };
         register_tokenizers(&index);
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Some(snapshot(&Arc::new(Fields::new().1), &reader, Reflected::from(&payload))))
+        ListingSnapshot::first(&reader, Reflected::from(&payload)).map(|snapshot| Some(Arc::new(snapshot)))
     }
 
     fn open_existing(folder: &Path) -> Result<Option<Self>, IndexError> {
@@ -126,11 +127,10 @@ impl ListingIndex {
 
     fn start(index: &Index, reflected: Reflected) -> Result<Self, IndexError> {
         register_tokenizers(index);
-        let fields = Arc::new(Fields::new().1);
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let writer = index.writer_with_num_threads(1, WRITER_MEMORY)?;
-        let committed = snapshot(&fields, &reader, reflected);
-        Ok(Self { fields, reader, writer, committed })
+        let committed = Arc::new(ListingSnapshot::first(&reader, reflected)?);
+        Ok(Self { fields: Arc::clone(&committed.fields), reader, writer, committed })
     }
 
     /// What searches may read: the last commit.
@@ -215,19 +215,16 @@ impl ListingIndex {
         prepared.set_payload(&serde_json::to_string(&payload)?);
         prepared.commit()?;
         self.reader.reload()?;
-        self.committed = snapshot(&self.fields, &self.reader, reflected);
+        self.committed = Arc::new(self.committed.next(&self.reader, reflected)?);
         Ok(self.snapshot())
     }
-}
-
-fn snapshot(fields: &Arc<Fields>, reader: &IndexReader, reflected: Reflected) -> Arc<ListingSnapshot> {
-    Arc::new(ListingSnapshot::of(Arc::clone(fields), reader.searcher(), reflected))
 }
 
 /// The index as of one commit.
 pub struct ListingSnapshot {
     pub(crate) fields: Arc<Fields>,
     pub(crate) searcher: Searcher,
+    pub(crate) segments: Segments,
     /// What it reflects.
     pub position: Position,
     /// The latest event time reflected, in microseconds since 1970, UTC.
@@ -237,9 +234,25 @@ pub struct ListingSnapshot {
 }
 
 impl ListingSnapshot {
-    pub(crate) const fn of(fields: Arc<Fields>, searcher: Searcher, reflected: Reflected) -> Self {
+    fn first(reader: &IndexReader, reflected: Reflected) -> Result<Self, IndexError> {
+        Self::of(Arc::new(Fields::new().1), &Segments::default(), reader, reflected)
+    }
+
+    /// What a later commit left.
+    fn next(&self, reader: &IndexReader, reflected: Reflected) -> Result<Self, IndexError> {
+        Self::of(Arc::clone(&self.fields), &self.segments, reader, reflected)
+    }
+
+    fn of(
+        fields: Arc<Fields>,
+        before: &Segments,
+        reader: &IndexReader,
+        reflected: Reflected,
+    ) -> Result<Self, IndexError> {
         let Reflected { position, event_time, retirements } = reflected;
-        Self { fields, searcher, position, event_time, retirements }
+        let searcher = reader.searcher();
+        let segments = before.next(searcher.segment_readers())?;
+        Ok(Self { fields, searcher, segments, position, event_time, retirements })
     }
 
     /// What it reflects, as one.

@@ -5,6 +5,7 @@
 //! - [`index`]: writing documents and entity states, and the snapshot a search reads;
 //! - [`query`]: what a search may ask;
 //! - [`search`]: the answer: hits, facets, ranges, a cursor;
+//! - `pass`: what is found and counted for it, over the `columns` of every segment;
 //! - `text`: from what people type to what the index is asked; `words` cuts and compares, `highlight` shows it;
 //! - [`lexicon`]: what there is, in words: for suggestions, and for
 //! - [`reading`]: the filters that a text says in words;
@@ -14,7 +15,7 @@
 //! - [`geo`] measures distances.
 
 pub mod alerts;
-mod collector;
+mod columns;
 pub mod fields;
 pub mod geo;
 mod highlight;
@@ -22,6 +23,7 @@ pub mod index;
 pub mod lexicon;
 pub mod listing;
 pub mod market;
+mod pass;
 mod pricing;
 pub mod query;
 pub mod ranges;

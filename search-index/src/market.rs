@@ -15,6 +15,7 @@ use tantivy::{
 };
 
 use crate::{
+    columns::{Counted, NONE, Segment},
     index::{IndexError, ListingSnapshot, Reflected},
     listing::Listing,
     pricing::{Car, Estimate, HeldOut, PriceModel},
@@ -43,6 +44,11 @@ pub enum Deal {
 
 impl Deal {
     pub const ALL: [Self; 6] = [Self::Great, Self::Good, Self::Fair, Self::High, Self::Overpriced, Self::Unrated];
+
+    /// Its number among values that are counted.
+    pub(crate) const fn number(self) -> u32 {
+        self as u32 + 1
+    }
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -107,19 +113,20 @@ const NAMES: [&str; 6] = ["make", "model", "trim", "province", "currency", "body
 /// Of each document of a segment, its deal, and its price as a share of what it is worth.
 #[derive(Debug)]
 pub(crate) struct SegmentRatings {
-    deals: Vec<Deal>,
+    /// Of those that are listings people may see, by [`Deal::number`].
+    pub(crate) deals: Counted,
     shares: Vec<f64>,
 }
 
 impl SegmentRatings {
-    pub(crate) fn deal(&self, doc: DocId) -> Deal {
-        self.deals.get(doc as usize).copied().unwrap_or(Deal::Unrated)
+    pub(crate) fn deal(&self, doc: usize) -> Deal {
+        let number = self.deals.first(doc);
+        Deal::ALL.into_iter().find(|deal| deal.number() == number).unwrap_or(Deal::Unrated)
     }
 
     /// Lower is better; none, when it is not rated.
-    pub(crate) fn share(&self, doc: DocId) -> Option<f64> {
-        let share = self.shares.get(doc as usize).copied()?;
-        (self.deal(doc) != Deal::Unrated).then_some(share)
+    pub(crate) fn share(&self, doc: usize) -> Option<f64> {
+        (self.deal(doc) != Deal::Unrated).then(|| self.shares[doc])
     }
 }
 
@@ -156,6 +163,10 @@ impl Market {
         market.held_out = PriceModel::held_out(offers.values().map(Vec::as_slice), now);
         let models = offers.into_iter().map(|(currency, offers)| (currency, PriceModel::learn(&offers, now)));
         market.models = models.collect();
+        // Whoever searches first with it finds everything rated.
+        for (reader, segment) in snapshot.searcher.segment_readers().iter().zip(&snapshot.segments.segments) {
+            market.segment(reader, segment)?;
+        }
         Ok(market)
     }
 
@@ -187,23 +198,25 @@ impl Market {
     }
 
     /// The ratings of a segment's documents.
-    pub(crate) fn segment(&self, segment: &SegmentReader) -> tantivy::Result<Arc<SegmentRatings>> {
+    pub(crate) fn segment(&self, reader: &SegmentReader, segment: &Segment) -> tantivy::Result<Arc<SegmentRatings>> {
         let known = || self.ratings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ratings) = known().get(&segment.segment_id()) {
+        if let Some(ratings) = known().get(&segment.id) {
             return Ok(Arc::clone(ratings));
         }
-        let cars = Cars::of(segment, |at, name| self.names.0[at].get(name).copied())?;
-        let (mut deals, mut shares) = (Vec::new(), Vec::new());
-        for doc in 0..segment.max_doc() {
+        let cars = Cars::of(reader, |at, name| self.names.0[at].get(name).copied())?;
+        let (mut deals, mut shares) = (vec![NONE; segment.columns.docs], vec![f64::INFINITY; segment.columns.docs]);
+        for at in segment.all.ones() {
+            let Ok(doc) = DocId::try_from(at) else { continue };
             let price = cars.price_cents.first(doc);
             let currency = cars.has(4, doc).then(|| cars.named(4, doc));
             let rating = rating(self.model(currency), cars.car(doc).as_ref(), price);
-            let share = price.zip(rating.estimate).map(|(price, estimate)| whole(price) / 100.0 / estimate.price);
-            deals.push(rating.deal);
-            shares.push(share.unwrap_or(f64::INFINITY));
+            deals[at] = rating.deal.number();
+            if let Some((price, estimate)) = price.zip(rating.estimate) {
+                shares[at] = whole(price) / 100.0 / estimate.price;
+            }
         }
-        let ratings = Arc::new(SegmentRatings { deals, shares });
-        known().insert(segment.segment_id(), Arc::clone(&ratings));
+        let ratings = Arc::new(SegmentRatings { deals: Counted::single(deals), shares });
+        known().insert(segment.id, Arc::clone(&ratings));
         Ok(ratings)
     }
 }

@@ -147,6 +147,22 @@ impl Range {
             Self::Mileage => "mileage",
         }
     }
+
+    /// Its column in the index.
+    pub(crate) const fn column(self) -> &'static str {
+        match self {
+            Self::Price => "price_cents",
+            Self::Year => "year",
+            Self::Mileage => "mileage",
+        }
+    }
+
+    /// What a value of the column is in this range.
+    #[expect(clippy::cast_precision_loss, reason = "cents, years and kilometres are far below 2^53")]
+    pub(crate) fn value_of(self, stored: i64) -> f64 {
+        let value = stored as f64;
+        if self == Self::Price { value / 100.0 } else { value }
+    }
 }
 
 /// What a listing has to meet: what can be given up to find more.

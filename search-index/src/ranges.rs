@@ -25,11 +25,10 @@ pub struct RangeBucket {
     pub count: u64,
 }
 
-/// Counts values finely, and coarsens when everything is known.
+/// Values counted finely, coarsened when everything is known.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RangeCounter {
-    min: Option<f64>,
-    max: Option<f64>,
+    extremes: Option<[f64; 2]>,
     fine: BTreeMap<i64, u64>,
 }
 
@@ -45,20 +44,16 @@ const fn finest(range: Range) -> i64 {
 /// Multiples of the finest that make round buckets.
 const STEPS: [i64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 
-impl RangeCounter {
-    #[expect(clippy::cast_possible_truncation, reason = "prices, years and kilometres are far below 2^53")]
-    pub(crate) fn add(&mut self, range: Range, value: f64) {
-        self.min = Some(self.min.map_or(value, |min| min.min(value)));
-        self.max = Some(self.max.map_or(value, |max| max.max(value)));
-        *self.fine.entry((value as i64).div_euclid(finest(range))).or_default() += 1;
-    }
+/// The number of the finest bucket that a value is in.
+#[expect(clippy::cast_possible_truncation, reason = "prices, years and kilometres are far below 2^53")]
+pub(crate) fn finest_bucket(range: Range, value: f64) -> i64 {
+    (value as i64).div_euclid(finest(range))
+}
 
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.min = [self.min, other.min].into_iter().flatten().reduce(f64::min);
-        self.max = [self.max, other.max].into_iter().flatten().reduce(f64::max);
-        for (bucket, count) in other.fine {
-            *self.fine.entry(bucket).or_default() += count;
-        }
+impl RangeCounter {
+    /// The least and the most there is, and how often each of the finest buckets is.
+    pub(crate) const fn new(extremes: Option<[f64; 2]>, fine: BTreeMap<i64, u64>) -> Self {
+        Self { extremes, fine }
     }
 
     pub(crate) fn summary(self, range: Range) -> RangeSummary {
@@ -77,22 +72,28 @@ impl RangeCounter {
             to: bucket.saturating_add(1).saturating_mul(width),
             count,
         });
-        RangeSummary { min: self.min, max: self.max, buckets: buckets.collect() }
+        RangeSummary {
+            min: self.extremes.map(|[least, _]| least),
+            max: self.extremes.map(|[_, most]| most),
+            buckets: buckets.collect(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{RangeBucket, RangeCounter};
+    use std::collections::BTreeMap;
+
+    use super::{RangeBucket, RangeCounter, finest_bucket};
     use crate::query::Range;
 
     #[test]
     fn buckets_are_round_few_and_count_everything() {
-        let mut counter = RangeCounter::default();
+        let mut fine = BTreeMap::new();
         for price in [999.5, 10_000.0, 10_499.0, 61_000.0] {
-            counter.add(Range::Price, price);
+            *fine.entry(finest_bucket(Range::Price, price)).or_insert(0) += 1;
         }
-        let summary = counter.summary(Range::Price);
+        let summary = RangeCounter::new(Some([999.5, 61_000.0]), fine).summary(Range::Price);
         assert_eq!((summary.min, summary.max), (Some(999.5), Some(61_000.0)));
         let bucket = |from, to, count| RangeBucket { from, to, count };
         assert_eq!(summary.buckets, [bucket(0, 5_000, 1), bucket(10_000, 15_000, 2), bucket(60_000, 65_000, 1)]);

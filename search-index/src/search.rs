@@ -2,22 +2,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
     time::Instant,
 };
 
 use serde::Serialize;
-use tantivy::{
-    Term,
-    query::{BooleanQuery, ConstScoreQuery, Occur, Query, TermQuery},
-    schema::IndexRecordOption,
-};
 
 use crate::{
-    collector::{Found, NEAR_MISSES, PageCollector, RADII_KM, Ranked},
+    columns::{NAMES, Numbering},
     highlight::highlights,
     index::{IndexError, ListingSnapshot},
     listing::{Availability, Listing},
+    pass::{Found, NEAR_MISSES, Pass, RADII_KM, Ranked},
     query::{Criterion, Cursor, Facet, FacetOrder, FacetShape, Range, SearchRequest},
     ranges::RangeSummary,
     text::{Correction, Marks, Wanted},
@@ -98,7 +93,6 @@ impl ListingSnapshot {
     /// When the index cannot be read.
     pub fn search(&self, request: SearchRequest) -> Result<SearchPage, IndexError> {
         let started = Instant::now();
-        let request = Arc::new(request);
         let said = Wanted::new(&request.text);
         let (mut wanted, mut corrections) = said.corrected(self, false)?;
         let mut found = self.pass(&wanted, &request)?;
@@ -137,20 +131,20 @@ impl ListingSnapshot {
                 near_misses.extend(self.hit(ranked, &marks, &request)?.map(|hit| (hit, *criterion)));
             }
         }
-        let hierarchy = request.hierarchy.then(|| names(found.hierarchy, &request));
-        let mut counts = found.counts;
+        let numbering = self.segments.numbering();
+        let hierarchy = request.hierarchy.then(|| names(&found.names, &numbering, &request));
         let usual = FacetShape::default();
         let facets = request.facets.iter().map(|&facet| {
             let chosen = request.filters.get(&facet).map_or(&[][..], Vec::as_slice);
             let shape = request.shapes.get(&facet).unwrap_or(&usual);
-            (facet, facet_counts(counts.remove(&facet).unwrap_or_default(), chosen, shape))
+            (facet, facet_counts(found.counted(facet, &numbering), chosen, shape))
         });
         Ok(SearchPage {
-            total: found.total,
+            total: found.total as u64,
             hits,
             facets: facets.collect(),
             hierarchy,
-            ranges: found.ranges.into_iter().map(|(range, counter)| (range, counter.summary(range))).collect(),
+            ranges: Range::ALL.map(|range| (range, found.range(range, &numbering).summary(range))).into(),
             next_cursor,
             corrections,
             relaxations,
@@ -159,18 +153,15 @@ impl ListingSnapshot {
         })
     }
 
-    fn pass(&self, wanted: &Wanted, request: &Arc<SearchRequest>) -> Result<Found, IndexError> {
-        let collector = PageCollector { request: Arc::clone(request), has_text: !wanted.is_empty() };
-        Ok(self.searcher.search(&self.query(wanted), &collector)?)
-    }
-
-    /// Public listings that have what is wanted.
-    fn query(&self, wanted: &Wanted) -> BooleanQuery {
-        let public = TermQuery::new(Term::from_field_u64(self.fields.public, 1), IndexRecordOption::Basic);
-        let public: Box<dyn Query> = Box::new(ConstScoreQuery::new(Box::new(public), 0.0));
-        let mut clauses = wanted.query(self);
-        clauses.push((Occur::Must, public));
-        BooleanQuery::new(clauses)
+    fn pass(&self, wanted: &Wanted, request: &SearchRequest) -> Result<Found, IndexError> {
+        let mut pass = Pass::new(request, &self.segments);
+        let readers = self.searcher.segment_readers().iter();
+        for ((ord, segment), reader) in (0..).zip(&self.segments.segments).zip(readers) {
+            let has_text = if wanted.is_empty() { None } else { Some(wanted.scores(&self.fields, reader)?) };
+            let ratings = request.market.as_ref().map(|market| market.segment(reader, segment)).transpose()?;
+            pass.take(ord, segment, ratings.as_deref(), has_text).map_err(tantivy::TantivyError::from)?;
+        }
+        Ok(pass.end())
     }
 
     fn hit(&self, ranked: &Ranked, marks: &Marks, request: &SearchRequest) -> Result<Option<Hit>, IndexError> {
@@ -189,16 +180,18 @@ impl ListingSnapshot {
         &self,
         wanted: &Wanted,
         found: &Found,
-        request: &Arc<SearchRequest>,
+        request: &SearchRequest,
     ) -> Result<Vec<Relaxation>, IndexError> {
         let mut relaxations = Vec::new();
         for (&criterion, &total) in &found.alone {
-            relaxations.push(Relaxation { instead: Instead::Without(criterion), total });
+            relaxations.push(Relaxation { instead: Instead::Without(criterion), total: total as u64 });
         }
         let further = RADII_KM.into_iter().zip(found.within).find(|(_, total)| *total > 0);
-        relaxations.extend(further.map(|(radius, total)| Relaxation { instead: Instead::WithinKm(radius), total }));
+        relaxations.extend(
+            further.map(|(radius, total)| Relaxation { instead: Instead::WithinKm(radius), total: total as u64 }),
+        );
         for (word, less) in wanted.without_each().into_iter().take(MOST_WORDS_TRIED) {
-            let total = self.pass(&less, request)?.total;
+            let total = self.pass(&less, request)?.total as u64;
             relaxations.push(Relaxation { instead: Instead::WithoutWord(word), total });
         }
         relaxations.retain(|relaxation| relaxation.total > 0);
@@ -259,18 +252,19 @@ fn natural(value: &str) -> (u64, String) {
 }
 
 /// Makes, models and trims below each other, the most frequent first.
-fn names(counts: HashMap<[Option<String>; 3], u64>, request: &SearchRequest) -> Vec<NameCount> {
+fn names(counts: &[u64], numbering: &Numbering, request: &SearchRequest) -> Vec<NameCount> {
     let mut makes = BTreeMap::new();
-    for (path, count) in counts {
+    for (path, count) in numbering.names.counted(counts) {
+        let names = NAMES.into_iter().zip(path).map_while(|(facet, number)| numbering.values(facet).thing(*number));
         // A trim of no model is below nothing.
         let mut level: &mut BTreeMap<String, Named> = &mut makes;
-        for name in path.into_iter().map_while(|name| name) {
-            let named = level.entry(name).or_default();
+        for name in names {
+            let named = level.entry(name.clone()).or_default();
             named.count += count;
             level = &mut named.below;
         }
     }
-    below(makes, &[Facet::Make, Facet::Model, Facet::Trim], request)
+    below(makes, &NAMES, request)
 }
 
 /// How often a name is there, and those below it.

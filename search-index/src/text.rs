@@ -7,16 +7,17 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use fixedbitset::FixedBitSet;
 use tantivy::{
-    Term,
-    query::{BooleanQuery, ConstScoreQuery, DisjunctionMaxQuery, FuzzyTermQuery, Occur, Query, TermQuery},
+    DocSet, InvertedIndexReader, Score, SegmentReader, TERMINATED, Term, postings::TermInfo, query::FuzzyTermQuery,
     schema::IndexRecordOption,
 };
 
 use crate::{
-    fields::TextField,
+    fields::{self, Fields},
     index::{IndexError, ListingSnapshot},
-    words::{Word, phrases, stem, synonyms, text_of, words},
+    listing::Listing,
+    words::{Word, phrases, stem, stems, synonyms, text_of, words},
 };
 
 /// How much a word counts that was found another way than as it is.
@@ -46,10 +47,23 @@ struct Phrase {
 /// Words that have to be found together, and how much that counts.
 #[derive(Clone, Debug)]
 struct Way {
-    words: Vec<String>,
+    words: Vec<Sought>,
     weight: f32,
     /// The last word may go on.
     prefix: bool,
+}
+
+/// A word that is looked for, and what is left of it without its ending.
+#[derive(Clone, Debug)]
+struct Sought {
+    word: String,
+    stem: String,
+}
+
+impl From<&str> for Sought {
+    fn from(word: &str) -> Self {
+        Self { word: word.to_owned(), stem: stem(word) }
+    }
 }
 
 /// A word that was not found, and the one that was taken for it.
@@ -88,11 +102,11 @@ impl Wanted {
         let mut seen = 0;
         let phrase = |phrase: &[Word]| {
             seen += phrase.len();
-            let own: Vec<String> = phrase.iter().map(|word| word.text.clone()).collect();
-            let long = own.last().is_some_and(|word| word.len() >= SHORTEST_PREFIX);
+            let own: Vec<Sought> = phrase.iter().map(|word| word.text.as_str().into()).collect();
+            let long = own.last().is_some_and(|last| last.word.len() >= SHORTEST_PREFIX);
             let mut ways = vec![Way { words: own, weight: 1.0, prefix: goes_on && long && seen == last }];
             ways.extend(synonyms(&text_of(phrase)).iter().map(|other| Way {
-                words: other.split(' ').map(str::to_owned).collect(),
+                words: other.split(' ').map(Sought::from).collect(),
                 weight: SYNONYM,
                 prefix: false,
             }));
@@ -120,7 +134,8 @@ impl Wanted {
             }
             let likely = snapshot.like(&word.text, prefix)?;
             corrections.extend(likely.first().map(|best| Correction { from: word.text.clone(), to: best.clone() }));
-            phrase.ways.extend(likely.into_iter().map(|word| Way { words: vec![word], weight: TYPO, prefix: false }));
+            let likely = likely.iter().map(|word| vec![word.as_str().into()]);
+            phrase.ways.extend(likely.map(|words| Way { words, weight: TYPO, prefix: false }));
         }
         Ok((corrected, corrections))
     }
@@ -136,62 +151,149 @@ impl Wanted {
         (0..count).map(without).collect()
     }
 
-    /// What has to match, and scores.
-    pub(crate) fn query(&self, snapshot: &ListingSnapshot) -> Vec<(Occur, Box<dyn Query>)> {
-        let phrases = self.phrases.iter().map(|phrase| -> Box<dyn Query> {
-            let ways = phrase.ways.iter().map(|way| way.query(snapshot));
-            Box::new(DisjunctionMaxQuery::new(ways.collect()))
-        });
-        phrases.map(|phrase| (Occur::Must, phrase)).collect()
+    /// Whether these words have all of it; the last may not go on.
+    pub(crate) fn is_in(&self, own: &OwnWords) -> bool {
+        let has = |Sought { word, stem }: &Sought| own.words.contains(word) || own.stems.contains(stem);
+        self.phrases.iter().all(|phrase| phrase.ways.iter().any(|way| way.words.iter().all(has)))
+    }
+
+    /// What has all of it in a segment, and how well.
+    pub(crate) fn scores(&self, fields: &Fields, segment: &SegmentReader) -> tantivy::Result<Scores> {
+        let mut all: Option<Scores> = None;
+        for phrase in &self.phrases {
+            let mut best = Scores::none(segment);
+            for way in &phrase.ways {
+                way.score(fields, segment, &mut best)?;
+            }
+            all = Some(match all {
+                None => best,
+                Some(before) => before.together(best),
+            });
+        }
+        Ok(all.unwrap_or_else(|| Scores::none(segment)))
     }
 
     pub(crate) fn marks(&self) -> Marks {
         let mut marks = Marks::default();
         for way in self.phrases.iter().flat_map(|phrase| &phrase.ways) {
-            for word in &way.words {
-                marks.stems.insert(stem(word));
+            for Sought { word, stem } in &way.words {
+                marks.stems.insert(stem.clone());
                 marks.words.insert(word.clone());
             }
-            marks.prefixes.extend(way.words.last().filter(|_| way.prefix).cloned());
+            marks.prefixes.extend(way.words.last().filter(|_| way.prefix).map(|last| last.word.clone()));
         }
         marks
     }
 }
 
 impl Way {
-    fn query(&self, snapshot: &ListingSnapshot) -> Box<dyn Query> {
-        let last = self.words.len().saturating_sub(1);
-        let words = self.words.iter().enumerate();
-        let mut queries: Vec<Box<dyn Query>> =
-            words.map(|(at, word)| self.word(snapshot, word, self.prefix && at == last)).collect();
-        if queries.len() == 1 { queries.remove(0) } else { Box::new(BooleanQuery::intersection(queries)) }
+    /// Raise the scores of what has all of its words.
+    fn score(&self, fields: &Fields, segment: &SegmentReader, best: &mut Scores) -> tantivy::Result<()> {
+        let Some((last, before)) = self.words.split_last() else { return Ok(()) };
+        // A phrase of several words counts as one.
+        let weight = self.weight / self.words.len() as f32;
+        if before.is_empty() {
+            return best.raise_by_word(fields, segment, last, self.prefix, weight);
+        }
+        let mut all = Scores::none(segment);
+        all.raise_by_word(fields, segment, last, self.prefix, weight)?;
+        for word in before {
+            let mut scores = Scores::none(segment);
+            scores.raise_by_word(fields, segment, word, false, weight)?;
+            all = all.together(scores);
+        }
+        for doc in all.docs.ones() {
+            best.raise(doc, all.scores[doc]);
+        }
+        Ok(())
+    }
+}
+
+/// The words of one listing.
+#[derive(Debug, Default)]
+pub(crate) struct OwnWords {
+    words: HashSet<String>,
+    stems: HashSet<String>,
+}
+
+impl OwnWords {
+    pub(crate) fn of(listing: &Listing) -> Self {
+        let mut own = Self::default();
+        for (text, joined) in fields::texts(listing) {
+            for text in text.as_deref().into_iter().chain(joined.as_deref()) {
+                own.words.extend(words(text).into_iter().map(|word| word.text));
+            }
+            own.stems.extend(text.as_deref().map(stems).into_iter().flatten().map(|word| word.text));
+        }
+        own
+    }
+}
+
+/// How well documents of a segment have what is wanted.
+#[derive(Debug)]
+pub(crate) struct Scores {
+    /// Those that have it.
+    pub(crate) docs: FixedBitSet,
+    /// By document.
+    pub(crate) scores: Vec<Score>,
+}
+
+impl Scores {
+    fn none(segment: &SegmentReader) -> Self {
+        let docs = segment.max_doc() as usize;
+        Self { docs: FixedBitSet::with_capacity(docs), scores: vec![0.0; docs] }
     }
 
-    fn word(&self, snapshot: &ListingSnapshot, word: &str, prefix: bool) -> Box<dyn Query> {
-        // A phrase of several words counts as one.
-        let weight = self.weight / self.words.len().max(1) as f32;
-        let scored = |query: Box<dyn Query>, score: f32| -> Box<dyn Query> {
-            Box::new(ConstScoreQuery::new(query, score * weight))
-        };
-        let term = |field: TextField, word: &str| Term::from_field_text(field.field, word);
-        let exactly = snapshot
-            .fields
-            .texts
-            .iter()
-            .map(|&text| scored(Box::new(TermQuery::new(term(text, word), IndexRecordOption::Basic)), text.boost));
-        let mut queries: Vec<Box<dyn Query>> = exactly.collect();
-        let stems = snapshot.fields.stems;
-        queries.push(scored(
-            Box::new(TermQuery::new(term(stems, &stem(word)), IndexRecordOption::Basic)),
-            stems.boost * STEM,
-        ));
-        if prefix {
-            let begun = snapshot.fields.texts.iter().filter(|text| text.names).map(|&text| {
-                scored(Box::new(FuzzyTermQuery::new_prefix(term(text, word), 0, true)), text.boost * PREFIX)
-            });
-            queries.extend(begun);
+    fn raise(&mut self, doc: usize, score: Score) {
+        self.docs.insert(doc);
+        self.scores[doc] = self.scores[doc].max(score);
+    }
+
+    /// What has both, with the sum of how well.
+    fn together(mut self, other: Self) -> Self {
+        self.docs.intersect_with(&other.docs);
+        for doc in self.docs.ones() {
+            self.scores[doc] += other.scores[doc];
         }
-        Box::new(DisjunctionMaxQuery::new(queries))
+        self
+    }
+
+    /// Raise the scores of what has a word in some field.
+    fn raise_by_word(
+        &mut self,
+        fields: &Fields,
+        segment: &SegmentReader,
+        Sought { word, stem }: &Sought,
+        prefix: bool,
+        weight: f32,
+    ) -> tantivy::Result<()> {
+        for text in &fields.texts {
+            let index = segment.inverted_index(text.field)?;
+            if let Some(term) = index.terms().get(word)? {
+                self.raise_by_term(&index, &term, text.boost * weight)?;
+            }
+            if prefix && text.names {
+                let mut begun = index.terms().range().gt(word).into_stream()?;
+                while begun.advance() && begun.key().starts_with(word.as_bytes()) {
+                    self.raise_by_term(&index, begun.value(), text.boost * PREFIX * weight)?;
+                }
+            }
+        }
+        let index = segment.inverted_index(fields.stems.field)?;
+        if let Some(term) = index.terms().get(stem)? {
+            self.raise_by_term(&index, &term, fields.stems.boost * STEM * weight)?;
+        }
+        Ok(())
+    }
+
+    fn raise_by_term(&mut self, index: &InvertedIndexReader, term: &TermInfo, score: Score) -> tantivy::Result<()> {
+        let mut postings = index.read_postings_from_terminfo(term, IndexRecordOption::Basic)?;
+        let mut doc = postings.doc();
+        while doc != TERMINATED {
+            self.raise(doc as usize, score);
+            doc = postings.advance();
+        }
+        Ok(())
     }
 }
 
@@ -211,8 +313,7 @@ impl ListingSnapshot {
         Ok(false)
     }
 
-    fn has(&self, word: &str, prefix: bool) -> Result<bool, IndexError> {
-        let stem = stem(word);
+    fn has(&self, Sought { word, stem }: &Sought, prefix: bool) -> Result<bool, IndexError> {
         let fields = &self.fields;
         for segment in self.searcher.segment_readers() {
             for text in &fields.texts {
@@ -230,7 +331,7 @@ impl ListingSnapshot {
                 }
             }
             let stems = segment.inverted_index(fields.stems.field)?;
-            if stems.terms().get(&stem).map_err(tantivy::TantivyError::from)?.is_some() {
+            if stems.terms().get(stem).map_err(tantivy::TantivyError::from)?.is_some() {
                 return Ok(true);
             }
         }

@@ -367,7 +367,7 @@ fn matching(
     snapshot.each_written_after(after, |listings| {
         let changed: Vec<Changed<'_>> =
             listings.iter().map(|listing| Changed { listing, rating: market.rate(listing) }).collect();
-        for (listing, alerts) in listings.iter().zip(saved.matching(&changed, now)?) {
+        for (listing, alerts) in listings.iter().zip(saved.matching(&changed, now)) {
             found.extend(alerts.into_iter().map(|alert| Found {
                 alert: alert.to_owned(),
                 listing: listing.listing_id.clone(),
