@@ -299,6 +299,9 @@ pub(crate) struct Maintain {
     /// A folder of more catalogue files, with --data
     #[arg(long, env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
+    /// A folder of more KPIs, with --data: what they say of events that go is kept
+    #[arg(long, env = "FORECOURT_KPIS")]
+    pub kpis: Option<PathBuf>,
     /// The server to maintain
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,

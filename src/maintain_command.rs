@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
 use comfy_table::Table;
-use processors::{Maintained, MaintenanceOrder, maintenance};
+use processors::{KpiDefinition, Maintained, MaintenanceOrder, maintenance};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -57,7 +57,8 @@ async fn in_folder(data: &Path, arguments: &Maintain, order: MaintenanceOrder) -
     up::log_to_stderr("warn,buoyant_kernel=off");
     let _lock = up::lock(data)?;
     let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
-    Ok(maintenance::of_folder(&data.join("lake"), catalogue, arguments.retention, order).await?)
+    let kpis = KpiDefinition::with_folder(arguments.kpis.as_deref())?;
+    Ok(maintenance::of_folder(&data.join("lake"), catalogue, arguments.retention, kpis, order).await?)
 }
 
 const fn is_idle(table: &Maintained) -> bool {

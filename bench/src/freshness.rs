@@ -80,7 +80,7 @@ async fn measure(url: &str, lines: &[Bytes]) -> anyhow::Result<()> {
 }
 
 /// Send the events at a rate; the rate that came of it.
-async fn send(url: &str, events: &[Bytes], rate: usize) -> anyhow::Result<f64> {
+pub(crate) async fn send(url: &str, events: &[Bytes], rate: usize) -> anyhow::Result<f64> {
     if rate == 0 {
         return Ok(0.0);
     }

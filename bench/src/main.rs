@@ -5,6 +5,7 @@
 mod analyst;
 mod door;
 mod freshness;
+mod kpis;
 mod pipeline;
 mod search;
 mod server;
@@ -16,7 +17,7 @@ use anyhow::bail;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Every workload by name.
-const WORKLOADS: [&str; 7] = ["intake", "backfill", "single", "pipeline", "freshness", "analyst", "search"];
+const WORKLOADS: [&str; 8] = ["intake", "backfill", "single", "pipeline", "freshness", "analyst", "search", "kpis"];
 
 fn main() -> anyhow::Result<()> {
     let named: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +33,7 @@ fn main() -> anyhow::Result<()> {
             "freshness" => freshness::run()?,
             "analyst" => analyst::run()?,
             "search" => search::run()?,
+            "kpis" => kpis::run()?,
             other => bail!("the workload {other} has no code"),
         }
     }

@@ -101,6 +101,31 @@ pub(crate) async fn commit(
     Ok((index, stored, committed))
 }
 
+/// Frozen buckets on their way into their table.
+pub struct Freeze {
+    pub(crate) table: FlushTable,
+    pub(crate) session: SessionContext,
+}
+
+/// The table of frozen buckets, with them.
+pub struct Frozen {
+    pub(crate) stored: StoredTable,
+    pub(crate) committed: Committed,
+}
+
+impl Freeze {
+    /// Commit. Failures of the store are retried until they pass.
+    ///
+    /// # Errors
+    /// When another process writes to the lake.
+    pub async fn run(self) -> Result<Frozen, LakeError> {
+        let count = self.table.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
+        let position = Position::new(self.table.stored.position.get() + count.max(1));
+        let (_, stored, committed) = commit(self.table, position, None, &self.session).await?;
+        Ok(Frozen { stored, committed })
+    }
+}
+
 /// Files that were written anew, on their way into their table.
 pub struct Apply {
     pub(crate) index: usize,

@@ -13,7 +13,7 @@ use schemas::{
 };
 
 use crate::{
-    ledger::{DEAD_LETTERS, DUPLICATES, RETIRED},
+    ledger::{DEAD_LETTERS, DUPLICATES, KPI_HISTORY, RETIRED},
     sql_catalog::{DEFAULT_SCHEMA, ExtraTable, SYSTEM},
     view::LakeView,
 };
@@ -64,7 +64,7 @@ pub(crate) async fn describe(
     view: &Arc<LakeView>,
     extra: &[ExtraTable],
 ) -> Result<Vec<TableDescription>> {
-    let mut tables = vec![every_event(), dead_letters(), duplicates(), retired()];
+    let mut tables = vec![every_event(), dead_letters(), duplicates(), retired(), kpi_history()];
     for (index, context) in view.catalogue.indexed() {
         tables.extend(context.events.iter().map(|event| event_table(&view.catalogue, index, event)));
     }
@@ -185,6 +185,23 @@ fn retired() -> TableDescription {
     };
     let words = "Every event that was past its time and is gone; its position is still accounted for.";
     system_table("retired", words, columns_of(&RETIRED, meaning))
+}
+
+fn kpi_history() -> TableDescription {
+    let meaning = |name: &str| match name {
+        "position" => "The position that the bucket reflected.",
+        "kpi" => "The KPI.",
+        "grain" => "How long the bucket is: hour, day, week, month, quarter or year.",
+        "dimension" => "What the KPI is grouped by; null for the whole.",
+        "dimension_value" => "The group; null for the whole, or for what has no value.",
+        "bucket" => "When the bucket begins; UTC.",
+        "measure" => "Which of the KPI's values it is.",
+        "amount" => "The value, in the measure's unit.",
+        "frozen_at" => "When it was kept: since then it does not change; UTC.",
+        _ => "",
+    };
+    let words = "What KPIs said of buckets that have lost events to retention, a row per value: they stay at it.";
+    system_table("kpi_history", words, columns_of(&KPI_HISTORY, meaning))
 }
 
 fn system_table(name: &str, meaning: &str, columns: impl Iterator<Item = ColumnDescription>) -> TableDescription {

@@ -31,7 +31,7 @@ use crate::{
     view::{LakeView, TableView},
 };
 
-pub use maintenance::Rewritten;
+pub use maintenance::{Cutoffs, Rewritten};
 
 /// When the tail becomes files.
 #[derive(Clone, Copy, Debug)]
@@ -165,6 +165,8 @@ pub struct Lake {
     committed_closings: Committed,
     /// What retention has taken. Its position grows each time it does.
     retired: Slot,
+    /// The KPIs' buckets that lost what they were computed from.
+    history: Slot,
     /// The dead letters that are closed.
     closed: HashSet<Position>,
 }
@@ -210,6 +212,7 @@ impl Lake {
         };
         let (closings, committed_closings) = open_table(root, TableSpec::closings(), access, &session).await?;
         let (retired, committed_retired) = open_table(root, TableSpec::retired(), access, &session).await?;
+        let (history, committed_history) = open_table(root, TableSpec::kpi_history(), access, &session).await?;
         let (waiting_rows, waiting_since) = (0, None);
         let mut lake = Self {
             catalogue,
@@ -228,6 +231,7 @@ impl Lake {
             closings,
             committed_closings,
             retired: Slot::new(retired, committed_retired),
+            history: Slot::new(history, committed_history),
             closed: HashSet::new(),
         };
         lake.closed = lake.closed_positions().await?;
@@ -415,6 +419,8 @@ impl Lake {
             closings: Arc::clone(&self.committed_closings.rows),
             retired: Arc::clone(&self.retired.committed.rows),
             retirements: self.retired.committed_position.get(),
+            kpi_history: Arc::clone(&self.history.committed.rows),
+            frozen: self.history.committed_position.get(),
         }
     }
 
@@ -451,9 +457,14 @@ impl Lake {
         self.applying
     }
 
-    /// A table of the log's, or after them what retention has taken.
+    /// A table of the log's, or after them what retention has taken, and what KPIs said of that.
     fn slot_mut(&mut self, index: usize) -> &mut Slot {
-        if index == self.slots.len() { &mut self.retired } else { &mut self.slots[index] }
+        let events = self.slots.len();
+        match index {
+            _ if index == events => &mut self.retired,
+            _ if index == events + 1 => &mut self.history,
+            _ => &mut self.slots[index],
+        }
     }
 
     #[must_use]
@@ -542,7 +553,7 @@ fn refuse_unknown_tables(root: &Url, catalogue: &Catalogue) -> Result<(), LakeEr
     let Some(folders) = root.to_file_path().ok().and_then(|root| std::fs::read_dir(root).ok()) else { return Ok(()) };
     let known: HashSet<String> = specs(catalogue)
         .into_iter()
-        .chain([TableSpec::closings(), TableSpec::retired()])
+        .chain([TableSpec::closings(), TableSpec::retired(), TableSpec::kpi_history()])
         .map(|spec| spec.name)
         .collect();
     for folder in folders.flatten().filter(|folder| folder.path().join("_delta_log").is_dir()) {

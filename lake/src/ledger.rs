@@ -1,4 +1,5 @@
-//! The tables beside the events: what was a duplicate, what was no event, and what became of that.
+//! The tables beside the events: what was a duplicate, what was no event, and what became of that; and what KPIs said of
+//! the events that retention took.
 //!
 //! With the events' tables, and what retention took from those, the first two account for every position of the log
 //! exactly once.
@@ -6,7 +7,10 @@
 use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::{
-    array::{ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder},
+    array::{
+        ArrayRef, BinaryBuilder, Float64Array, Int64Array, Int64Builder, RecordBatch, StringArray, StringBuilder,
+        TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+    },
     datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
 };
@@ -84,6 +88,57 @@ pub(crate) static RETIRED: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("retired_at", timestamp_type(), false),
     ]))
 });
+
+/// A KPI's bucket that lost what it was computed from, as it was last: a row for each of its values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrozenValue {
+    pub kpi: String,
+    pub grain: &'static str,
+    /// What the KPI is grouped by, and the group; none for the whole.
+    pub dimension: Option<String>,
+    pub group: Option<String>,
+    /// The bucket's start: microseconds since 1970, UTC.
+    pub bucket: i64,
+    pub measure: String,
+    pub amount: Option<f64>,
+}
+
+pub(crate) static KPI_HISTORY: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("position", DataType::Int64, false),
+        Field::new("kpi", DataType::Utf8, false),
+        Field::new("grain", DataType::Utf8, false),
+        Field::new("dimension", DataType::Utf8, true),
+        Field::new("dimension_value", DataType::Utf8, true),
+        Field::new("bucket", timestamp_type(), false),
+        Field::new("measure", DataType::Utf8, false),
+        Field::new("amount", DataType::Float64, true),
+        Field::new("frozen_at", timestamp_type(), false),
+    ]))
+});
+
+/// Frozen buckets as rows of their table: what they reflected, and when they were frozen (microseconds since 1970, UTC).
+///
+/// # Errors
+/// Never: the columns are built to the schema.
+pub fn frozen_batch(rows: &[FrozenValue], position: Position, frozen_at: i64) -> Result<RecordBatch, ArrowError> {
+    let text =
+        |of: fn(&FrozenValue) -> Option<&str>| -> ArrayRef { Arc::new(rows.iter().map(of).collect::<StringArray>()) };
+    let count = rows.len();
+    let buckets: TimestampMicrosecondArray = rows.iter().map(|row| Some(row.bucket)).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_value(position.as_i64(), count)),
+        text(|row| Some(&row.kpi)),
+        text(|row| Some(row.grain)),
+        text(|row| row.dimension.as_deref()),
+        text(|row| row.group.as_deref()),
+        Arc::new(buckets.with_timezone(UTC)),
+        text(|row| Some(&row.measure)),
+        Arc::new(rows.iter().map(|row| row.amount).collect::<Float64Array>()),
+        Arc::new(TimestampMicrosecondArray::from_value(frozen_at, count).with_timezone(UTC)),
+    ];
+    RecordBatch::try_new(KPI_HISTORY.clone(), columns)
+}
 
 /// Closings as rows of their table.
 ///

@@ -39,12 +39,12 @@ pub mod table;
 pub mod view;
 
 pub use audit::Audit;
-pub use commits::{Applied, Apply, Flush, Flushed, Vacuum, Vacuumed};
+pub use commits::{Applied, Apply, Flush, Flushed, Freeze, Frozen, Vacuum, Vacuumed};
 pub use compaction::{Compacted, Compaction, CompactionError, Eagerness};
 pub use forecast::{Forecast, Forecasting, TableFiles};
-pub use lake::{Lake, LakeConfig, LakeError, Rewritten, folder_url};
+pub use lake::{Cutoffs, Lake, LakeConfig, LakeError, Rewritten, folder_url};
 pub use result_format::ResultFormat;
-pub use retirement::{Retired, Retirement};
+pub use retirement::{Retired, Retirement, RetirementError};
 pub use session::{Prepared, QueryLimits, QueryRows, SqlSession, Statement};
 pub use sql_catalog::{ColumnMeaning, ExtraTable};
 pub use sql_error::SqlError;

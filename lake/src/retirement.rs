@@ -90,7 +90,7 @@ pub(crate) fn expired(context: &Context, policy: &RetentionPolicy, now: i64) -> 
     of_class.reduce(Expr::or)
 }
 
-fn before(now: i64, kept: Duration) -> i64 {
+pub(crate) fn before(now: i64, kept: Duration) -> i64 {
     now.saturating_sub(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
 }
 
@@ -122,6 +122,14 @@ impl Retirement {
         let mut actions = self.committed.removals(|path| files.contains(path), true);
         actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: true, ..add })));
         Ok(Some(Retired { index: self.index, actions, ledger, rows }))
+    }
+
+    /// Whether there are any.
+    ///
+    /// # Errors
+    /// When the store does not give them.
+    pub async fn is_due(&self) -> Result<bool, RetirementError> {
+        Ok(!self.files().await?.is_empty())
     }
 
     /// Files that hold some of them: as many as may be written anew at once, one at least.

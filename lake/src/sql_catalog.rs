@@ -20,7 +20,7 @@ use schemas::{
 
 use crate::{
     event_json::event_json,
-    ledger::RETIRED,
+    ledger::{KPI_HISTORY, RETIRED},
     standard_schemas::{INFORMATION_SCHEMA, PG_CATALOG, StandardSchemas},
     view::{LakeView, TableView},
 };
@@ -272,7 +272,7 @@ impl SchemaProvider for ViewSchema {
                 self.view.catalogue.context_at(index).events.iter().map(|event| event.view.clone()).collect()
             }
             Source::Lake => vec!["events".to_owned()],
-            Source::System => ["dead_letters", "duplicates", "retired"].map(str::to_owned).to_vec(),
+            Source::System => ["dead_letters", "duplicates", "kpi_history", "retired"].map(str::to_owned).to_vec(),
             Source::Extra => Vec::new(),
         };
         own.into_iter().chain(self.extra.iter().map(|table| table.name.clone())).collect()
@@ -294,6 +294,7 @@ impl SchemaProvider for ViewSchema {
             Source::System if name == "dead_letters" => dead_letters(&self.view).map(Some),
             Source::System if name == "duplicates" => duplicates(&self.view).map(Some),
             Source::System if name == "retired" => retired(&self.view).map(Some),
+            Source::System if name == "kpi_history" => kpi_history(&self.view).map(Some),
             Source::Lake | Source::System | Source::Extra => Ok(None),
         }
     }
@@ -341,6 +342,13 @@ fn retired(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
         Some(until) => plan.filter(col("position").lt_eq(lit(until.as_i64())))?,
     };
     let columns = RETIRED.fields().iter().map(|field| ident(field.name()));
+    Ok(Arc::new(ViewTable::new(plan.project(columns)?.build()?, None)))
+}
+
+/// `system.kpi_history`: the KPIs' buckets that lost what they were computed from. It is as of now, whatever the cut.
+fn kpi_history(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
+    let plan = LogicalPlanBuilder::scan("kpi_history", provider_as_source(Arc::clone(&view.kpi_history)), None)?;
+    let columns = KPI_HISTORY.fields().iter().map(|field| ident(field.name()));
     Ok(Arc::new(ViewTable::new(plan.project(columns)?.build()?, None)))
 }
 

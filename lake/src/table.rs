@@ -104,6 +104,17 @@ impl TableSpec {
         }
     }
 
+    /// The KPIs' buckets that lost what they were computed from. It is written before they do; its position grows each time.
+    #[must_use]
+    pub fn kpi_history() -> Self {
+        Self {
+            time_column: "bucket",
+            sort: &["kpi", "grain", "dimension", "bucket", "dimension_value"],
+            statistics: "position,kpi,grain,dimension,bucket",
+            ..Self::ledger("kpi_history", ledger::KPI_HISTORY.clone())
+        }
+    }
+
     /// What became of dead letters. It is written when somebody decides, not with the log.
     #[must_use]
     pub fn closings() -> Self {

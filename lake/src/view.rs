@@ -50,6 +50,10 @@ pub struct LakeView {
     pub(crate) retired: Arc<dyn TableProvider>,
     /// Grows whenever retention takes events.
     pub retirements: u64,
+    /// What KPIs said of them, by now.
+    pub(crate) kpi_history: Arc<dyn TableProvider>,
+    /// How many values of KPIs are frozen.
+    pub frozen: u64,
 }
 
 impl LakeView {

@@ -17,7 +17,7 @@ use search_index::{IndexError, Listing, ListingSnapshot};
 use serde_json::{Value, json};
 
 use crate::{
-    kpi_definition::{BucketBy, KpiDefinition, Measures},
+    kpi_definition::{BucketBy, KpiDefinition, KpiValue, Measures},
     kpis::{DAYS, all_time, bucket_function},
 };
 
@@ -55,13 +55,35 @@ pub fn derived_tables(definitions: &[KpiDefinition]) -> Vec<ExtraTable> {
 
 /// A KPI's values of each day, or at its end.
 fn by_day(kpi: &KpiDefinition) -> String {
-    let days = kpi.query(&[], &[], BucketBy::Time);
-    if kpi.measures == Measures::Flow {
-        return days;
+    let values = |of: &dyn Fn(&KpiValue) -> String| -> String {
+        let values: Vec<String> =
+            kpi.values.iter().map(|value| format!("{} AS \"{}\"", of(value), value.name)).collect();
+        values.join(", ")
+    };
+    // Days that have lost events are as they were.
+    let kept = format!(
+        "FROM system.kpi_history AS kept WHERE kept.kpi = '{}' AND kept.grain = 'day' AND kept.dimension IS NULL",
+        kpi.name
+    );
+    let amount = |value: &KpiValue| {
+        let kind = if value.is_whole() { "BIGINT" } else { "DOUBLE" };
+        format!("CAST(max(kept.amount) FILTER (WHERE kept.measure = '{}') AS {kind})", value.name)
+    };
+    let days = format!(
+        "SELECT live.bucket AS bucket, {} FROM ({}) AS live \
+         LEFT ANTI JOIN (SELECT DISTINCT kept.bucket AS kept_bucket {kept}) ON live.bucket = kept_bucket \
+         UNION ALL SELECT kept.bucket AS bucket, {} {kept} GROUP BY kept.bucket",
+        values(&|value| format!("live.\"{}\"", value.name)),
+        kpi.query(&[], &[], BucketBy::Time),
+        values(&amount)
+    );
+    match kpi.measures {
+        Measures::Flow => days,
+        Measures::Level => {
+            let level = |value: &KpiValue| format!("sum(\"{}\") OVER (ORDER BY bucket)", value.name);
+            format!("SELECT bucket, {} FROM ({days})", values(&level))
+        }
     }
-    let value = |name: &str| format!("sum(\"{name}\") OVER (ORDER BY bucket) AS \"{name}\"");
-    let values: Vec<String> = kpi.values.iter().map(|it| value(&it.name)).collect();
-    format!("SELECT bucket, {} FROM ({days})", values.join(", "))
 }
 
 /// What a file's header says of its table and columns: `-- definition: …`, `-- column: name; …`.

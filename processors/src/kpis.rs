@@ -30,12 +30,15 @@ use crate::{
 pub(crate) mod bucket_function;
 mod check;
 mod compute;
+mod history;
 mod touched;
 
 pub use check::check;
 pub(crate) use compute::all_time;
 pub use compute::recomputed;
 use compute::{compute, rows_of, times_of_facts};
+pub use history::Freezer;
+use history::{covers, frozen_through};
 use touched::TOUCH_STEP;
 pub use touched::Touched;
 
@@ -120,6 +123,8 @@ pub struct Board {
     pub event_time: Option<i64>,
     /// The cut it was computed over.
     pub view: Arc<LakeView>,
+    /// By KPI, to when its events may be gone.
+    frozen: Arc<BTreeMap<String, i64>>,
     pub(crate) series: HashMap<SeriesKey, Kept>,
 }
 
@@ -133,6 +138,12 @@ impl Board {
     #[must_use]
     pub fn changed(&self, key: &SeriesKey) -> Position {
         self.series.get(key).map_or(Position::START, |kept| kept.changed)
+    }
+
+    /// To when events of a KPI may be gone, if any are, and whether what a series said of them is kept.
+    #[must_use]
+    pub fn frozen(&self, key: &SeriesKey) -> Option<(i64, bool)> {
+        self.frozen.get(&key.kpi).map(|through| (*through, covers(key)))
     }
 
     /// Every series that is kept.
@@ -280,8 +291,14 @@ impl KpiService {
             return Ok(known);
         }
         let sql = kpi.query(&key.by, &key.filters, BucketBy::Nothing);
-        let rows = rows_of(&self.session, &board.view, kpi, key, &sql, from, to).await?;
-        let totals: Totals = rows.into_iter().map(|(_, dimensions, values)| (dimensions, values)).collect();
+        let frozen = board.frozen.get(&kpi.name).copied().filter(|through| from < *through);
+        let rows = rows_of(&self.session, &board.view, kpi, key, &sql, from.max(frozen.unwrap_or(from)), to).await?;
+        let rows = rows.into_iter().map(|(_, dimensions, values)| (RowKey { bucket: 0, dimensions }, values));
+        let mut rows: Vec<_> = rows.collect();
+        if let Some(frozen) = frozen {
+            rows = history::totals(&self.session, &board.view, kpi, key, from, frozen.min(to), rows).await?;
+        }
+        let totals: Totals = rows.into_iter().map(|(row, values)| (row.dimensions, values)).collect();
         let totals = Arc::new(totals);
         let mut kept = self.kept_totals();
         if kept.len() >= MAX_TOTALS {
@@ -304,6 +321,8 @@ pub struct Kpis {
     /// Since the last computation.
     touched: Touched,
     view: Option<Arc<LakeView>>,
+    /// By KPI, to when its events may be gone; and how many frozen values that was read from.
+    frozen: (u64, Arc<BTreeMap<String, i64>>),
     /// Whether something came since the last computation.
     stale: bool,
     publish: watch::Sender<Option<Arc<Board>>>,
@@ -325,6 +344,7 @@ impl Kpis {
             kept: HashMap::new(),
             touched: Touched::default(),
             view: None,
+            frozen: Default::default(),
             stale: false,
             publish,
         };
@@ -372,10 +392,36 @@ impl Kpis {
     /// Compute what was touched, over the latest view, and publish the board.
     async fn refresh(&mut self) {
         let Some(view) = self.view.clone() else { return };
-        let computed = self.compute_touched(&view).await;
+        let computed = self.read_frozen(&view).await + self.compute_touched(&view).await;
         metrics::counter!("kpi_computations_total").increment(computed);
         self.stale = false;
         self.publish_board(&view);
+    }
+
+    /// When more values are frozen: to when they are, and what is kept anew with them.
+    async fn read_frozen(&mut self, view: &Arc<LakeView>) -> u64 {
+        if view.frozen == self.frozen.0 {
+            return 0;
+        }
+        let mut frozen = BTreeMap::new();
+        for kpi in self.definitions.iter() {
+            match frozen_through(&self.session, view, kpi).await {
+                Ok(through) => frozen.extend(through.map(|through| (kpi.name.clone(), through))),
+                Err(error) => not_computed(&error),
+            }
+        }
+        self.frozen = (view.frozen, Arc::new(frozen));
+        let (mut computed, mut kept) = (0, std::mem::take(&mut self.kept));
+        for (key, series) in &mut kept {
+            let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) else { continue };
+            match compute(&self.session, view, kpi, key, EARLIEST, LATEST).await {
+                Ok(rows) => series.replace(EARLIEST, LATEST, rows, view.position),
+                Err(error) => not_computed(&error),
+            }
+            computed += 1;
+        }
+        self.kept = kept;
+        computed
     }
 
     /// Bring every kept series to the view; how many computations it took. A KPI that cannot be computed is no longer
@@ -482,6 +528,7 @@ impl Kpis {
             position: view.position,
             event_time: view.event_time,
             view: Arc::clone(view),
+            frozen: Arc::clone(&self.frozen.1),
             series: series.collect(),
         };
         self.publish.send_replace(Some(Arc::new(board)));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use lake::{Forecast, Lake, LakeConfig, TableFiles};
+use lake::{Forecast, Lake, LakeConfig, SqlSession, TableFiles};
 use schemas::{Catalogue, RetentionPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -12,6 +12,9 @@ use tokio::{
 };
 
 use crate::{
+    derived_tables::derived_tables,
+    kpi_definition::KpiDefinition,
+    kpis::Freezer,
     pipeline::{PipelineError, folder_url},
     upkeep::{Demand, Upkeep},
 };
@@ -126,6 +129,7 @@ pub async fn of_folder(
     folder: &Path,
     catalogue: Arc<Catalogue>,
     policy: RetentionPolicy,
+    kpis: Vec<KpiDefinition>,
     order: MaintenanceOrder,
 ) -> Result<Vec<Maintained>, PipelineError> {
     let mut lake = Lake::open(&folder_url(folder)?, catalogue, LakeConfig::default()).await?;
@@ -137,7 +141,9 @@ pub async fn of_folder(
         return Err(PipelineError::Unsettled);
     }
     let (reply, mut report) = oneshot::channel();
-    let mut upkeep = Upkeep::new(Handle::current(), policy, None);
+    let session = SqlSession::new(Handle::current(), derived_tables(&kpis))?;
+    let freezer = Freezer { session, definitions: Arc::new(kpis) };
+    let mut upkeep = Upkeep::new(Handle::current(), policy, freezer, None);
     upkeep.demand(Demand::new(order.keep_old_files, reply), &lake);
     loop {
         upkeep.step(&mut lake);

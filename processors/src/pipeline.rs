@@ -33,7 +33,7 @@ use crate::{
     derived_tables::derived_tables,
     index_keeper::{ForIndex, IndexSource, keep_listings},
     kpi_definition::{KpiDefinition, KpiFileError},
-    kpis::{self, BoardUpdate, KpiService, Kpis},
+    kpis::{self, BoardUpdate, Freezer, KpiService, Kpis},
     listings::ListingsError,
     maintenance::{Maintenance, OrderGiven, foresee},
     upkeep::{Changed, Demand, Taken, Upkeep},
@@ -194,6 +194,7 @@ impl Pipeline {
             to_listings,
             board,
             retention: config.retention,
+            freezer: Freezer { session: sql.clone(), definitions: Arc::clone(&service.definitions) },
             log: log.clone(),
             queries,
         };
@@ -380,6 +381,7 @@ struct LakeKeeper {
     to_listings: mpsc::Sender<ForIndex>,
     board: BoardFeed,
     retention: RetentionPolicy,
+    freezer: Freezer,
     log: Log,
     queries: Handle,
 }
@@ -389,7 +391,7 @@ impl LakeKeeper {
     async fn run(self) -> Result<(), PipelineError> {
         let Self { mut lake, mut decoded, mut close_requests, mut orders, views, to_listings, board, .. } = self;
         let mut flush = JoinSet::new();
-        let mut upkeep = Upkeep::new(self.queries.clone(), self.retention, Some(self.log));
+        let mut upkeep = Upkeep::new(self.queries.clone(), self.retention, self.freezer, Some(self.log));
         upkeep.look();
         // What the board has not taken yet: it computes at its own pace and never holds up the lake.
         let mut pending = Some(BoardUpdate { view: show(&lake, &views), ..BoardUpdate::default() });

@@ -3,12 +3,13 @@
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use arrow::array::RecordBatch;
 use ingest::Log;
-use lake::{Applied, Eagerness, KEEP_FOR, Lake, LakeError, Rewritten, TableFiles, Vacuumed};
+use lake::{Applied, Eagerness, Frozen, KEEP_FOR, Lake, LakeError, RetirementError, Rewritten, TableFiles, Vacuumed};
 use schemas::{ContextIndex, Position, RetentionPolicy};
 use tokio::{
     runtime::Handle,
@@ -17,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{maintenance::Maintained, pipeline::PipelineError};
+use crate::{kpis::Freezer, maintenance::Maintained, pipeline::PipelineError};
 
 /// How often the lake's files are looked at, beside after each flush.
 const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(60);
@@ -34,6 +35,11 @@ pub(crate) struct Upkeep {
     /// Where it runs: merging is work for the processor.
     runtime: Handle,
     policy: RetentionPolicy,
+    /// Keeps what KPIs say of events before they are taken out.
+    freezer: Freezer,
+    /// Whether that is done for this round, and what waits to be kept.
+    is_frozen: bool,
+    freezing: Option<RecordBatch>,
     /// The log, which forgets what the lake does.
     log: Option<Log>,
     /// Waits until no table is being written.
@@ -103,6 +109,9 @@ pub(crate) enum Done {
     Merged(String, Option<Rewritten>),
     /// Some events of a context that were past their time; none, if there are no more.
     Retired(ContextIndex, Option<Rewritten>, Option<Taken>),
+    /// What KPIs say of events that are taken out next; none, when that is kept already.
+    ToFreeze(Option<RecordBatch>),
+    Frozen(Box<Frozen>),
     /// They could not be taken out.
     NotRetired(ContextIndex),
     Applied(Box<Applied>),
@@ -119,12 +128,15 @@ pub(crate) enum For {
 }
 
 impl Upkeep {
-    pub(crate) fn new(runtime: Handle, policy: RetentionPolicy, log: Option<Log>) -> Self {
+    pub(crate) fn new(runtime: Handle, policy: RetentionPolicy, freezer: Freezer, log: Option<Log>) -> Self {
         let now = Instant::now();
         Self {
             running: JoinSet::new(),
             runtime,
             policy,
+            freezer,
+            is_frozen: false,
+            freezing: None,
             log,
             rewritten: None,
             taking: None,
@@ -160,14 +172,20 @@ impl Upkeep {
             // Each merge leaves fewer.
             demand.merges_left = demand.before.iter().map(|table| table.files).sum();
             self.failed.clear();
-            self.retiring = Some(ContextIndex::FIRST);
+            self.begin_to_retire();
             self.look();
         }
     }
 
+    /// Look for events past their time from the first context on.
+    const fn begin_to_retire(&mut self) {
+        self.retiring = Some(ContextIndex::FIRST);
+        self.is_frozen = false;
+    }
+
     /// When to look for work; none while some is done.
     pub(crate) fn due(&self) -> Option<Instant> {
-        (self.running.is_empty() && self.rewritten.is_none()).then_some(self.look_at)
+        (self.running.is_empty() && self.rewritten.is_none() && self.freezing.is_none()).then_some(self.look_at)
     }
 
     /// Begin what can be begun.
@@ -179,6 +197,15 @@ impl Upkeep {
                     self.running.spawn_on(applied, &self.runtime);
                 }
                 Err(rewritten) => self.rewritten = Some(rewritten),
+            }
+        }
+        if let Some(rows) = self.freezing.take() {
+            match lake.begin_freeze(rows.clone()) {
+                Some(freeze) => {
+                    let frozen = async { Ok(Done::Frozen(Box::new(freeze.run().await?))) };
+                    self.running.spawn_on(frozen, &self.runtime);
+                }
+                None => self.freezing = Some(rows),
             }
         }
         if self.due().is_none_or(|due| due > Instant::now()) {
@@ -196,7 +223,9 @@ impl Upkeep {
         }
         if self.retire_at <= Instant::now() {
             self.retire_at = Instant::now() + RETIRE_EVERY;
-            self.retiring.get_or_insert(ContextIndex::FIRST);
+            if self.retiring.is_none() {
+                self.begin_to_retire();
+            }
         }
         if !self.forget() && !self.retire(lake) {
             let wanted = self.demands.front().map(|demand| demand.keep);
@@ -219,7 +248,25 @@ impl Upkeep {
                 self.retiring = lake.context_after(context);
                 continue;
             };
+            let to_freeze = (!self.is_frozen).then(|| (self.freezer.clone(), lake.view(), lake.cutoffs(&self.policy)));
             let retired = async move {
+                if let Some((freezer, view, cutoffs)) = to_freeze {
+                    let frozen = async {
+                        if !retirement.is_due().await? {
+                            return Ok(None);
+                        }
+                        Ok::<_, RetirementError>(Some(freezer.freeze(&Arc::new(view), cutoffs).await?))
+                    };
+                    match frozen.await {
+                        Ok(None) => return Ok(Done::Retired(context, None, None)),
+                        Ok(Some(rows)) => return Ok(Done::ToFreeze(rows)),
+                        Err(error) => {
+                            let error = &error as &dyn std::error::Error;
+                            tracing::warn!(error, "cannot keep what KPIs say of events past their time: they stay");
+                            return Ok(Done::NotRetired(context));
+                        }
+                    }
+                }
                 let retired = match retirement.run().await {
                     Ok(retired) => retired,
                     Err(error) => {
@@ -333,6 +380,17 @@ impl Upkeep {
                 self.retired_all(context, lake);
             }
             Done::Retired(context, None, _) => self.retired_all(context, lake),
+            Done::ToFreeze(None) => {
+                self.is_frozen = true;
+                self.look();
+            }
+            Done::ToFreeze(Some(rows)) => self.freezing = Some(rows),
+            Done::Frozen(frozen) => {
+                lake.finish_freeze(*frozen);
+                self.is_frozen = true;
+                self.look();
+                return Ok(Changed::Files);
+            }
             Done::Retired(_, retired, taken) => (self.rewritten, self.taking) = (retired, taken),
             Done::Applied(applied) => {
                 let (taken, merging, is_taken) = (self.taking.take(), self.merging.take(), applied.is_taken());

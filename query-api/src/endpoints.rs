@@ -444,8 +444,9 @@ fn api() -> Vec<Endpoint> {
             summary: "One KPI over time",
             parameters: kpi_parameters(),
             body: None,
-            answer: "A row per bucket and group, its totals, and what each is compared with; also as CSV. 304 when \
-                     If-None-Match has its ETag",
+            answer: "A row per bucket and group, its totals, and what each is compared with; also as CSV. A bucket that has \
+                     lost events to retention is as it was (frozen: true) or tells what is left (incomplete: true). 304 \
+                     when If-None-Match has its ETag",
             handler: || get(kpis::get),
         },
         Endpoint {

@@ -216,7 +216,8 @@ fn tag(api: &Api, board: &Board, kpi: &KpiDefinition, question: &Question, form:
     let mut hasher = DefaultHasher::new();
     let through = latest(api, board).and_then(|time| question.key.calendar.start(time));
     // The file has the values too: another definition is another answer.
-    (&kpi.sql, question.fingerprint, form, board.changed(&question.key).get(), through).hash(&mut hasher);
+    let frozen = board.frozen(&question.key);
+    (&kpi.sql, question.fingerprint, form, board.changed(&question.key).get(), through, frozen).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -273,7 +274,8 @@ pub(crate) async fn body(api: &Api, kpi: &KpiDefinition, question: &Question, bo
         None => None,
     };
     let latest = latest(api, board);
-    let rows = Rows::of(kpi, question, latest, series, ranked.as_deref())?;
+    let frozen = board.frozen(&question.key);
+    let rows = Rows::of(kpi, question, latest, series, ranked.as_deref(), frozen)?;
     let mut compared = Map::new();
     for compare in &question.compare {
         let mut side = json!({"rows": rows.compared(*compare)});
@@ -298,6 +300,9 @@ pub(crate) async fn body(api: &Api, kpi: &KpiDefinition, question: &Question, bo
         "compared": compared,
         "complete_through": latest.and_then(|time| calendar.start(time)).map(|start| calendar.format(start)),
     });
+    if let Some((through, _)) = frozen {
+        body["frozen_through"] = json!(calendar.format(through));
+    }
     if question.totals
         && let Some(first) = rows.first()
     {

@@ -82,6 +82,75 @@ fn values<'a>(answer: &'a Value, value: &str) -> Vec<(&'a str, Value)> {
     rows.iter().map(|row| (row["bucket"].as_str().unwrap(), row["values"][value].clone())).collect()
 }
 
+/// A sale every half hour: what a bucket counts is how long it is.
+#[tokio::test]
+async fn buckets_are_as_long_as_their_days_and_hours_where_clocks_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let forecourt = Forecourt::start(&nats, &folder.path().join("data")).await;
+    let mut sales = Vec::new();
+    for first in ["2025-12-28", "2026-03-06", "2026-04-03", "2026-10-02", "2026-10-30"] {
+        let first: chrono::NaiveDate = first.parse().unwrap();
+        for half_hour in 0..6 * 48 {
+            let at = first.and_hms_opt(0, 0, 0).unwrap() + chrono::TimeDelta::minutes(30 * half_hour);
+            let at = format!("{}Z", at.format("%Y-%m-%dT%H:%M:%S"));
+            sales.push(sale(&format!("s-{at}"), &format!("lst-{at}"), &at, 1));
+        }
+    }
+    let position = sold(&forecourt, &sales).await;
+    let asked = async |zone: &str, grain: &str, from: &str, to: &str| -> Vec<(String, i64)> {
+        let question = format!("timezone={zone}&grain={grain}&from={from}&to={to}&min_position={position}");
+        let question = question.replace('+', "%2B");
+        let answer = forecourt.get(&format!("/v1/kpis/sales_volume?{question}")).await;
+        values(&answer, "units_sold").into_iter().map(|(at, count)| (at.to_owned(), count.as_i64().unwrap())).collect()
+    };
+    let told = |told: &[(&str, i64)]| told.iter().map(|(at, count)| ((*at).to_owned(), *count)).collect::<Vec<_>>();
+
+    let (toronto, lord_howe, kathmandu) = ("America/Toronto", "Australia/Lord_Howe", "Asia/Kathmandu");
+    let spring = asked(toronto, "day", "2026-03-07", "2026-03-10").await;
+    assert_eq!(
+        spring,
+        told(&[
+            ("2026-03-07T00:00:00-05:00", 48),
+            ("2026-03-08T00:00:00-05:00", 46),
+            ("2026-03-09T00:00:00-04:00", 48)
+        ])
+    );
+    let autumn = asked(toronto, "day", "2026-10-31", "2026-11-03").await;
+    assert_eq!(
+        autumn,
+        told(&[
+            ("2026-10-31T00:00:00-04:00", 48),
+            ("2026-11-01T00:00:00-04:00", 50),
+            ("2026-11-02T00:00:00-05:00", 48)
+        ])
+    );
+    let hours = asked(toronto, "hour", "2026-03-08T01:00:00-05:00", "2026-03-08T04:00:00-04:00").await;
+    assert_eq!(hours, told(&[("2026-03-08T01:00:00-05:00", 2), ("2026-03-08T03:00:00-04:00", 2)]));
+    let hours = asked(toronto, "hour", "2026-11-01T01:00:00-04:00", "2026-11-01T02:00:00-05:00").await;
+    assert_eq!(hours, told(&[("2026-11-01T01:00:00-04:00", 2), ("2026-11-01T01:00:00-05:00", 2)]));
+
+    // Half an hour at 2 o'clock, back and forth.
+    let autumn = asked(lord_howe, "day", "2026-04-05", "2026-04-07").await;
+    assert_eq!(autumn, told(&[("2026-04-05T00:00:00+11:00", 49), ("2026-04-06T00:00:00+10:30", 48)]));
+    let spring = asked(lord_howe, "day", "2026-10-04", "2026-10-06").await;
+    assert_eq!(spring, told(&[("2026-10-04T00:00:00+10:30", 47), ("2026-10-05T00:00:00+11:00", 48)]));
+    let hours = asked(lord_howe, "hour", "2026-10-04T01:00:00+10:30", "2026-10-04T04:00:00+11:00").await;
+    assert_eq!(hours.iter().map(|(_, count)| count).sum::<i64>(), 5, "{hours:?}");
+    assert_eq!(hours.last().unwrap().0, "2026-10-04T03:00:00+11:00");
+
+    let days = asked(kathmandu, "day", "2026-03-08", "2026-03-10").await;
+    assert_eq!(days, told(&[("2026-03-08T00:00:00+05:45", 48), ("2026-03-09T00:00:00+05:45", 48)]));
+    let hours = asked(kathmandu, "hour", "2026-03-08T00:00:00+05:45", "2026-03-08T02:00:00+05:45").await;
+    assert_eq!(hours, told(&[("2026-03-08T00:00:00+05:45", 2), ("2026-03-08T01:00:00+05:45", 2)]));
+
+    // A week lies in two years, and a month in one.
+    let weeks = asked("UTC", "week", "2025-12-29", "2026-01-05").await;
+    assert_eq!(weeks, told(&[("2025-12-29T00:00:00Z", 5 * 48)]));
+    let years = asked("UTC", "year", "2025-01-01", "2027-01-01").await;
+    assert_eq!(years, told(&[("2025-01-01T00:00:00Z", 4 * 48), ("2026-01-01T00:00:00Z", (2 + 4 * 6) * 48)]));
+}
+
 #[tokio::test]
 async fn a_late_sale_corrects_every_bucket_and_comparison_it_belongs_to() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,18 @@
 //! Retention and maintenance on a running system: what is past its time is gone from everywhere, and from nowhere else.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use schemas::Catalogue;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Forecourt, Nats, counted, eventually, forecourt, stdout};
+use crate::{
+    door::event,
+    support::{Forecourt, Nats, counted, eventually, forecourt, stdout},
+};
 
 /// How many events of each class a file has; every event once.
 fn of_classes(file: &str) -> [u64; 3] {
@@ -115,6 +122,111 @@ async fn events_past_their_time_are_gone_from_table_files_log_and_index_and_stay
     verified(&server.url);
 }
 
+/// What every KPI says: at several grains, by each dimension, and as a table.
+async fn said_by_kpis(server: &Forecourt) -> BTreeMap<String, Value> {
+    let mut said = BTreeMap::new();
+    let kpis = server.get("/v1/kpis").await;
+    for kpi in kpis["kpis"].as_array().unwrap() {
+        let name = kpi["name"].as_str().unwrap();
+        let dimensions = kpi["dimensions"].as_array().unwrap().iter();
+        let by = dimensions.map(|dimension| format!("grain=day&by={}", dimension["name"].as_str().unwrap()));
+        for question in
+            ["grain=hour", "grain=day", "grain=week", "grain=month"].map(str::to_owned).into_iter().chain(by)
+        {
+            let question = format!("/v1/kpis/{name}?{question}");
+            let answer = server.get(&question).await;
+            said.insert(question, answer);
+        }
+        let days = server.sql(&format!("SELECT * FROM kpi.{name} ORDER BY 1"), 0).await;
+        said.insert(format!("kpi.{name}"), json!(days));
+    }
+    said
+}
+
+fn rows(answer: &Value) -> Vec<Value> {
+    let rows = answer["rows"].as_array().or(answer.as_array()).unwrap().iter().cloned();
+    rows.map(|mut row| {
+        if let Some(row) = row.as_object_mut() {
+            row.remove("frozen");
+        }
+        row
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn what_kpis_said_of_events_past_their_time_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data) = (folder.path().join("market.ndjson"), folder.path().join("data"));
+    let file = file.to_str().unwrap();
+    assert!(forecourt(&["simulate", "--seed", "7", "--days", "40", "--vehicles", "40", "-o", file]).status.success());
+    let [short, medium, long] = of_classes(file);
+    let nats = Nats::start().await;
+    let flush = ["--flush-seconds", "1"];
+    let mut server = Forecourt::start_with(&nats, &data, &[&flush[..], &["--retention", "off"]].concat()).await;
+    assert!(forecourt(&["ingest", file, "--to", &server.url]).status.success());
+    // The last event of all stays: answers reach to it.
+    let mut sale = event(
+        "last",
+        "VehicleSold",
+        "lst-last",
+        json!({"listingId": "lst-last", "soldAt": "2026-02-20T10:00:00Z", "finalPrice": 20_000}),
+    );
+    sale["timestamp"] = json!("2026-02-20T10:00:00Z");
+    assert_eq!(server.publish(sale.to_string()).await.1["accepted"], 1);
+    server.reflects(short + medium + long + 1).await;
+    let before = said_by_kpis(&server).await;
+    let total = "/v1/kpis/search_activity?grain=month&totals=1";
+    let searches = server.get(total).await["totals"]["values"]["searches"].clone();
+    assert!(searches.as_i64().unwrap() > 100, "{searches}");
+    server.stop();
+
+    let policy = ["--retention", "short=1s,medium=1s"];
+    server = Forecourt::start_with(&nats, &data, &[&flush[..], &policy[..]].concat()).await;
+    // Some are on the board when their events go.
+    assert_eq!(rows(&server.get("/v1/kpis/funnel?grain=week").await), rows(&before["/v1/kpis/funnel?grain=week"]));
+    eventually("the events past their time going", || async {
+        assert!(forecourt(&["maintain", "--keep-old-files", "0s", "--to", &server.url]).status.success());
+        (count(&server, "lake.events").await == long + 1).then_some(())
+    })
+    .await;
+    for again in ["kept", "built anew", "with everything retention had left"] {
+        let after = said_by_kpis(&server).await;
+        for (question, answer) in &before {
+            assert_eq!(rows(&after[question]), rows(answer), "{question}, {again}");
+        }
+        let frozen = &after["/v1/kpis/search_activity?grain=day"];
+        assert!(frozen["rows"].as_array().unwrap().iter().all(|row| row["frozen"] == true), "{frozen}");
+        assert!(frozen["frozen_through"].is_string());
+        assert_eq!(server.get(total).await["totals"]["values"]["searches"], searches);
+        // Nothing is kept of other zones: what is missing is said to be.
+        let local = server.get("/v1/kpis/search_activity?timezone=America/Toronto&from=2026-01-05&to=2026-01-07").await;
+        assert!(local["rows"].as_array().unwrap().iter().all(|row| row["incomplete"] == true), "{local}");
+        verified(&server.url);
+        server.stop();
+        let policy = if again == "kept" { "short=1s,medium=1s" } else { "off" };
+        server = Forecourt::start_with(&nats, &data, &[&flush[..], &["--retention", policy]].concat()).await;
+    }
+
+    // What comes later for a day that is kept changes nothing of it; a day after it counts as ever.
+    let day = before["/v1/kpis/search_activity?grain=day"]["rows"][3]["bucket"].as_str().unwrap().to_owned();
+    let search = |id: &str, at: &str| {
+        let mut event = event(id, "UserSearched", "u-1", json!({"userId": "u-1", "searchQuery": "civic"}));
+        event["timestamp"] = json!(at);
+        event
+    };
+    let events = [search("late", &day), search("new", "2026-11-20T10:00:00Z")];
+    let body = events.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let (_, taken) = server.publish(body).await;
+    let position = taken["position"].as_u64().unwrap();
+    let now = server.get(&format!("/v1/kpis/search_activity?min_position={position}&wait_ms=60000")).await;
+    let was = rows(&before["/v1/kpis/search_activity?grain=day"]);
+    let is = rows(&now);
+    assert_eq!(is[..was.len()], was[..]);
+    assert_eq!(is[was.len()]["bucket"], "2026-11-20T00:00:00Z");
+    assert_eq!(is[was.len()]["values"]["searches"], 1);
+}
+
 #[tokio::test]
 async fn maintenance_is_foretold_and_then_done_on_a_server_and_in_a_folder() {
     let folder = tempfile::tempdir().unwrap();
@@ -160,5 +272,5 @@ async fn maintenance_is_foretold_and_then_done_on_a_server_and_in_a_folder() {
         answer["tables"].as_array().unwrap().iter().map(|table| table["table"].as_str().unwrap()).collect();
     let contexts = Catalogue::embedded().unwrap();
     assert!(contexts.contexts().iter().all(|context| tables.contains(context.name.as_str())));
-    assert!(["dead_letters", "duplicates", "retired"].iter().all(|table| tables.contains(table)));
+    assert!(["dead_letters", "duplicates", "kpi_history", "retired"].iter().all(|table| tables.contains(table)));
 }

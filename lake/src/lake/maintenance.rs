@@ -4,20 +4,37 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chrono::Utc;
+use datafusion::arrow::array::RecordBatch;
 use deltalake::protocol::DeltaOperation;
-use schemas::{ContextIndex, RetentionPolicy};
+use schemas::{ContextIndex, Retention, RetentionPolicy};
 
 use super::Lake;
 use crate::{
-    commits::{Applied, Apply, FlushTable, Vacuum},
+    commits::{Applied, Apply, FlushTable, Freeze, Frozen, Vacuum},
     compaction::{Compacted, Compaction, Eagerness, choose},
     forecast::{Forecasting, TableFiles},
-    retirement::{Retired, Retirement, expired},
+    retirement::{Retired, Retirement, before, expired},
     table::Committed,
 };
 
 /// In microseconds.
 const QUIET_DAY: i64 = 86_400_000_000;
+
+/// When the events of each class are past their time.
+#[derive(Clone, Copy, Debug)]
+pub struct Cutoffs {
+    /// Microseconds since 1970, UTC.
+    pub now: i64,
+    kept: [(Retention, Option<i64>); Retention::ALL.len()],
+}
+
+impl Cutoffs {
+    /// Events of this class before it are past their time; none ever are, when none.
+    #[must_use]
+    pub fn of(&self, class: Retention) -> Option<i64> {
+        self.kept.iter().find(|(known, _)| *known == class)?.1
+    }
+}
 
 /// Files that were written anew, which their table does not know yet.
 pub enum Rewritten {
@@ -39,7 +56,7 @@ impl Lake {
     /// as [`Compaction::partition`] names them; nor those of what became of dead letters, which are few.
     pub fn next_compaction(&self, eagerness: Eagerness, except: &HashSet<String>) -> Option<Compaction> {
         let now = Utc::now().timestamp_millis();
-        let chosen = self.slots.iter().chain([&self.retired]).enumerate().filter_map(|(index, slot)| {
+        let chosen = self.slots.iter().chain([&self.retired, &self.history]).enumerate().filter_map(|(index, slot)| {
             let mut partitions = slot.committed.files();
             partitions.retain(|partition, _| !except.contains(&format!("{}/{partition}", slot.spec.name)));
             let files = choose(&partitions, now, eagerness)?;
@@ -71,6 +88,26 @@ impl Lake {
             now,
             session: self.session.clone(),
         })
+    }
+
+    /// When the events of each class are past their time: those before it, in microseconds since 1970, UTC.
+    #[must_use]
+    pub fn cutoffs(&self, policy: &RetentionPolicy) -> Cutoffs {
+        let now = self.retention_time();
+        Cutoffs { now, kept: Retention::ALL.map(|class| (class, policy.of(class).map(|kept| before(now, kept)))) }
+    }
+
+    /// Take away the table of frozen buckets, to add some; none while it is away.
+    pub fn begin_freeze(&mut self, rows: RecordBatch) -> Option<Freeze> {
+        let stored = self.history.stored.take()?;
+        Some(Freeze { table: FlushTable { index: 0, stored, rows: vec![rows] }, session: self.session.clone() })
+    }
+
+    /// Put the table of frozen buckets back.
+    pub fn finish_freeze(&mut self, frozen: Frozen) {
+        self.history.committed_position = frozen.stored.position;
+        self.history.stored = Some(frozen.stored);
+        self.history.committed = frozen.committed;
     }
 
     /// Take away the table that files were written anew for, to commit them beside the lake; they come back while tables
@@ -128,7 +165,7 @@ impl Lake {
 
     fn all_committed(&self) -> impl Iterator<Item = &Committed> {
         let tables = self.slots.iter().map(|slot| &slot.committed);
-        tables.chain([&self.committed_closings, &self.retired.committed])
+        tables.chain([&self.committed_closings, &self.retired.committed, &self.history.committed])
     }
 
     /// Every table as it is committed, to see beside the lake what maintenance would do.

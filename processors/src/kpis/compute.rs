@@ -17,7 +17,7 @@ use lake::{LakeView, SqlSession, result_json};
 use schemas::field_type::UTC;
 use serde_json::{Map, Value};
 
-use super::{EARLIEST, KpiError, LATEST, RowKey, SeriesKey, TOUCH_STEP, bucket_function};
+use super::{EARLIEST, KpiError, LATEST, RowKey, SeriesKey, TOUCH_STEP, bucket_function, history};
 use crate::kpi_definition::{BucketBy, KpiDefinition};
 
 /// Every row of a series there is at this cut, computed at once.
@@ -62,7 +62,11 @@ pub(super) async fn compute(
         let bucket = bucket.filter(|bucket| (from..to).contains(bucket))?;
         Some((RowKey { bucket, dimensions }, values))
     });
-    Ok(keyed.collect())
+    let rows = keyed.collect();
+    if view.frozen == 0 {
+        return Ok(rows);
+    }
+    history::restore(session, view, kpi, key, (from, to), rows).await
 }
 
 pub(super) type ComputedRow = (Option<i64>, Vec<Option<String>>, Map<String, Value>);

@@ -34,6 +34,10 @@ pub(crate) struct Rows<'a> {
     /// The end of the last.
     pub(crate) end: i64,
     groups: Vec<Dimensions>,
+    /// To when events may be gone, and whether what was said of them is kept.
+    frozen: Option<(i64, bool)>,
+    /// The latest event time.
+    latest: Option<i64>,
 }
 
 impl<'a> Rows<'a> {
@@ -45,6 +49,7 @@ impl<'a> Rows<'a> {
         latest: Option<i64>,
         series: &'a Series,
         top: Option<&Totals>,
+        frozen: Option<(i64, bool)>,
     ) -> Result<Self, Problem> {
         let calendar = question.key.calendar;
         let level = kpi.measures == Measures::Level;
@@ -90,7 +95,7 @@ impl<'a> Rows<'a> {
         }
         let levels = if level { levels(kpi, series) } else { BTreeMap::new() };
         let end = buckets.last().and_then(|last| calendar.offset(*last, 1)).unwrap_or(i64::MIN);
-        Ok(Self { kpi, question, series, levels, buckets, period, end, groups })
+        Ok(Self { kpi, question, series, levels, buckets, period, end, groups, frozen, latest })
     }
 
     /// The start of the first bucket.
@@ -138,6 +143,9 @@ impl<'a> Rows<'a> {
                     "dimensions": self.named(group),
                     "values": values,
                 });
+                if let Some(state) = self.kept(bucket) {
+                    row[state] = json!(true);
+                }
                 let targets = self.targets(bucket, row["values"].as_object());
                 if !targets.is_empty() && !self.question.cumulative {
                     row["targets"] = Value::Object(targets);
@@ -146,6 +154,18 @@ impl<'a> Rows<'a> {
             }
         }
         rows
+    }
+
+    /// Whether a bucket that has lost events is as it was before (`frozen`), or tells only what is left (`incomplete`).
+    fn kept(&self, bucket: i64) -> Option<&'static str> {
+        let (through, is_kept) = self.frozen.filter(|(through, _)| bucket < *through)?;
+        // One that is not over goes on growing, by its days.
+        let is_over = self.calendar().offset(bucket, 1).is_some_and(|end| end <= through || Some(end) <= self.latest);
+        match (is_kept, is_over) {
+            (true, true) => Some("frozen"),
+            (true, false) => None,
+            (false, _) => Some("incomplete"),
+        }
     }
 
     /// Whether there is a row: gaps are told unless they are not wanted.
