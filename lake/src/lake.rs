@@ -31,7 +31,7 @@ use crate::{
     view::{LakeView, TableView},
 };
 
-pub use maintenance::{Cutoffs, Rewritten};
+pub use maintenance::Rewritten;
 
 /// When the tail becomes files.
 #[derive(Clone, Copy, Debug)]

@@ -90,7 +90,7 @@ pub(crate) fn expired(context: &Context, policy: &RetentionPolicy, now: i64) -> 
     of_class.reduce(Expr::or)
 }
 
-pub(crate) fn before(now: i64, kept: Duration) -> i64 {
+fn before(now: i64, kept: Duration) -> i64 {
     now.saturating_sub(i64::try_from(kept.as_micros()).unwrap_or(i64::MAX))
 }
 
@@ -124,12 +124,10 @@ impl Retirement {
         Ok(Some(Retired { index: self.index, actions, ledger, rows }))
     }
 
-    /// Whether there are any.
-    ///
-    /// # Errors
-    /// When the store does not give them.
-    pub async fn is_due(&self) -> Result<bool, RetirementError> {
-        Ok(!self.files().await?.is_empty())
+    /// The time it is by, in microseconds since 1970, UTC.
+    #[must_use]
+    pub const fn now(&self) -> i64 {
+        self.now
     }
 
     /// Files that hold some of them: as many as may be written anew at once, one at least.

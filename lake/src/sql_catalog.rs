@@ -345,9 +345,13 @@ fn retired(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
     Ok(Arc::new(ViewTable::new(plan.project(columns)?.build()?, None)))
 }
 
-/// `system.kpi_history`: the KPIs' buckets that lost what they were computed from. It is as of now, whatever the cut.
+/// `system.kpi_history`: the KPIs' buckets that lost what they were computed from, kept at the cut or before it.
 fn kpi_history(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
     let plan = LogicalPlanBuilder::scan("kpi_history", provider_as_source(Arc::clone(&view.kpi_history)), None)?;
+    let plan = match view.until {
+        None => plan,
+        Some(until) => plan.filter(col("position").lt_eq(lit(until.as_i64())))?,
+    };
     let columns = KPI_HISTORY.fields().iter().map(|field| ident(field.name()));
     Ok(Arc::new(ViewTable::new(plan.project(columns)?.build()?, None)))
 }

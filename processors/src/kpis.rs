@@ -38,7 +38,7 @@ pub(crate) use compute::all_time;
 pub use compute::recomputed;
 use compute::{compute, rows_of, times_of_facts};
 pub use history::Freezer;
-use history::{covers, frozen_through};
+use history::{covers, frozen_days};
 use touched::TOUCH_STEP;
 pub use touched::Touched;
 
@@ -112,6 +112,9 @@ pub struct Row {
 /// A KPI's rows.
 pub type Series = BTreeMap<RowKey, Row>;
 
+/// By KPI, the days that have lost events.
+type FrozenDays = BTreeMap<String, BTreeSet<i64>>;
+
 /// The values of some facts, by their dimensions.
 pub type Totals = BTreeMap<Vec<Option<String>>, Map<String, Value>>;
 
@@ -123,8 +126,7 @@ pub struct Board {
     pub event_time: Option<i64>,
     /// The cut it was computed over.
     pub view: Arc<LakeView>,
-    /// By KPI, to when its events may be gone.
-    frozen: Arc<BTreeMap<String, i64>>,
+    frozen: Arc<FrozenDays>,
     pub(crate) series: HashMap<SeriesKey, Kept>,
 }
 
@@ -140,10 +142,10 @@ impl Board {
         self.series.get(key).map_or(Position::START, |kept| kept.changed)
     }
 
-    /// To when events of a KPI may be gone, if any are, and whether what a series said of them is kept.
+    /// The days of a KPI that have lost events, in UTC, and whether what a series said of them is kept.
     #[must_use]
-    pub fn frozen(&self, key: &SeriesKey) -> Option<(i64, bool)> {
-        self.frozen.get(&key.kpi).map(|through| (*through, covers(key)))
+    pub fn frozen(&self, key: &SeriesKey) -> Option<(&BTreeSet<i64>, bool)> {
+        self.frozen.get(&key.kpi).map(|days| (days, covers(key)))
     }
 
     /// Every series that is kept.
@@ -291,14 +293,16 @@ impl KpiService {
             return Ok(known);
         }
         let sql = kpi.query(&key.by, &key.filters, BucketBy::Nothing);
-        let frozen = board.frozen.get(&kpi.name).copied().filter(|through| from < *through);
-        let rows = rows_of(&self.session, &board.view, kpi, key, &sql, from.max(frozen.unwrap_or(from)), to).await?;
-        let rows = rows.into_iter().map(|(_, dimensions, values)| (RowKey { bucket: 0, dimensions }, values));
-        let mut rows: Vec<_> = rows.collect();
-        if let Some(frozen) = frozen {
-            rows = history::totals(&self.session, &board.view, kpi, key, from, frozen.min(to), rows).await?;
-        }
-        let totals: Totals = rows.into_iter().map(|(row, values)| (row.dimensions, values)).collect();
+        let day = SeriesKey { calendar: DAYS, ..key.clone() };
+        let has_lost = |days: &BTreeSet<i64>| days.range(from..to).next().is_some();
+        let is_days = [from, to].iter().all(|time| DAYS.start(*time) == Some(*time));
+        let totals: Totals = if is_days && covers(&day) && board.frozen.get(&kpi.name).is_some_and(has_lost) {
+            let days = compute(&self.session, &board.view, kpi, &day, from, to).await?;
+            history::summed(kpi, from, days).into_iter().map(|(row, values)| (row.dimensions, values)).collect()
+        } else {
+            let rows = rows_of(&self.session, &board.view, kpi, key, &sql, from, to).await?;
+            rows.into_iter().map(|(_, dimensions, values)| (dimensions, values)).collect()
+        };
         let totals = Arc::new(totals);
         let mut kept = self.kept_totals();
         if kept.len() >= MAX_TOTALS {
@@ -321,8 +325,8 @@ pub struct Kpis {
     /// Since the last computation.
     touched: Touched,
     view: Option<Arc<LakeView>>,
-    /// By KPI, to when its events may be gone; and how many frozen values that was read from.
-    frozen: (u64, Arc<BTreeMap<String, i64>>),
+    /// The days that have lost events, and of how many frozen values that was read.
+    frozen: (u64, Arc<FrozenDays>),
     /// Whether something came since the last computation.
     stale: bool,
     publish: watch::Sender<Option<Arc<Board>>>,
@@ -398,29 +402,31 @@ impl Kpis {
         self.publish_board(&view);
     }
 
-    /// When more values are frozen: to when they are, and what is kept anew with them.
+    /// When more values are frozen: which, and what is on the board anew with them.
     async fn read_frozen(&mut self, view: &Arc<LakeView>) -> u64 {
         if view.frozen == self.frozen.0 {
             return 0;
         }
-        let mut frozen = BTreeMap::new();
-        for kpi in self.definitions.iter() {
-            match frozen_through(&self.session, view, kpi).await {
-                Ok(through) => frozen.extend(through.map(|through| (kpi.name.clone(), through))),
-                Err(error) => not_computed(&error),
+        match frozen_days(&self.session, view).await {
+            Ok(days) => self.frozen = (view.frozen, Arc::new(days)),
+            Err(error) => {
+                // With the next view.
+                tracing::error!(error = &error as &dyn std::error::Error, "what KPIs said cannot be read");
+                return 0;
             }
         }
-        self.frozen = (view.frozen, Arc::new(frozen));
-        let (mut computed, mut kept) = (0, std::mem::take(&mut self.kept));
-        for (key, series) in &mut kept {
+        let (mut computed, kept) = (0, std::mem::take(&mut self.kept));
+        for (key, mut series) in kept {
             let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) else { continue };
-            match compute(&self.session, view, kpi, key, EARLIEST, LATEST).await {
-                Ok(rows) => series.replace(EARLIEST, LATEST, rows, view.position),
+            match compute(&self.session, view, kpi, &key, EARLIEST, LATEST).await {
+                Ok(rows) => {
+                    series.replace(EARLIEST, LATEST, rows, view.position);
+                    self.kept.insert(key, series);
+                }
                 Err(error) => not_computed(&error),
             }
             computed += 1;
         }
-        self.kept = kept;
         computed
     }
 
@@ -564,18 +570,26 @@ fn stretches<'a>(key: &SeriesKey, times: impl Iterator<Item = &'a i64>) -> Vec<(
             let Some(start) = calendar.start(instant) else { continue };
             // Windows that end later have it too.
             let Some(end) = calendar.offset(start, i64::from(key.window)) else { continue };
-            match stretches.last_mut() {
-                Some((_, known)) if *known >= start => *known = end.max(*known),
-                _ => stretches.push((start, end)),
-            }
+            merged(&mut stretches, start, end);
         }
     }
-    if stretches.len() > MAX_STRETCHES
-        && let (Some(&(from, _)), Some(&(_, to))) = (stretches.first(), stretches.last())
-    {
-        return vec![(from, to)];
+    few(stretches)
+}
+
+/// Add a stretch that begins no earlier than those before.
+fn merged(stretches: &mut Vec<(i64, i64)>, start: i64, end: i64) {
+    match stretches.last_mut() {
+        Some((_, known)) if *known >= start => *known = end.max(*known),
+        _ => stretches.push((start, end)),
     }
-    stretches
+}
+
+/// Many stretches as one.
+fn few(stretches: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    match (stretches.first(), stretches.last()) {
+        (Some(&(from, _)), Some(&(_, to))) if stretches.len() > MAX_STRETCHES => vec![(from, to)],
+        _ => stretches,
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use ingest::Log;
-use lake::{Applied, Eagerness, Frozen, KEEP_FOR, Lake, LakeError, RetirementError, Rewritten, TableFiles, Vacuumed};
+use lake::{Applied, Eagerness, Frozen, KEEP_FOR, Lake, LakeError, Rewritten, TableFiles, Vacuumed};
 use schemas::{ContextIndex, Position, RetentionPolicy};
 use tokio::{
     runtime::Handle,
@@ -37,8 +37,7 @@ pub(crate) struct Upkeep {
     policy: RetentionPolicy,
     /// Keeps what KPIs say of events before they are taken out.
     freezer: Freezer,
-    /// Whether that is done for this round, and what waits to be kept.
-    is_frozen: bool,
+    /// What waits to be kept, before the events go that it is about.
     freezing: Option<RecordBatch>,
     /// The log, which forgets what the lake does.
     log: Option<Log>,
@@ -109,8 +108,8 @@ pub(crate) enum Done {
     Merged(String, Option<Rewritten>),
     /// Some events of a context that were past their time; none, if there are no more.
     Retired(ContextIndex, Option<Rewritten>, Option<Taken>),
-    /// What KPIs say of events that are taken out next; none, when that is kept already.
-    ToFreeze(Option<RecordBatch>),
+    /// The same, when KPIs say something of them that is kept first.
+    ToFreeze(RecordBatch, Rewritten, Taken),
     Frozen(Box<Frozen>),
     /// They could not be taken out.
     NotRetired(ContextIndex),
@@ -135,7 +134,6 @@ impl Upkeep {
             runtime,
             policy,
             freezer,
-            is_frozen: false,
             freezing: None,
             log,
             rewritten: None,
@@ -172,15 +170,9 @@ impl Upkeep {
             // Each merge leaves fewer.
             demand.merges_left = demand.before.iter().map(|table| table.files).sum();
             self.failed.clear();
-            self.begin_to_retire();
+            self.retiring = Some(ContextIndex::FIRST);
             self.look();
         }
-    }
-
-    /// Look for events past their time from the first context on.
-    const fn begin_to_retire(&mut self) {
-        self.retiring = Some(ContextIndex::FIRST);
-        self.is_frozen = false;
     }
 
     /// When to look for work; none while some is done.
@@ -190,22 +182,22 @@ impl Upkeep {
 
     /// Begin what can be begun.
     pub(crate) fn step(&mut self, lake: &mut Lake) {
-        if let Some(rewritten) = self.rewritten.take() {
+        if let Some(rows) = self.freezing.take() {
+            match lake.begin_freeze(rows) {
+                Ok(freeze) => {
+                    let frozen = async { Ok(Done::Frozen(Box::new(freeze.run().await?))) };
+                    self.running.spawn_on(frozen, &self.runtime);
+                }
+                Err(rows) => self.freezing = Some(rows),
+            }
+        } else if let Some(rewritten) = self.rewritten.take() {
+            // While something is being frozen, the lake does not take it.
             match lake.begin_apply(rewritten) {
                 Ok(apply) => {
                     let applied = async { Ok(Done::Applied(Box::new(apply.run().await?))) };
                     self.running.spawn_on(applied, &self.runtime);
                 }
                 Err(rewritten) => self.rewritten = Some(rewritten),
-            }
-        }
-        if let Some(rows) = self.freezing.take() {
-            match lake.begin_freeze(rows.clone()) {
-                Some(freeze) => {
-                    let frozen = async { Ok(Done::Frozen(Box::new(freeze.run().await?))) };
-                    self.running.spawn_on(frozen, &self.runtime);
-                }
-                None => self.freezing = Some(rows),
             }
         }
         if self.due().is_none_or(|due| due > Instant::now()) {
@@ -223,9 +215,7 @@ impl Upkeep {
         }
         if self.retire_at <= Instant::now() {
             self.retire_at = Instant::now() + RETIRE_EVERY;
-            if self.retiring.is_none() {
-                self.begin_to_retire();
-            }
+            self.retiring.get_or_insert(ContextIndex::FIRST);
         }
         if !self.forget() && !self.retire(lake) {
             let wanted = self.demands.front().map(|demand| demand.keep);
@@ -248,25 +238,8 @@ impl Upkeep {
                 self.retiring = lake.context_after(context);
                 continue;
             };
-            let to_freeze = (!self.is_frozen).then(|| (self.freezer.clone(), lake.view(), lake.cutoffs(&self.policy)));
+            let (freezer, view, now) = (self.freezer.clone(), Arc::new(lake.view()), retirement.now());
             let retired = async move {
-                if let Some((freezer, view, cutoffs)) = to_freeze {
-                    let frozen = async {
-                        if !retirement.is_due().await? {
-                            return Ok(None);
-                        }
-                        Ok::<_, RetirementError>(Some(freezer.freeze(&Arc::new(view), cutoffs).await?))
-                    };
-                    match frozen.await {
-                        Ok(None) => return Ok(Done::Retired(context, None, None)),
-                        Ok(Some(rows)) => return Ok(Done::ToFreeze(rows)),
-                        Err(error) => {
-                            let error = &error as &dyn std::error::Error;
-                            tracing::warn!(error, "cannot keep what KPIs say of events past their time: they stay");
-                            return Ok(Done::NotRetired(context));
-                        }
-                    }
-                }
                 let retired = match retirement.run().await {
                     Ok(retired) => retired,
                     Err(error) => {
@@ -275,12 +248,20 @@ impl Upkeep {
                         return Ok(Done::NotRetired(context));
                     }
                 };
-                let taken = retired.as_ref().map(|retired| Taken {
-                    table: context.get(),
-                    rows: retired.rows.clone(),
-                    last: retired.last_of_each_type(),
-                });
-                Ok(Done::Retired(context, retired.map(Rewritten::Retired), taken))
+                let Some(retired) = retired else { return Ok(Done::Retired(context, None, None)) };
+                let frozen = freezer.freeze(&view, context.get(), &retired.rows, now).await;
+                let taken =
+                    Taken { table: context.get(), rows: retired.rows.clone(), last: retired.last_of_each_type() };
+                let retired = Rewritten::Retired(retired);
+                Ok(match frozen {
+                    Ok(None) => Done::Retired(context, Some(retired), Some(taken)),
+                    Ok(Some(rows)) => Done::ToFreeze(rows, retired, taken),
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "cannot keep what KPIs say of events past their time: they stay");
+                        Done::NotRetired(context)
+                    }
+                })
             };
             self.running.spawn_on(retired, &self.runtime);
             return true;
@@ -380,15 +361,11 @@ impl Upkeep {
                 self.retired_all(context, lake);
             }
             Done::Retired(context, None, _) => self.retired_all(context, lake),
-            Done::ToFreeze(None) => {
-                self.is_frozen = true;
-                self.look();
+            Done::ToFreeze(rows, retired, taken) => {
+                (self.freezing, self.rewritten, self.taking) = (Some(rows), Some(retired), Some(taken));
             }
-            Done::ToFreeze(Some(rows)) => self.freezing = Some(rows),
             Done::Frozen(frozen) => {
                 lake.finish_freeze(*frozen);
-                self.is_frozen = true;
-                self.look();
                 return Ok(Changed::Files);
             }
             Done::Retired(_, retired, taken) => (self.rewritten, self.taking) = (retired, taken),

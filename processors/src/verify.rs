@@ -1,8 +1,8 @@
 //! Proof that what is derived from the log is what the log says.
 //!
 //! Everything is recomputed from the lake at one cut, in another way than it was kept: positions and ids are counted,
-//! the listings are folded anew into an index of their own, and each KPI is computed over all of time. What the log
-//! still holds is compared with the lake. Nothing is changed.
+//! the listings are folded anew into an index of their own, and each KPI is computed over all of time, with what is frozen
+//! as it is kept. What the log still holds is compared with the lake. Nothing is changed.
 
 use std::{path::Path, sync::Arc};
 

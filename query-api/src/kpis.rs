@@ -23,7 +23,11 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use processors::{Board, KpiDefinition, KpiError, SeriesKey, kpi_definition::Measures, kpis::Totals};
+use processors::{
+    Board, KpiDefinition, KpiError, SeriesKey,
+    kpi_definition::Measures,
+    kpis::{DAYS, Totals},
+};
 use rows::Rows;
 use schemas::Position;
 use serde_json::{Map, Value, json};
@@ -216,7 +220,7 @@ fn tag(api: &Api, board: &Board, kpi: &KpiDefinition, question: &Question, form:
     let mut hasher = DefaultHasher::new();
     let through = latest(api, board).and_then(|time| question.key.calendar.start(time));
     // The file has the values too: another definition is another answer.
-    let frozen = board.frozen(&question.key);
+    let frozen = board.frozen(&question.key).map(|(days, _)| days.len());
     (&kpi.sql, question.fingerprint, form, board.changed(&question.key).get(), through, frozen).hash(&mut hasher);
     hasher.finish()
 }
@@ -300,8 +304,9 @@ pub(crate) async fn body(api: &Api, kpi: &KpiDefinition, question: &Question, bo
         "compared": compared,
         "complete_through": latest.and_then(|time| calendar.start(time)).map(|start| calendar.format(start)),
     });
-    if let Some((through, _)) = frozen {
-        body["frozen_through"] = json!(calendar.format(through));
+    if let Some((days, _)) = frozen {
+        let through = days.last().and_then(|last| DAYS.next(*last));
+        body["frozen_through"] = json!(through.map(|through| calendar.format(through)));
     }
     if question.totals
         && let Some(first) = rows.first()

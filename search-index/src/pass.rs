@@ -5,15 +5,15 @@
 //! fails only one criterion is also what a buyer finds who gives that one up. Which is which is told by sets of documents,
 //! criterion by criterion; counting then reads column by column.
 
-use std::{
-    borrow::Cow,
-    cmp::Ordering,
-    collections::{BinaryHeap, HashMap},
-    io,
-};
+mod best;
+
+use std::{borrow::Cow, collections::HashMap, io};
+
+use best::Best;
+pub(crate) use best::Ranked;
 
 use fixedbitset::FixedBitSet;
-use tantivy::{DocAddress, DocId, Score, SegmentOrdinal, columnar::StrColumn};
+use tantivy::{DocId, Score, SegmentOrdinal};
 
 use crate::{
     columns::{Columns, Counted, NAMES, Numbering, Part, Segment, Segments, select, select_by},
@@ -85,28 +85,6 @@ impl Found {
         let counts = self.buckets.get(&range).map_or(&[][..], Vec::as_slice);
         let buckets = numbering.buckets(range).counted(counts).map(|(bucket, count)| (*bucket, count));
         RangeCounter::new(self.extremes.get(&range).copied(), buckets.collect())
-    }
-}
-
-/// A hit with what decides its place.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Ranked {
-    pub(crate) key: f64,
-    pub(crate) listing_id: String,
-    pub(crate) address: DocAddress,
-}
-
-impl Eq for Ranked {}
-
-impl PartialOrd for Ranked {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Ranked {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key.total_cmp(&other.key).then_with(|| self.listing_id.cmp(&other.listing_id))
     }
 }
 
@@ -228,7 +206,9 @@ impl SegmentPass<'_> {
         for criterion in self.criteria() {
             let mut matters = hits.clone();
             matters.union_with(&one);
-            matters.union_with(&named);
+            if self.request.hierarchy {
+                matters.union_with(&named);
+            }
             let met = self.met(criterion, &matters);
             // One that failed nothing so far fails this one alone; one that failed another fails two.
             let mut fails = hits.clone();
@@ -406,7 +386,7 @@ impl SegmentPass<'_> {
     /// The first of some documents, after a cursor.
     fn best(&self, docs: &FixedBitSet, most: usize, after: Option<&Cursor>) -> io::Result<Vec<Ranked>> {
         let columns = self.columns;
-        let mut best = Best { ids: columns.ids.as_ref(), after, most, found: BinaryHeap::new(), failure: None };
+        let mut best = Best::new(columns.ids.as_ref(), after, most);
         let absent = |value: f64| if value.is_nan() { f64::INFINITY } else { value };
         let values = |range: Range| &columns.range(range).values;
         let [prices, years, mileages] = [Range::Price, Range::Year, Range::Mileage].map(values);
@@ -491,99 +471,7 @@ impl SegmentPass<'_> {
     }
 }
 
-#[derive(Debug, PartialEq)]
-struct Candidate {
-    key: f64,
-    /// The listing id's ordinal: ids of a segment order like their ordinals.
-    id: u64,
-    doc: DocId,
-}
-
-impl Eq for Candidate {}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key.total_cmp(&other.key).then(self.id.cmp(&other.id))
-    }
-}
-
-/// The first of what is offered.
-struct Best<'a> {
-    ids: Option<&'a StrColumn>,
-    after: Option<&'a Cursor>,
-    most: usize,
-    /// The last on top, to be dropped first.
-    found: BinaryHeap<Candidate>,
-    failure: Option<io::Error>,
-}
-
-impl Best<'_> {
-    fn offer(&mut self, doc: usize, key: f64) {
-        let is_full = self.found.len() >= self.most;
-        if is_full && self.found.peek().is_none_or(|last| key.total_cmp(&last.key) == Ordering::Greater) {
-            return;
-        }
-        let Ok(doc) = DocId::try_from(doc) else { return };
-        let id = self.ids.and_then(|ids| ids.ords().first(doc)).unwrap_or_default();
-        if !self.is_after(key, id) {
-            return;
-        }
-        self.found.push(Candidate { key, id, doc });
-        if self.found.len() > self.most {
-            self.found.pop();
-        }
-    }
-
-    /// What is beyond this key is not among the first.
-    fn last(&self) -> f64 {
-        if self.found.len() < self.most {
-            f64::INFINITY
-        } else {
-            self.found.peek().map_or(f64::INFINITY, |last| last.key)
-        }
-    }
-
-    fn is_after(&mut self, key: f64, id: u64) -> bool {
-        let Some(cursor) = self.after else { return true };
-        match key.total_cmp(&cursor.key) {
-            Ordering::Less => false,
-            Ordering::Greater => true,
-            Ordering::Equal => match listing_id(self.ids, id) {
-                Ok(listing_id) => listing_id > cursor.listing_id,
-                Err(error) => {
-                    self.failure = Some(error);
-                    false
-                }
-            },
-        }
-    }
-
-    fn end(self, ord: SegmentOrdinal) -> io::Result<Vec<Ranked>> {
-        if let Some(error) = self.failure {
-            return Err(error);
-        }
-        let ranked = |Candidate { key, id, doc }: Candidate| {
-            Ok(Ranked { key, listing_id: listing_id(self.ids, id)?, address: DocAddress::new(ord, doc) })
-        };
-        self.found.into_iter().map(ranked).collect()
-    }
-}
-
 #[expect(clippy::cast_precision_loss, reason = "microseconds of this millennium are below 2^53")]
 fn micros(time: i64) -> f64 {
     time as f64
-}
-
-fn listing_id(ids: Option<&StrColumn>, ord: u64) -> io::Result<String> {
-    let mut value = String::new();
-    if let Some(ids) = ids {
-        ids.ord_to_str(ord, &mut value)?;
-    }
-    Ok(value)
 }

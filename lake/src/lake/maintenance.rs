@@ -6,35 +6,19 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use chrono::Utc;
 use datafusion::arrow::array::RecordBatch;
 use deltalake::protocol::DeltaOperation;
-use schemas::{ContextIndex, Retention, RetentionPolicy};
+use schemas::{ContextIndex, RetentionPolicy};
 
 use super::Lake;
 use crate::{
     commits::{Applied, Apply, FlushTable, Freeze, Frozen, Vacuum},
     compaction::{Compacted, Compaction, Eagerness, choose},
     forecast::{Forecasting, TableFiles},
-    retirement::{Retired, Retirement, before, expired},
+    retirement::{Retired, Retirement, expired},
     table::Committed,
 };
 
 /// In microseconds.
 const QUIET_DAY: i64 = 86_400_000_000;
-
-/// When the events of each class are past their time.
-#[derive(Clone, Copy, Debug)]
-pub struct Cutoffs {
-    /// Microseconds since 1970, UTC.
-    pub now: i64,
-    kept: [(Retention, Option<i64>); Retention::ALL.len()],
-}
-
-impl Cutoffs {
-    /// Events of this class before it are past their time; none ever are, when none.
-    #[must_use]
-    pub fn of(&self, class: Retention) -> Option<i64> {
-        self.kept.iter().find(|(known, _)| *known == class)?.1
-    }
-}
 
 /// Files that were written anew, which their table does not know yet.
 pub enum Rewritten {
@@ -90,17 +74,18 @@ impl Lake {
         })
     }
 
-    /// When the events of each class are past their time: those before it, in microseconds since 1970, UTC.
-    #[must_use]
-    pub fn cutoffs(&self, policy: &RetentionPolicy) -> Cutoffs {
-        let now = self.retention_time();
-        Cutoffs { now, kept: Retention::ALL.map(|class| (class, policy.of(class).map(|kept| before(now, kept)))) }
-    }
-
-    /// Take away the table of frozen buckets, to add some; none while it is away.
-    pub fn begin_freeze(&mut self, rows: RecordBatch) -> Option<Freeze> {
-        let stored = self.history.stored.take()?;
-        Some(Freeze { table: FlushTable { index: 0, stored, rows: vec![rows] }, session: self.session.clone() })
+    /// Take away the table of frozen buckets, to add some to it beside the lake.
+    ///
+    /// # Errors
+    /// The rows, when they have to wait while tables are being written.
+    pub fn begin_freeze(&mut self, rows: RecordBatch) -> Result<Freeze, RecordBatch> {
+        if self.is_writing() {
+            return Err(rows);
+        }
+        let Some(stored) = self.history.stored.take() else { return Err(rows) };
+        self.applying = true;
+        let index = self.slots.len() + 1;
+        Ok(Freeze { table: FlushTable { index, stored, rows: vec![rows] }, session: self.session.clone() })
     }
 
     /// Put the table of frozen buckets back.
@@ -108,6 +93,7 @@ impl Lake {
         self.history.committed_position = frozen.stored.position;
         self.history.stored = Some(frozen.stored);
         self.history.committed = frozen.committed;
+        self.applying = false;
     }
 
     /// Take away the table that files were written anew for, to commit them beside the lake; they come back while tables

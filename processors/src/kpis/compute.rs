@@ -38,7 +38,7 @@ pub(crate) fn all_time() -> ParamValues {
     between(EARLIEST, LATEST)
 }
 
-fn between(from: i64, to: i64) -> ParamValues {
+pub(super) fn between(from: i64, to: i64) -> ParamValues {
     let time =
         |micros: i64| ScalarAndMetadata::new(ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into())), None);
     ParamValues::Map(HashMap::from([("from".to_owned(), time(from)), ("to".to_owned(), time(to))]))

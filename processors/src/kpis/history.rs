@@ -1,8 +1,8 @@
 //! What KPIs said of buckets that lose events to retention: kept before these go, and shown from then on.
 //!
-//! Kept are whole KPIs and by each of their dimensions, in UTC: every bucket that is over, at every grain (hours of the whole
-//! only). A longer bucket that is not over yet when its first days go is the sum of its days from then on: values that are
-//! no sums have none for it.
+//! Kept are the buckets that the events touch which go, also by facts that share a key with them: whole KPIs and by each of
+//! their dimensions, in UTC, at every grain (hours of the whole only). A bucket that is not over is not kept: a longer one that
+//! has lost days is the sum of its days, and has none of what is no sum.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,19 +17,31 @@ use arrow::{
 use chrono::Weekday;
 use chrono_tz::Tz;
 use lake::{
-    Cutoffs, LakeView, ParamValues, SqlSession,
+    LakeView, SqlError, SqlSession,
     ledger::{FrozenValue, frozen_batch},
 };
-use schemas::Catalogue;
 use serde_json::{Map, Value, json};
 
-use super::{DAYS, KpiError, LATEST, RowKey, SeriesKey, compute::compute, not_computed};
+use super::{
+    DAYS, EARLIEST, KpiError, MAX_KEYS, RowKey, SeriesKey, TOUCH_STEP, Touched,
+    compute::{between, compute, times_of_facts},
+    listed, merged, not_computed,
+};
 use crate::{
     calendar::{Calendar, Grain},
-    kpi_definition::{KpiDefinition, KpiValue, LOOKUPS, Lookup},
+    kpi_definition::{IDS, KpiDefinition, KpiValue, LOOKUPS, Touches},
 };
 
 type Rows = Vec<(RowKey, Map<String, Value>)>;
+
+/// What keeps what KPIs say from being kept. The events stay until it can be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FreezeError {
+    #[error(transparent)]
+    Kpi(#[from] KpiError),
+    #[error("the values do not fit their columns")]
+    Rows(#[from] ArrowError),
+}
 
 /// Keeps what KPIs say before retention takes what they say it of.
 #[derive(Clone)]
@@ -39,78 +51,139 @@ pub struct Freezer {
 }
 
 impl Freezer {
-    /// The buckets that lose events when those before the cutoffs go, and are not kept yet; none, if there are none.
+    /// The buckets that lose something when these rows of a table go, are over by `now` and are not kept yet; none, if there
+    /// are none.
     ///
     /// # Errors
-    /// Never: the rows are built to their table.
+    /// When the lake cannot be read.
     pub(crate) async fn freeze(
         &self,
         view: &Arc<LakeView>,
-        cutoffs: Cutoffs,
-    ) -> Result<Option<RecordBatch>, ArrowError> {
+        table: usize,
+        going: &RecordBatch,
+        now: i64,
+    ) -> Result<Option<RecordBatch>, FreezeError> {
+        let mut touched = Touched::default();
+        touched.mark(&self.definitions, &view.catalogue, &[(table, going.clone())]);
         let mut frozen = Vec::new();
-        for kpi in self.definitions.iter() {
-            let Some(cutoff) = cutoff(kpi, &view.catalogue, cutoffs) else { continue };
-            match self.frozen_of(view, kpi, cutoff, cutoffs.now).await {
+        for (index, kpi) in self.definitions.iter().enumerate() {
+            match self.frozen_of(view, index, kpi, &touched, now).await {
                 Ok(rows) => frozen.extend(rows),
-                // It keeps no events: nobody could compute it with them either.
-                Err(error) => not_computed(&error),
+                // It cannot be computed with the events either: they need not stay for it.
+                Err(error @ (KpiError::NoBucket { .. } | KpiError::Query { source: SqlError::Invalid { .. }, .. })) => {
+                    not_computed(&error);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        if frozen.is_empty() { Ok(None) } else { frozen_batch(&frozen, view.position, cutoffs.now).map(Some) }
+        Ok(if frozen.is_empty() { None } else { Some(frozen_batch(&frozen, view.position, now)?) })
     }
 
     async fn frozen_of(
         &self,
         view: &Arc<LakeView>,
+        index: usize,
         kpi: &KpiDefinition,
-        cutoff: i64,
+        touched: &Touched,
         now: i64,
     ) -> Result<Vec<FrozenValue>, KpiError> {
+        let times = self.times(view, index, kpi, touched).await?;
         let mut frozen = Vec::new();
         for grain in Grain::ALL {
             let calendar = Calendar { grain, ..DAYS };
-            let last = last_frozen(&self.session, view, kpi, grain).await?;
-            let from = last.and_then(|last| calendar.next(last));
-            // The bucket that the cutoff is in loses some of its events too.
-            let Some(start) = calendar.start(cutoff.saturating_sub(1)) else { continue };
-            let end = calendar.next(start).filter(|end| *end <= now).unwrap_or(start);
-            let from = from.unwrap_or(super::EARLIEST);
-            if from >= end {
-                continue;
-            }
+            // The step a time was rounded to may begin before the bucket: both ends of it are touched.
+            let starts = times.iter().flat_map(|time| [*time, time + TOUCH_STEP - 1]);
+            let starts = starts.filter_map(|time| calendar.start(time));
+            let buckets: BTreeSet<i64> =
+                starts.filter(|start| calendar.next(*start).is_some_and(|end| end <= now)).collect();
             let dimensions = kpi.dimensions.iter().filter(|_| grain != Grain::Hour).map(|it| vec![it.name.clone()]);
             for by in [Vec::new()].into_iter().chain(dimensions) {
                 let key = SeriesKey { by, ..SeriesKey::whole(kpi.name.clone(), calendar) };
-                for (row, values) in compute(&self.session, view, kpi, &key, from, end).await? {
-                    frozen.extend(values.iter().map(|(measure, amount)| FrozenValue {
-                        kpi: kpi.name.clone(),
+                let rows = self.not_kept(view, kpi, &key, buckets.clone()).await?;
+                frozen.extend(rows.into_iter().flat_map(|(row, values)| {
+                    let (kpi, dimension) = (kpi.name.clone(), key.by.first().cloned());
+                    values.into_iter().map(move |(measure, amount)| FrozenValue {
+                        kpi: kpi.clone(),
                         grain: grain.name(),
-                        dimension: key.by.first().cloned(),
+                        dimension: dimension.clone(),
                         group: row.dimensions.first().cloned().flatten(),
                         bucket: row.bucket,
-                        measure: measure.clone(),
+                        measure,
                         amount: amount.as_f64(),
-                    }));
-                }
+                    })
+                }));
             }
         }
         Ok(frozen)
     }
+
+    /// When the facts count that these events, or what is looked up in them, are part of.
+    async fn times(
+        &self,
+        view: &Arc<LakeView>,
+        index: usize,
+        kpi: &KpiDefinition,
+        touched: &Touched,
+    ) -> Result<BTreeSet<i64>, KpiError> {
+        let mut times = touched.times.get(&kpi.name).cloned().unwrap_or_default();
+        let mut conditions = Vec::new();
+        for ((_, input), (keys, from)) in touched.keys.iter().filter(|((of, _), _)| *of == index) {
+            let Touches::FactsBy { key, .. } = &kpi.inputs[*input].touches else { continue };
+            conditions.extend(parts(keys).map(|keys| (format!("{key} IN ({})", listed(&keys)), *from)));
+        }
+        let names: Vec<String> = kpi.dimensions.iter().map(|dimension| dimension.name.clone()).collect();
+        for (table, column) in kpi.lookups(names.iter()) {
+            for ((lookup, input), ids) in &touched.looked_up {
+                if LOOKUPS[*lookup].name == table {
+                    let (.., meant) = LOOKUPS[*lookup].inputs[*input];
+                    let meant = parts(ids).map(|ids| meant.replace(IDS, &listed(&ids)));
+                    conditions.extend(meant.map(|meant| (format!("{column} IN ({meant})"), EARLIEST)));
+                }
+            }
+        }
+        conditions.sort();
+        conditions.dedup();
+        for (condition, from) in conditions {
+            times.extend(times_of_facts(&self.session, view, kpi, Some(&condition), from).await?);
+        }
+        Ok(times)
+    }
+
+    /// The rows of some buckets of a series, without those that are kept.
+    async fn not_kept(
+        &self,
+        view: &Arc<LakeView>,
+        kpi: &KpiDefinition,
+        key: &SeriesKey,
+        mut buckets: BTreeSet<i64>,
+    ) -> Result<Rows, KpiError> {
+        let ends = |buckets: &BTreeSet<i64>| buckets.first().copied().zip(buckets.last().map(|last| last + 1));
+        if let Some((from, to)) = ends(&buckets)
+            && view.frozen > 0
+        {
+            for row in kept_rows(&self.session, view, kpi, key, from, to).await?.keys() {
+                buckets.remove(&row.bucket);
+            }
+        }
+        let mut stretches = Vec::new();
+        for &start in &buckets {
+            merged(&mut stretches, start, key.calendar.next(start).unwrap_or(start));
+        }
+        let mut rows = Vec::new();
+        for (from, to) in super::few(stretches) {
+            let computed = compute(&self.session, view, kpi, key, from, to).await?;
+            rows.extend(computed.into_iter().filter(|(row, _)| buckets.contains(&row.bucket)));
+        }
+        Ok(rows)
+    }
 }
 
-/// Before when some events are past their time that a KPI, or an attribute it is grouped by, is computed from.
-fn cutoff(kpi: &KpiDefinition, catalogue: &Catalogue, cutoffs: Cutoffs) -> Option<i64> {
-    let of = |context: &str, view: &str| {
-        let (_, context) = catalogue.context(context)?;
-        cutoffs.of(context.events.iter().find(|event| event.view == view)?.retention)
-    };
-    let is_used = |lookup: &&Lookup| {
-        kpi.dimensions.iter().any(|dimension| dimension.lookup.as_ref().is_some_and(|(table, _)| table == lookup.name))
-    };
-    let own = kpi.inputs.iter().filter_map(|input| of(&input.context, &input.view));
-    let looked_up = LOOKUPS.iter().filter(is_used).flat_map(|lookup| lookup.inputs);
-    own.chain(looked_up.filter_map(|(context, view, ..)| of(context, view))).max()
+/// Texts, as many at a time as a query may name.
+fn parts(texts: &BTreeSet<String>) -> impl Iterator<Item = BTreeSet<String>> {
+    let texts: Vec<&String> = texts.iter().collect();
+    let parts: Vec<BTreeSet<String>> =
+        texts.chunks(MAX_KEYS).map(|part| part.iter().copied().cloned().collect()).collect();
+    parts.into_iter()
 }
 
 /// Whether what is kept has this series.
@@ -136,39 +209,37 @@ pub(super) async fn restore(
     if !covers(key) {
         return Ok(computed);
     }
-    let kept = kept(session, view, kpi, key, from, to).await?;
-    let buckets: BTreeSet<i64> = kept.keys().map(|row| row.bucket).collect();
+    let kept = kept_rows(session, view, kpi, key, from, to).await?;
+    let mut whole: BTreeSet<i64> = kept.keys().map(|row| row.bucket).collect();
     let mut rows: Rows = kept.into_iter().collect();
-    let mut begun = BTreeMap::new();
     if ![Grain::Hour, Grain::Day].contains(&key.calendar.grain) {
         // What is not kept whole, and has lost days.
         let day = SeriesKey { calendar: DAYS, ..key.clone() };
-        let since = buckets.last().and_then(|last| key.calendar.next(*last)).unwrap_or(from).max(from);
-        for row in self::kept(session, view, kpi, &day, since, to).await?.keys() {
-            let bucket = key.calendar.start(row.bucket).filter(|bucket| !buckets.contains(bucket));
-            begun.extend(bucket.and_then(|bucket| Some((bucket, key.calendar.next(bucket)?))));
-        }
-        for (&start, &end) in &begun {
+        let days = kept_rows(session, view, kpi, &day, from, to).await?;
+        let begun: BTreeSet<i64> = days.keys().filter_map(|row| key.calendar.start(row.bucket)).collect();
+        for start in begun.difference(&whole.clone()).copied() {
+            let Some(end) = key.calendar.next(start) else { continue };
             let days = Box::pin(compute(session, view, kpi, &day, start, end)).await?;
             rows.extend(summed(kpi, start, days));
+            whole.insert(start);
         }
     }
-    rows.extend(
-        computed.into_iter().filter(|(row, _)| !buckets.contains(&row.bucket) && !begun.contains_key(&row.bucket)),
-    );
+    rows.extend(computed.into_iter().filter(|(row, _)| !whole.contains(&row.bucket)));
     Ok(rows)
 }
 
 /// Days as one bucket: sums of what can be summed.
-fn summed(kpi: &KpiDefinition, bucket: i64, days: Rows) -> BTreeMap<RowKey, Map<String, Value>> {
-    let mut sums = BTreeMap::new();
+pub(super) fn summed(kpi: &KpiDefinition, bucket: i64, mut days: Rows) -> BTreeMap<RowKey, Map<String, Value>> {
+    // In one order, so that sums of floats are the same each time.
+    days.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut sums: BTreeMap<RowKey, Map<String, Value>> = BTreeMap::new();
     for (day, values) in days {
-        let row = RowKey { bucket, dimensions: day.dimensions };
-        let sum: &mut Map<String, Value> = sums.entry(row).or_default();
+        let sum = sums.entry(RowKey { bucket, dimensions: day.dimensions }).or_default();
         for value in &kpi.values {
-            let before = sum.get(&value.name).and_then(Value::as_f64);
-            let more = values.get(&value.name).and_then(Value::as_f64);
-            let total = [before, more].into_iter().flatten().reduce(|a, b| a + b).filter(|_| value.additive);
+            let of = |values: &Map<String, Value>| values.get(&value.name).and_then(Value::as_f64);
+            let total = [of(sum), of(&values)].into_iter().flatten().reduce(|a, b| a + b);
+            // Money has cents: a sum of many stays exact in them.
+            let total = total.filter(|_| value.additive).map(|total| (total * 1e6).round() / 1e6);
             sum.insert(value.name.clone(), amount_of(value, total));
         }
     }
@@ -183,7 +254,7 @@ fn amount_of(value: &KpiValue, amount: Option<f64>) -> Value {
 }
 
 /// The rows of a series that are kept, of the buckets of `[from, to)`.
-async fn kept(
+async fn kept_rows(
     session: &SqlSession,
     view: &Arc<LakeView>,
     kpi: &KpiDefinition,
@@ -197,25 +268,23 @@ async fn kept(
     };
     let sql = format!(
         "SELECT bucket, dimension_value, measure, amount FROM system.kpi_history WHERE kpi = '{}' AND grain = '{}' \
-         AND {dimension}",
+         AND {dimension} AND bucket >= $from AND bucket < $to",
         kpi.name,
         key.calendar.grain.name()
     );
+    let found = session.collect(session.context(view, Vec::new()), &sql, between(from, to)).await;
+    let found = found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
     let mut rows: BTreeMap<RowKey, Map<String, Value>> = BTreeMap::new();
-    for batch in asked(session, view, kpi, &sql).await? {
+    for batch in found {
         let (buckets, groups) =
             (batch.column(0).as_primitive::<TimestampMicrosecondType>(), batch.column(1).as_string::<i32>());
         let (measures, amounts) = (batch.column(2).as_string::<i32>(), batch.column(3).as_primitive::<Float64Type>());
         for row in 0..batch.num_rows() {
-            let bucket = buckets.value(row);
             let Some(value) = kpi.values.iter().find(|value| value.name == measures.value(row)) else { continue };
-            if !(from..to).contains(&bucket) {
-                continue;
-            }
             let group = groups.is_valid(row).then(|| groups.value(row).to_owned());
             let dimensions = key.by.iter().map(|_| group.clone()).collect();
             let amount = amounts.is_valid(row).then(|| amounts.value(row));
-            let values = rows.entry(RowKey { bucket, dimensions }).or_default();
+            let values = rows.entry(RowKey { bucket: buckets.value(row), dimensions }).or_default();
             values.insert(value.name.clone(), amount_of(value, amount));
         }
     }
@@ -227,55 +296,22 @@ async fn kept(
     Ok(rows)
 }
 
-/// The last bucket of a grain that is kept.
-async fn last_frozen(
+/// By KPI, the days that have lost events.
+pub(super) async fn frozen_days(
     session: &SqlSession,
     view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    grain: Grain,
-) -> Result<Option<i64>, KpiError> {
-    let sql =
-        format!("SELECT max(bucket) FROM system.kpi_history WHERE kpi = '{}' AND grain = '{}'", kpi.name, grain.name());
-    let found = asked(session, view, kpi, &sql).await?;
-    let columns = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());
-    Ok(columns.flat_map(|column| column.iter().flatten()).max())
-}
-
-/// The end of the last day of a KPI that is kept: before it, events may be gone.
-pub(super) async fn frozen_through(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-) -> Result<Option<i64>, KpiError> {
+) -> Result<BTreeMap<String, BTreeSet<i64>>, SqlError> {
+    let mut days: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
     if view.frozen == 0 {
-        return Ok(None);
+        return Ok(days);
     }
-    Ok(last_frozen(session, view, kpi, Grain::Day).await?.and_then(|last| DAYS.next(last)))
-}
-
-async fn asked(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    sql: &str,
-) -> Result<Vec<RecordBatch>, KpiError> {
-    let context = session.context(view, Vec::new());
-    let found = session.collect(context, sql, ParamValues::List(Vec::new())).await;
-    found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })
-}
-
-/// What facts between two times come to, of which those before `frozen` may be gone: days that are kept, and the facts
-/// after them, together.
-pub(super) async fn totals(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    key: &SeriesKey,
-    from: i64,
-    frozen: i64,
-    later: Rows,
-) -> Result<Rows, KpiError> {
-    let day = SeriesKey { calendar: DAYS, window: 1, ..key.clone() };
-    let days = compute(session, view, kpi, &day, from, frozen.min(LATEST)).await?;
-    Ok(summed(kpi, 0, days.into_iter().chain(later).collect()).into_iter().collect())
+    let sql = "SELECT DISTINCT kpi, bucket FROM system.kpi_history WHERE grain = 'day' AND dimension IS NULL";
+    for batch in session.collect(session.context(view, Vec::new()), sql, super::all_time()).await? {
+        let (kpis, buckets) =
+            (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<TimestampMicrosecondType>());
+        for (kpi, bucket) in kpis.iter().zip(buckets.values()) {
+            days.entry(kpi.unwrap_or_default().to_owned()).or_default().insert(*bucket);
+        }
+    }
+    Ok(days)
 }

@@ -3,16 +3,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use chrono::Weekday;
 use chrono_tz::Tz;
 use datasets::Market;
-use ingest::SeenEvents;
-use lake::{Lake, LakeConfig, SqlSession};
+use ingest::{RawMessage, SeenEvents};
+use lake::{Lake, LakeConfig, LakeView, Rewritten, SqlSession};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use schemas::{Catalogue, Position};
+use schemas::{Catalogue, Position, RetentionPolicy, field_type::parse_timestamp};
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Board, BoardUpdate, Kpis, RowKey, SeriesKey, Touched, check, recomputed};
+use super::{Board, BoardUpdate, DAYS, Freezer, Kpis, RowKey, SeriesKey, Touched, check, recomputed};
 use crate::{
     calendar::{Calendar, Grain},
     decode::{decode, message},
@@ -98,6 +98,69 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
     }
     stop.cancel();
     running.await.unwrap();
+}
+
+/// Retention takes events of some classes, the oldest first: what KPIs said of them stays as it was, also where what they are
+/// joined with stays, or goes later.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_of_events_that_go_one_after_the_other_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let catalogue = Catalogue::embedded().unwrap();
+    let root = url::Url::from_directory_path(folder.path()).unwrap();
+    let mut lake = Lake::open(&root, Arc::clone(&catalogue), LakeConfig::default()).await.unwrap();
+    let definitions = Arc::new(KpiDefinition::embedded().unwrap());
+    let session = SqlSession::new(Handle::current(), Vec::new()).unwrap();
+    let seen_folder = tempfile::tempdir().unwrap();
+    let seen = SeenEvents::open(seen_folder.path(), "log", Position::new(u64::MAX)).unwrap();
+    let events = market(6);
+    // They came when they happened: what is past its time is told by that too.
+    let messages = (1..).zip(&events).map(|(position, event)| {
+        let ingested_at = parse_timestamp(event["timestamp"].as_str().unwrap()).unwrap();
+        RawMessage { ingested_at, ..message(&catalogue, position, event) }
+    });
+    let decoded = decode(&catalogue, &seen, &messages.collect::<Vec<_>>()).unwrap();
+    lake.append(decoded.tables.iter().cloned(), decoded.to, decoded.event_time).unwrap();
+    let flush = lake.begin_flush().unwrap();
+    lake.finish_flush(flush.run().await.unwrap());
+
+    let said = async |view: &Arc<LakeView>| {
+        let mut said = BTreeMap::new();
+        for kpi in definitions.iter() {
+            let by = kpi.dimensions.iter().map(|dimension| (Grain::Day, vec![dimension.name.clone()]));
+            let grains = [Grain::Hour, Grain::Day, Grain::Week, Grain::Month].map(|grain| (grain, Vec::new()));
+            for (grain, by) in grains.into_iter().chain(by) {
+                let key = SeriesKey { by, ..SeriesKey::whole(kpi.name.clone(), Calendar { grain, ..DAYS }) };
+                let rows = recomputed(&session, view, kpi, &key).await.unwrap();
+                said.insert(format!("{key:?}"), rows);
+            }
+        }
+        said
+    };
+    let before = said(&Arc::new(lake.view())).await;
+    let freezer = Freezer { session: session.clone(), definitions: Arc::clone(&definitions) };
+    let mut gone = 0;
+    for policy in ["short=30d,medium=35d", "short=1d,medium=2d"] {
+        let policy: RetentionPolicy = policy.parse().unwrap();
+        for (index, _) in catalogue.indexed() {
+            while let Some(retirement) = lake.retirement(index, &policy) {
+                let now = retirement.now();
+                let Some(retired) = retirement.run().await.unwrap() else { break };
+                gone += retired.rows.num_rows();
+                let view = Arc::new(lake.view());
+                if let Some(rows) = freezer.freeze(&view, index.get(), &retired.rows, now).await.unwrap() {
+                    let freeze = lake.begin_freeze(rows).unwrap();
+                    lake.finish_freeze(freeze.run().await.unwrap());
+                }
+                let Ok(apply) = lake.begin_apply(Rewritten::Retired(retired)) else { panic!("no table is away") };
+                lake.finish_apply(apply.run().await.unwrap());
+            }
+        }
+        let view = Arc::new(lake.view());
+        assert!(gone > 500 && view.frozen > 0, "{gone} {}", view.frozen);
+        for (key, rows) in said(&view).await {
+            assert_eq!(rows, before[&key], "{key} with {policy:?}");
+        }
+    }
 }
 
 /// A file of one's own is told what is wrong in it by its line, before anything is computed.

@@ -16,6 +16,7 @@ use crate::problem::Problem;
 /// Rows of an answer at most.
 const MOST_ROWS: usize = 200_000;
 const MICROS_PER_DAY: f64 = 86_400_000_000.0;
+const MICROS_OF_DAY: i64 = 86_400_000_000;
 
 type Values = Map<String, Value>;
 type Dimensions = Vec<Option<String>>;
@@ -34,8 +35,8 @@ pub(crate) struct Rows<'a> {
     /// The end of the last.
     pub(crate) end: i64,
     groups: Vec<Dimensions>,
-    /// To when events may be gone, and whether what was said of them is kept.
-    frozen: Option<(i64, bool)>,
+    /// The days that have lost events, in UTC, and whether what was said of them is kept.
+    frozen: Option<(&'a BTreeSet<i64>, bool)>,
     /// The latest event time.
     latest: Option<i64>,
 }
@@ -49,7 +50,7 @@ impl<'a> Rows<'a> {
         latest: Option<i64>,
         series: &'a Series,
         top: Option<&Totals>,
-        frozen: Option<(i64, bool)>,
+        frozen: Option<(&'a BTreeSet<i64>, bool)>,
     ) -> Result<Self, Problem> {
         let calendar = question.key.calendar;
         let level = kpi.measures == Measures::Level;
@@ -158,11 +159,19 @@ impl<'a> Rows<'a> {
 
     /// Whether a bucket that has lost events is as it was before (`frozen`), or tells only what is left (`incomplete`).
     fn kept(&self, bucket: i64) -> Option<&'static str> {
-        let (through, is_kept) = self.frozen.filter(|(through, _)| bucket < *through)?;
-        // One that is not over goes on growing, by its days.
-        let is_over = self.calendar().offset(bucket, 1).is_some_and(|end| end <= through || Some(end) <= self.latest);
-        match (is_kept, is_over) {
+        let (days, is_kept) = self.frozen?;
+        let end = self.calendar().offset(bucket, 1)?;
+        // A window reaches back, and a level to the beginning, unless what came and went is kept.
+        let start = if self.kpi.measures == Measures::Level && !is_kept {
+            i64::MIN
+        } else {
+            self.calendar().offset(bucket, 1 - i64::from(self.question.key.window))?
+        };
+        // A day of UTC that begins before may reach into it.
+        days.range(start.saturating_sub(MICROS_OF_DAY).saturating_add(1)..end).next()?;
+        match (is_kept, Some(end) <= self.latest) {
             (true, true) => Some("frozen"),
+            // One that is not over goes on growing, by its days.
             (true, false) => None,
             (false, _) => Some("incomplete"),
         }
@@ -312,9 +321,11 @@ fn too_many() -> Problem {
     )
 }
 
-/// The groups with the most of the first value.
+/// The groups with the most of the first value that is known.
 fn topmost(kpi: &KpiDefinition, totals: &Totals, groups: Vec<Dimensions>, top: usize) -> Vec<Dimensions> {
-    let Some(first) = kpi.values.first() else { return groups };
+    // What is no sum is not known where days have lost events.
+    let is_known = |value: &&KpiValue| totals.values().any(|values| !values[&value.name].is_null());
+    let Some(first) = kpi.values.iter().find(is_known).or(kpi.values.first()) else { return groups };
     let amount =
         |group: &Dimensions| totals.get(group).and_then(|values| values[&first.name].as_f64()).unwrap_or(f64::MIN);
     let mut ranked = groups;

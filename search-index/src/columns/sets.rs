@@ -1,0 +1,70 @@
+//! Sets of a segment's documents, a bit each.
+
+use fixedbitset::FixedBitSet;
+use tantivy::{BitSet, DocId};
+
+/// Documents that a word of a set is about.
+const BLOCK: usize = usize::BITS as usize;
+
+pub(super) fn bits(docs: usize, set: impl Iterator<Item = DocId>) -> FixedBitSet {
+    let mut bits = FixedBitSet::with_capacity(docs);
+    set.for_each(|doc| bits.insert(doc as usize));
+    bits
+}
+
+/// Those of some documents that pass a test.
+pub(crate) fn select(docs: &FixedBitSet, test: impl Fn(usize) -> bool) -> FixedBitSet {
+    let blocks = docs.as_slice().iter().enumerate().map(|(at, &block)| {
+        let (mut left, mut selected) = (block, 0);
+        while left != 0 {
+            let bit = left.trailing_zeros();
+            selected |= usize::from(test(at * BLOCK + bit as usize)) << bit;
+            left &= left - 1;
+        }
+        selected
+    });
+    FixedBitSet::with_capacity_and_blocks(docs.len(), blocks)
+}
+
+/// Those of some documents whose value passes a test that costs nothing.
+pub(crate) fn select_by<T: Copy>(docs: &FixedBitSet, values: &[T], test: impl Fn(T) -> bool) -> FixedBitSet {
+    let blocks = docs.as_slice().iter().zip(values.chunks(BLOCK)).map(|(&block, values)| {
+        if block == 0 {
+            return 0;
+        }
+        // First all tests, then all bits: so the machine does many at once.
+        let passed = match <[T; BLOCK]>::try_from(values) {
+            Ok(values) => values.map(|value| u8::from(test(value))),
+            Err(_) => {
+                let mut passed = [0; BLOCK];
+                passed.iter_mut().zip(values).for_each(|(passed, value)| *passed = u8::from(test(*value)));
+                passed
+            }
+        };
+        bits_of(passed) & block
+    });
+    FixedBitSet::with_capacity_and_blocks(docs.len(), blocks)
+}
+
+/// A bit for each byte, which is 0 or 1.
+fn bits_of(bytes: [u8; BLOCK]) -> usize {
+    // The byte at `i` is moved to the bit at `56 + i`: no two of the products meet.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let (eights, _) = bytes.as_chunks::<8>();
+    eights
+        .iter()
+        .rev()
+        .fold(0, |bits, eight| bits << 8 | usize::from((u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56) as u8))
+}
+
+/// The same set, word by word.
+#[expect(clippy::cast_possible_truncation, reason = "a machine's word is half of it at least, and then every second")]
+pub(super) fn words(docs: usize, set: &BitSet) -> FixedBitSet {
+    let buckets = 0..set.max_value().div_ceil(u64::BITS);
+    let words = buckets.map(|bucket| u64::from_le_bytes(set.tinyset(bucket).into_bytes()));
+    if usize::BITS == u64::BITS {
+        FixedBitSet::with_capacity_and_blocks(docs, words.map(|word| word as usize))
+    } else {
+        FixedBitSet::with_capacity_and_blocks(docs, words.flat_map(|word| [word as usize, (word >> 32) as usize]))
+    }
+}
