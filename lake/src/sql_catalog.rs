@@ -336,23 +336,27 @@ fn duplicates(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
 
 /// `system.retired`: every event that retention has taken.
 fn retired(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
-    let plan = LogicalPlanBuilder::scan("retired", provider_as_source(Arc::clone(&view.retired)), None)?;
-    let plan = match view.until {
-        None => plan,
-        Some(until) => plan.filter(col("position").lt_eq(lit(until.as_i64())))?,
-    };
-    let columns = RETIRED.fields().iter().map(|field| ident(field.name()));
-    Ok(Arc::new(ViewTable::new(plan.project(columns)?.build()?, None)))
+    until_cut(view, "retired", &view.retired, &RETIRED)
 }
 
 /// `system.kpi_history`: the KPIs' buckets that lost what they were computed from, kept at the cut or before it.
 fn kpi_history(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
-    let plan = LogicalPlanBuilder::scan("kpi_history", provider_as_source(Arc::clone(&view.kpi_history)), None)?;
+    until_cut(view, "kpi_history", &view.kpi_history, &KPI_HISTORY)
+}
+
+/// A table that is as of now, without its rows of later positions.
+fn until_cut(
+    view: &LakeView,
+    name: &str,
+    rows: &Arc<dyn TableProvider>,
+    schema: &Schema,
+) -> Result<Arc<dyn TableProvider>> {
+    let plan = LogicalPlanBuilder::scan(name, provider_as_source(Arc::clone(rows)), None)?;
     let plan = match view.until {
         None => plan,
         Some(until) => plan.filter(col("position").lt_eq(lit(until.as_i64())))?,
     };
-    let columns = KPI_HISTORY.fields().iter().map(|field| ident(field.name()));
+    let columns = schema.fields().iter().map(|field| ident(field.name()));
     Ok(Arc::new(ViewTable::new(plan.project(columns)?.build()?, None)))
 }
 

@@ -126,6 +126,7 @@ pub struct Board {
     pub event_time: Option<i64>,
     /// The cut it was computed over.
     pub view: Arc<LakeView>,
+    /// The days that have lost events.
     frozen: Arc<FrozenDays>,
     pub(crate) series: HashMap<SeriesKey, Kept>,
 }

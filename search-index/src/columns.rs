@@ -2,7 +2,6 @@
 //!
 //! Values are numbered for all segments together, so that counts of several segments are added as they are. A segment
 //! takes about a hundred bytes a document; deletions leave it as it is.
-
 //!
 //! - `numbering`: one number for a value in all segments;
 //! - `counted`: the numbers of every document, and how they are counted;
@@ -76,6 +75,8 @@ impl RangeValues {
 /// The columns of one segment. What a listing does not have is NaN, or `i64::MIN` of a time.
 pub(crate) struct Columns {
     pub(crate) docs: usize,
+    /// Those that are listings people may see, deleted or not: what all totals are about.
+    pub(crate) all: FixedBitSet,
     public: BitSet,
     facets: Vec<Counted>,
     /// Make, model and trim together.
@@ -159,6 +160,7 @@ impl Columns {
         let place = |doc: DocId| Place::new(latitude.first(doc)?, longitude.first(doc)?);
         Ok(Self {
             docs: docs as usize,
+            all: words(docs as usize, &public),
             public,
             facets,
             names,
@@ -217,8 +219,6 @@ pub(crate) struct Segment {
     pub(crate) columns: Arc<Columns>,
     /// Those of its documents that are listings people may see, and were not deleted by then.
     pub(crate) public: FixedBitSet,
-    /// All that are listings people may see: what the columns' totals are about.
-    pub(crate) all: Arc<FixedBitSet>,
 }
 
 /// The segments as of one commit.
@@ -234,20 +234,16 @@ impl Segments {
         let mut segments = Vec::with_capacity(readers.len());
         for reader in readers {
             let known = self.segments.iter().find(|segment| segment.id == reader.segment_id());
-            let (columns, all) = match known {
-                Some(known) => (Arc::clone(&known.columns), Arc::clone(&known.all)),
-                None => {
-                    let columns = Columns::of(reader, &self.numbering)?;
-                    let all = words(columns.docs, &columns.public);
-                    (Arc::new(columns), Arc::new(all))
-                }
+            let columns = match known {
+                Some(known) => Arc::clone(&known.columns),
+                None => Arc::new(Columns::of(reader, &self.numbering)?),
             };
             let mut public = columns.public.clone();
             if let Some(alive) = reader.alive_bitset() {
                 public.intersect_update(alive.bitset());
             }
             let public = words(columns.docs, &public);
-            segments.push(Segment { id: reader.segment_id(), columns, public, all });
+            segments.push(Segment { id: reader.segment_id(), columns, public });
         }
         Ok(Self { segments, numbering: Arc::clone(&self.numbering) })
     }

@@ -205,7 +205,7 @@ impl Market {
         }
         let cars = Cars::of(reader, |at, name| self.names.0[at].get(name).copied())?;
         let (mut deals, mut shares) = (vec![NONE; segment.columns.docs], vec![f64::INFINITY; segment.columns.docs]);
-        for at in segment.all.ones() {
+        for at in segment.columns.all.ones() {
             let Ok(doc) = DocId::try_from(at) else { continue };
             let price = cars.price_cents.first(doc);
             let currency = cars.has(4, doc).then(|| cars.named(4, doc));

@@ -123,7 +123,6 @@ impl<'a> Pass<'a> {
             request: self.request,
             chosen: &self.chosen,
             ord,
-            segment,
             columns: &segment.columns,
             ratings,
             scores: has_text.map(|text| text.scores),
@@ -146,7 +145,6 @@ struct SegmentPass<'a> {
     request: &'a SearchRequest,
     chosen: &'a [(Facet, Vec<bool>)],
     ord: SegmentOrdinal,
-    segment: &'a Segment,
     columns: &'a Columns,
     /// None without a market.
     ratings: Option<&'a SegmentRatings>,
@@ -188,12 +186,11 @@ impl SegmentPass<'_> {
                 let is_in = |(_, alone): &&(Criterion, FixedBitSet)| alone.contains(ranked.address.doc_id as usize);
                 sorted.alone.iter().find(is_in).map(|(criterion, _)| *criterion)
             };
-            found.near_misses.extend(
-                nearest
-                    .into_iter()
-                    .filter_map(|ranked| Some((failed(&ranked)?, ranked)))
-                    .map(|(criterion, ranked)| (ranked, criterion)),
-            );
+            let told = nearest.into_iter().filter_map(|ranked| {
+                let criterion = failed(&ranked)?;
+                Some((ranked, criterion))
+            });
+            found.near_misses.extend(told);
         }
         Ok(())
     }
@@ -331,8 +328,8 @@ impl SegmentPass<'_> {
 
     /// Count every facet and range without its own filter.
     fn count(&self, sorted: &Sorted, found: &mut Found) {
-        let (columns, all) = (self.columns, &*self.segment.all);
-        let hits = Part::new(Cow::Borrowed(&sorted.hits), all);
+        let (columns, all) = (self.columns, &self.columns.all);
+        let hits = Part::new(&sorted.hits, all);
         let without = |criterion: Criterion| match sorted.alone.iter().find(|(known, _)| *known == criterion) {
             Some((_, alone)) => {
                 let mut docs = sorted.hits.clone();
@@ -343,7 +340,7 @@ impl SegmentPass<'_> {
         };
         let add = |column: &Counted, docs: &Cow<'_, FixedBitSet>, counts: &mut Vec<u64>| match docs {
             Cow::Borrowed(_) => column.count(&hits, counts),
-            Cow::Owned(docs) => column.count(&Part::new(Cow::Borrowed(docs), all), counts),
+            Cow::Owned(docs) => column.count(&Part::new(docs, all), counts),
         };
         for &facet in &self.request.facets {
             let docs = without(Criterion::Facet(facet));
@@ -379,7 +376,7 @@ impl SegmentPass<'_> {
             }
         }
         if self.request.hierarchy {
-            columns.names.count(&Part::new(Cow::Borrowed(&sorted.named), all), &mut found.names);
+            columns.names.count(&Part::new(&sorted.named, all), &mut found.names);
         }
     }
 

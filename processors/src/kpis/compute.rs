@@ -6,7 +6,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, AsArray},
+    array::{Array, AsArray, RecordBatch},
     datatypes::TimestampMicrosecondType,
 };
 use datafusion::{
@@ -69,6 +69,19 @@ pub(super) async fn compute(
     history::restore(session, view, kpi, key, (from, to), rows).await
 }
 
+/// What a query answers that a KPI needs.
+pub(super) async fn asked(
+    session: &SqlSession,
+    view: &Arc<LakeView>,
+    functions: Vec<ScalarUDF>,
+    kpi: &KpiDefinition,
+    sql: &str,
+    parameters: ParamValues,
+) -> Result<Vec<RecordBatch>, KpiError> {
+    let found = session.collect(session.context(view, functions), sql, parameters).await;
+    found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })
+}
+
 pub(super) type ComputedRow = (Option<i64>, Vec<Option<String>>, Map<String, Value>);
 
 /// What a KPI's query answers for facts of `[from, to)`.
@@ -83,9 +96,7 @@ pub(super) async fn rows_of(
 ) -> Result<Vec<ComputedRow>, KpiError> {
     let bucket = ScalarUDF::new_from_impl(bucket_function::Bucket::new(key.calendar));
     let buckets = ScalarUDF::new_from_impl(bucket_function::Buckets::new(key.calendar, key.window));
-    let context = session.context(view, vec![bucket, buckets]);
-    let batches = session.collect(context, sql, between(from, to)).await;
-    let batches = batches.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
+    let batches = asked(session, view, vec![bucket, buckets], kpi, sql, between(from, to)).await?;
     let mut rows = Vec::new();
     for batch in &batches {
         let starts = batch.column_by_name("bucket").map(|starts| {
@@ -115,8 +126,7 @@ pub(super) async fn times_of_facts(
 ) -> Result<Vec<i64>, KpiError> {
     let condition = condition.map_or_else(String::new, |condition| format!(" WHERE {condition}"));
     let sql = format!("SELECT DISTINCT at FROM ({}){condition}", kpi.facts(&[]));
-    let found = session.collect(session.context(view, Vec::new()), &sql, between(from, LATEST)).await;
-    let found = found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
+    let found = asked(session, view, Vec::new(), kpi, &sql, between(from, LATEST)).await?;
     let columns = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());
     Ok(columns.flat_map(|column| column.iter().flatten()).map(|time| time - time.rem_euclid(TOUCH_STEP)).collect())
 }

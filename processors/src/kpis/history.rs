@@ -23,8 +23,8 @@ use lake::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    DAYS, EARLIEST, KpiError, MAX_KEYS, RowKey, SeriesKey, TOUCH_STEP, Touched,
-    compute::{between, compute, times_of_facts},
+    DAYS, EARLIEST, KpiError, MAX_KEYS, RowKey, SeriesKey, Touched,
+    compute::{asked, between, compute, times_of_facts},
     listed, merged, not_computed,
 };
 use crate::{
@@ -91,9 +91,7 @@ impl Freezer {
         let mut frozen = Vec::new();
         for grain in Grain::ALL {
             let calendar = Calendar { grain, ..DAYS };
-            // The step a time was rounded to may begin before the bucket: both ends of it are touched.
-            let starts = times.iter().flat_map(|time| [*time, time + TOUCH_STEP - 1]);
-            let starts = starts.filter_map(|time| calendar.start(time));
+            let starts = times.iter().filter_map(|time| calendar.start(*time));
             let buckets: BTreeSet<i64> =
                 starts.filter(|start| calendar.next(*start).is_some_and(|end| end <= now)).collect();
             let dimensions = kpi.dimensions.iter().filter(|_| grain != Grain::Hour).map(|it| vec![it.name.clone()]);
@@ -216,8 +214,9 @@ pub(super) async fn restore(
         // What is not kept whole, and has lost days.
         let day = SeriesKey { calendar: DAYS, ..key.clone() };
         let days = kept_rows(session, view, kpi, &day, from, to).await?;
-        let begun: BTreeSet<i64> = days.keys().filter_map(|row| key.calendar.start(row.bucket)).collect();
-        for start in begun.difference(&whole.clone()).copied() {
+        let mut begun: BTreeSet<i64> = days.keys().filter_map(|row| key.calendar.start(row.bucket)).collect();
+        begun.retain(|start| !whole.contains(start));
+        for start in begun {
             let Some(end) = key.calendar.next(start) else { continue };
             let days = Box::pin(compute(session, view, kpi, &day, start, end)).await?;
             rows.extend(summed(kpi, start, days));
@@ -272,8 +271,7 @@ async fn kept_rows(
         kpi.name,
         key.calendar.grain.name()
     );
-    let found = session.collect(session.context(view, Vec::new()), &sql, between(from, to)).await;
-    let found = found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })?;
+    let found = asked(session, view, Vec::new(), kpi, &sql, between(from, to)).await?;
     let mut rows: BTreeMap<RowKey, Map<String, Value>> = BTreeMap::new();
     for batch in found {
         let (buckets, groups) =

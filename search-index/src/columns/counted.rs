@@ -1,6 +1,6 @@
 //! Numbered values of every document of a segment, and how they are counted.
 
-use std::{borrow::Cow, ops};
+use std::ops;
 
 use fixedbitset::FixedBitSet;
 
@@ -118,17 +118,17 @@ fn several(starts: &[u32], doc: usize) -> ops::Range<usize> {
 
 /// Some of a segment's documents, to be counted: what is most of them is counted by what it is not.
 pub(crate) enum Part<'a> {
-    These(Cow<'a, FixedBitSet>),
+    These(&'a FixedBitSet),
     AllBut(FixedBitSet),
 }
 
 impl<'a> Part<'a> {
-    pub(crate) fn new(docs: Cow<'a, FixedBitSet>, all: &FixedBitSet) -> Self {
+    pub(crate) fn new(docs: &'a FixedBitSet, all: &FixedBitSet) -> Self {
         if docs.count_ones(..) * 2 <= all.count_ones(..) {
             return Self::These(docs);
         }
         let mut others = all.clone();
-        others.difference_with(&docs);
+        others.difference_with(docs);
         Self::AllBut(others)
     }
 }
