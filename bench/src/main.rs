@@ -8,6 +8,7 @@ mod freshness;
 mod kpis;
 mod pipeline;
 mod search;
+mod seen;
 mod server;
 
 use anyhow::bail;
@@ -17,7 +18,8 @@ use anyhow::bail;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Every workload by name.
-const WORKLOADS: [&str; 8] = ["intake", "backfill", "single", "pipeline", "freshness", "analyst", "search", "kpis"];
+const WORKLOADS: [&str; 9] =
+    ["intake", "backfill", "single", "pipeline", "seen", "freshness", "analyst", "search", "kpis"];
 
 fn main() -> anyhow::Result<()> {
     let named: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +32,7 @@ fn main() -> anyhow::Result<()> {
             "backfill" => door::run(door::Workload::Backfill)?,
             "single" => door::run(door::Workload::Single)?,
             "pipeline" => pipeline::run()?,
+            "seen" => seen::run()?,
             "freshness" => freshness::run()?,
             "analyst" => analyst::run()?,
             "search" => search::run()?,

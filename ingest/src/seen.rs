@@ -18,7 +18,7 @@ use std::{
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, SeqNo, SequenceNumberCounter,
     compaction::Leveled,
-    config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry},
+    config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy},
 };
 use schemas::{EventKey, Position};
 
@@ -136,6 +136,9 @@ impl SeenEvents {
             // Keys are as good as random: nothing to compress.
             .data_block_compression_policy(CompressionPolicy::disabled())
             .filter_policy(FilterPolicy::all(filter))
+            // A file's filter and index have megabytes: a new id needs some kilobytes of them, not to have all of them read.
+            .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+            .index_block_partitioning_policy(PartitioningPolicy::all(true))
             .open()?;
         next.fetch_max(tree.get_highest_seqno().map_or(0, |highest| highest + 1));
         let merging = Merging::start(tree.clone(), next.clone());

@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The oldest server with atomic batches.
 const MIN_VERSION: (u32, u32) = (2, 12);
-/// How long a server may take to listen; it reads its store first.
-const START_WITHIN: Duration = Duration::from_secs(60);
+/// A server reads its store before it listens, and a large one takes minutes: how often that is told.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// How long a server may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 /// How often a server that is not ours to wait on is looked at.
@@ -48,7 +48,7 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
-    #[error("nats-server did not listen within {START_WITHIN:?}; its log is {log}")]
+    #[error("nats-server ended before it listened; its log is {log}")]
     NotListening { log: PathBuf },
 }
 
@@ -129,17 +129,28 @@ impl Setup {
         let Some(running) = text.and_then(|text| serde_json::from_slice::<Running>(&text).ok()) else {
             return Ok(None);
         };
-        let deadline = Instant::now() + START_WITHIN;
-        while is_alive(running.pid).await {
-            if name_at(running.port).await.as_deref() == Some(running.name.as_str()) {
-                return Ok(Some(running));
+        Ok(self.listens(&running, None).await.then_some(running))
+    }
+
+    /// Wait until a server listens; whether it does, or has ended.
+    async fn listens(&self, running: &Running, mut child: Option<&mut Child>) -> bool {
+        let (started, mut told) = (Instant::now(), Instant::now());
+        while name_at(running.port).await.as_deref() != Some(running.name.as_str()) {
+            let lives = match &mut child {
+                Some(child) => child.try_wait().is_ok_and(|ended| ended.is_none()),
+                None => is_alive(running.pid).await,
+            };
+            if !lives {
+                return false;
             }
-            if Instant::now() > deadline {
-                return Err(ServerError::NotListening { log: self.log_file() });
+            if told.elapsed() >= TOLD_EVERY {
+                let (seconds, log) = (started.elapsed().as_secs(), self.log_file());
+                tracing::info!(seconds, pid = running.pid, log = %log.display(), "nats-server reads its store and does not listen yet");
+                told = Instant::now();
             }
             sleep(LOOK_EVERY).await;
         }
-        Ok(None)
+        true
     }
 
     async fn launch(&self, port: u16) -> Result<(Running, Child), ServerError> {
@@ -162,13 +173,8 @@ impl Setup {
         let running = Running { port, name, pid: child.id().unwrap_or_default() };
         // Known before it listens: should we be killed meanwhile, the next run must find it.
         fs::write(self.running_file(), serde_json::to_vec(&running).unwrap_or_default()).map_err(unusable)?;
-        let deadline = Instant::now() + START_WITHIN;
-        while name_at(port).await.as_deref() != Some(running.name.as_str()) {
-            if Instant::now() > deadline || child.try_wait().ok().flatten().is_some() {
-                let _ = child.kill().await;
-                return Err(ServerError::NotListening { log: self.log_file() });
-            }
-            sleep(LOOK_EVERY).await;
+        if !self.listens(&running, Some(&mut child)).await {
+            return Err(ServerError::NotListening { log: self.log_file() });
         }
         Ok((running, child))
     }

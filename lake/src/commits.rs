@@ -96,7 +96,7 @@ pub(crate) async fn commit(
             }
         }
     }
-    let committed = stored.committed(session).await;
+    let committed = stored.committed(session);
     let committed = committed.map_err(|source| LakeError::Reload { table: name, source })?;
     Ok((index, stored, committed))
 }
@@ -187,7 +187,7 @@ impl Apply {
             }
             taken = self.stored.version() != before.1;
         }
-        let committed = self.stored.committed(&self.session).await;
+        let committed = self.stored.committed(&self.session);
         let committed = committed.map_err(|source| LakeError::Reload { table, source })?;
         Ok(Applied { index: self.index, stored: self.stored, committed, noted, taken })
     }

@@ -312,9 +312,9 @@ impl Lake {
     }
 
     async fn show_closings(&mut self) -> Result<(), LakeError> {
-        let table = || self.closings.spec.name.clone();
-        let committed = self.closings.committed(&self.session).await;
-        self.committed_closings = committed.map_err(|source| LakeError::Reload { table: table(), source })?;
+        let committed = self.closings.committed(&self.session);
+        let failed = |source| LakeError::Reload { table: self.closings.spec.name.clone(), source };
+        self.committed_closings = committed.map_err(failed)?;
         self.closed = self.closed_positions().await?;
         Ok(())
     }
@@ -541,8 +541,8 @@ async fn open_table(
 ) -> Result<(StoredTable, Committed), LakeError> {
     let table = spec.name.clone();
     let opened = async {
-        let stored = StoredTable::open(root, spec, access).await?;
-        let committed = stored.committed(session).await?;
+        let mut stored = StoredTable::open(root, spec, access).await?;
+        let committed = stored.committed(session)?;
         Ok((stored, committed))
     };
     opened.await.map_err(|source| LakeError::Open { table, source })

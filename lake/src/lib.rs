@@ -17,6 +17,7 @@
 
 pub mod audit;
 pub mod commits;
+mod committed_rows;
 pub mod compaction;
 mod cut_table;
 pub mod description;

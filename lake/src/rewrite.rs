@@ -15,7 +15,7 @@ use deltalake::{
 };
 use futures::StreamExt;
 
-use crate::table::{Committed, TableSpec, writer_properties};
+use crate::table::{Committed, Effort, TableSpec, writer_properties};
 
 /// What keeps files from being written anew. Nothing is lost: they stay as they were.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ impl Rewrite<'_> {
         };
         let mut rows = rows.await.map_err(RewriteError::Read)?;
         let writer = RecordBatchWriter::for_table(&self.committed.table).map_err(RewriteError::Write)?;
-        let mut writer = writer.with_writer_properties(writer_properties());
+        let mut writer = writer.with_writer_properties(writer_properties(Effort::Lasting));
         while let Some(batch) = rows.next().await {
             let batch = batch.and_then(|batch| Ok(batch.with_schema(Arc::clone(self.columns))?));
             let batch = batch.map_err(RewriteError::Read)?;

@@ -74,7 +74,17 @@ const MOST_OPERATORS: usize = 2_000;
 const RESULT_QUEUE: usize = 2;
 
 /// What clients of Postgres ask of its catalogue in words that the engine does not know, and the same for what is here.
-const REPHRASED: [(&str, &str); 6] = [
+const REPHRASED: [(&str, &str); 13] = [
+    // pgAdmin, JDBC: what a comment is of, by a name that Postgres finds without its schema.
+    ("'pg_class'::", "'pg_catalog.pg_class'::"),
+    ("'pg_namespace'::", "'pg_catalog.pg_namespace'::"),
+    ("'pg_database'::", "'pg_catalog.pg_database'::"),
+    // pgAdmin: the settings, as what a function gives.
+    ("pg_show_all_settings()", "pg_catalog.pg_settings"),
+    // JDBC: how many columns an index has at most, and which way round; types that are no table's own.
+    ("tmp.I_INDOPTION[tmp.ORDINAL_POSITION - 1] & 1::smallint", "0"),
+    ("SELECT setting FROM pg_catalog.pg_settings WHERE name='max_index_keys'", "SELECT '32' AS setting"),
+    ("(SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid)", "false"),
     // psql's \\d+: a table's storage options.
     (
         "pg_catalog.array_to_string(c.reloptions || array(select 'toast.' || x from pg_catalog.unnest(tc.reloptions) x), ', ')",
@@ -260,6 +270,8 @@ pub(crate) fn base_context() -> Result<SessionContext> {
         .with_create_default_catalog_and_schema(true);
     // A table's committed rows say themselves which type of text they have.
     config.options_mut().execution.parquet.schema_force_view_types = false;
+    // Our files have none.
+    config.options_mut().execution.parquet.bloom_filter_on_read = false;
     // Most tables are small, and a machine has several cores.
     config.options_mut().optimizer.repartition_file_min_size = SPLIT_FROM;
     // So that an error can say where it is.
@@ -333,7 +345,7 @@ impl SqlSession {
         let plainer = REPHRASED.iter().fold(sql.to_owned(), |sql, (asked, put)| sql.replace(asked, put));
         let parsed = self.postgres.parse(&plainer).map(|mut statements| {
             if sql.contains("pg_catalog.") {
-                statements.iter_mut().for_each(without_questions_in_cases);
+                statements.iter_mut().for_each(without_what_is_not_here);
             }
             statements
         });
@@ -604,18 +616,33 @@ fn first_words(statement: &Statement) -> String {
     statement.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// What a client asks of the catalogue in a case that never is: sequences, collations, defaults. The engine cannot plan
-/// such questions, and nothing here has any of that.
-fn without_questions_in_cases(statement: &mut sqlparser::ast::Statement) {
-    use sqlparser::ast::{Expr, Value, visit_expressions_mut};
+/// What a client asks of the catalogue and nothing here has, as nothing: in a case that never is, of sequences, collations,
+/// defaults and memberships; and the columns of a key or an index, as fields of a row. The engine cannot plan such questions.
+fn without_what_is_not_here(statement: &mut sqlparser::ast::Statement) {
+    use sqlparser::ast::{Expr, FunctionArguments, Value, visit_expressions_mut};
     let _ = visit_expressions_mut(statement, |expression| {
-        if let Expr::Case { conditions, .. } = expression {
-            let _ = visit_expressions_mut(conditions, |inner| {
-                if matches!(inner, Expr::Subquery(_)) {
-                    *inner = Expr::Value(Value::Null.into());
-                }
-                ControlFlow::<()>::Continue(())
-            });
+        match expression {
+            Expr::Case { conditions, .. } => {
+                let _ = visit_expressions_mut(conditions, |inner| {
+                    let is_asked = match inner {
+                        Expr::Subquery(_) => true,
+                        // One of the rows of a query, as the parser puts it.
+                        Expr::Function(function) => {
+                            matches!(function.args, FunctionArguments::Subquery(_))
+                                || function.name.to_string() == "array_contains"
+                        }
+                        _ => false,
+                    };
+                    if is_asked {
+                        *inner = Expr::Value(Value::Null.into());
+                    }
+                    ControlFlow::<()>::Continue(())
+                });
+            }
+            Expr::CompoundFieldAccess { root, .. } if matches!(**root, Expr::Nested(_)) => {
+                *expression = Expr::Value(Value::Null.into());
+            }
+            _ => {}
         }
         ControlFlow::<()>::Continue(())
     });

@@ -84,7 +84,7 @@ impl StandardSchemas {
 }
 
 /// What functions answer that clients of Postgres call, whatever they are asked of.
-fn constants() -> [(&'static str, ScalarValue); 17] {
+fn constants() -> [(&'static str, ScalarValue); 20] {
     // A place of an index's columns; there are no indexes.
     let place = ["x", "n"].map(|name| Field::new(name, DataType::Int32, true));
     let version = format!("PostgreSQL 16.6 (Forecourt {})", env!("CARGO_PKG_VERSION"));
@@ -98,6 +98,8 @@ fn constants() -> [(&'static str, ScalarValue); 17] {
         ("pg_advisory_unlock_all", ScalarValue::Utf8(None)),
         ("pg_collation_is_visible", ScalarValue::from(true)),
         ("pg_function_is_visible", ScalarValue::from(true)),
+        ("pg_get_function_arguments", ScalarValue::Utf8(None)),
+        ("pg_get_function_result", ScalarValue::Utf8(None)),
         ("pg_get_indexdef", ScalarValue::Utf8(None)),
         ("pg_get_serial_sequence", ScalarValue::Utf8(None)),
         ("pg_get_viewdef", ScalarValue::Utf8(None)),
@@ -105,6 +107,7 @@ fn constants() -> [(&'static str, ScalarValue); 17] {
         ("pg_size_pretty", ScalarValue::Utf8(None)),
         ("pg_table_is_visible", ScalarValue::from(true)),
         ("pg_type_is_visible", ScalarValue::from(true)),
+        ("set_config", ScalarValue::Utf8(None)),
         ("to_regtype", ScalarValue::Int32(None)),
     ]
 }

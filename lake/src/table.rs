@@ -37,13 +37,17 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::{
     basic::{Compression, Encoding, ZstdLevel},
-    file::properties::WriterProperties,
+    file::properties::{EnabledStatistics, WriterProperties},
     schema::types::ColumnPath,
 };
 use schemas::{Context, Position};
 use url::Url;
 
-use crate::{compaction::PartFile, ledger};
+use crate::{
+    committed_rows::{CommittedRows, KnownFiles},
+    compaction::PartFile,
+    ledger,
+};
 
 /// The application whose transactions record a table's position.
 const APP: &str = "forecourt";
@@ -181,6 +185,8 @@ pub(crate) struct StoredTable {
     pub(crate) columns: SchemaRef,
     table: DeltaTable,
     read: ReadVersions,
+    /// What is known of the files of the version.
+    files: KnownFiles,
     /// Every row up to here is in the table.
     pub(crate) position: Position,
 }
@@ -247,8 +253,14 @@ impl StoredTable {
             table = table.add_columns().with_fields(fields).await?;
         }
         let columns = stored_columns(&table)?;
-        let mut stored =
-            Self { spec: Arc::new(spec), columns, table, read: ReadVersions::default(), position: Position::START };
+        let mut stored = Self {
+            spec: Arc::new(spec),
+            columns,
+            table,
+            read: ReadVersions::default(),
+            files: KnownFiles::new(),
+            position: Position::START,
+        };
         stored.position = stored.recorded_position().await?;
         Ok(stored)
     }
@@ -289,7 +301,7 @@ impl StoredTable {
             progress = progress.with_application_transaction(Transaction::new(LOG_APP, log));
         }
         let mut writer = RecordBatchWriter::for_table(&self.table)?
-            .with_writer_properties(writer_properties())
+            .with_writer_properties(writer_properties(Effort::Quick))
             .with_commit_properties(progress);
         if !batches.is_empty() {
             writer.write(self.spec.arrange(batches, &self.columns)?).await?;
@@ -300,19 +312,12 @@ impl StoredTable {
     }
 
     /// The committed rows as of now. They stay readable whatever is committed later.
-    pub(crate) async fn committed(&self, session: &SessionContext) -> Result<Committed, DeltaTableError> {
-        let mut state = session.state();
-        self.table.update_datafusion_session(&state)?;
-        state.config_mut().options_mut().execution.parquet.schema_force_view_types = true;
+    pub(crate) fn committed(&mut self, session: &SessionContext) -> Result<Committed, DeltaTableError> {
+        self.table.update_datafusion_session(&session.state())?;
         let version = Arc::new(self.table.snapshot()?.snapshot().clone());
-        let scan = self.table.table_provider().with_eager_snapshot(Arc::clone(&version)).with_session(Arc::new(state));
+        let rows = CommittedRows::new(self.table.table_url(), &self.columns, PARTITION, &version, &mut self.files)?;
         self.read.add(&version);
-        Ok(Committed {
-            rows: Arc::new(scan.build().await?),
-            table: self.table.clone(),
-            version,
-            read: self.read.clone(),
-        })
+        Ok(Committed { rows: Arc::new(rows), table: self.table.clone(), version, read: self.read.clone() })
     }
 
     /// The version we know.
@@ -542,20 +547,42 @@ fn same_type(a: &DataType, b: &DataType) -> bool {
     }
 }
 
-pub(crate) fn writer_properties() -> WriterProperties {
-    // Rows are sorted by event type: groups of this size let a view skip what is not its own.
+/// How hard a file is compressed: what is committed is soon written anew with others, and that stays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Effort {
+    Quick,
+    Lasting,
+}
+
+pub(crate) fn writer_properties(effort: Effort) -> WriterProperties {
+    // Rows are sorted by event type: groups and pages of this size let a view skip what is not its own.
     const ROW_GROUP: usize = 128 * 1024;
-    let level = ZstdLevel::try_new(3).unwrap_or_default();
+    const PAGE: usize = 8 * 1024;
+    let level = ZstdLevel::try_new(match effort {
+        Effort::Quick => 1,
+        Effort::Lasting => 6,
+    });
     let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP));
-    // No two rows have the same id, and positions and times follow each other: a dictionary of them is the column again.
-    let properties = properties.set_column_dictionary_enabled(ColumnPath::from("event_id"), false);
-    let steps = ["position", "event_time", "ingested_at"].map(ColumnPath::from);
-    let properties = steps.into_iter().fold(properties, |properties, column| {
-        properties
-            .set_column_dictionary_enabled(column.clone(), false)
-            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED)
+        .set_compression(Compression::ZSTD(level.unwrap_or_default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP))
+        .set_data_page_row_count_limit(PAGE)
+        .set_statistics_enabled(EnabledStatistics::Chunk);
+    // What rows are sorted and cut by tells which pages to read.
+    let paged = ["position", "event_type", "event_time", "ingested_at"].map(ColumnPath::from);
+    let properties = paged.into_iter().fold(properties, |properties, column| {
+        properties.set_column_statistics_enabled(column, EnabledStatistics::Page)
+    });
+    // No two rows have the same id, and all are of one length; positions and times follow each other: a dictionary of
+    // them is the column again.
+    let own = [
+        ("event_id", Encoding::DELTA_LENGTH_BYTE_ARRAY),
+        ("position", Encoding::DELTA_BINARY_PACKED),
+        ("event_time", Encoding::DELTA_BINARY_PACKED),
+        ("ingested_at", Encoding::DELTA_BINARY_PACKED),
+    ];
+    let properties = own.into_iter().fold(properties, |properties, (column, encoding)| {
+        let column = ColumnPath::from(column);
+        properties.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, encoding)
     });
     properties.build()
 }

@@ -6,7 +6,7 @@
 //! computation would give.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     calendar::{Calendar, Grain},
-    kpi_definition::{BucketBy, IDS, KpiDefinition, LOOKUPS, Touches},
+    kpi_definition::{BucketBy, KpiDefinition},
 };
 
 pub(crate) mod bucket_function;
@@ -39,13 +39,13 @@ pub use compute::recomputed;
 use compute::{compute, rows_of, times_of_facts};
 pub use history::Freezer;
 use history::{covers, frozen_days};
-use touched::TOUCH_STEP;
 pub use touched::Touched;
+use touched::{Asked, Meant, TOUCH_STEP};
 
 /// Between two computations of the board: people do not read faster.
 const REFRESH_EVERY: Duration = Duration::from_millis(250);
 /// The board rests at least this many times as long as computing it took, so that it leaves the machine to others.
-const REST_FACTOR: u32 = 3;
+const REST_FACTOR: u32 = 2;
 /// Series kept up to date at once; the one that was not asked for longest makes room.
 const MAX_SERIES: usize = 256;
 /// A series that nobody asks for is kept so long.
@@ -58,8 +58,6 @@ const MAX_TOTALS: usize = 512;
 const QUEUE: usize = 64;
 /// More touched stretches than this are computed as one.
 const MAX_STRETCHES: usize = 8;
-/// Facts of more keys than this are not looked for: all buckets are touched.
-const MAX_KEYS: usize = 5_000;
 
 /// One KPI in one grain and time zone, by some dimensions, of some of its facts, over a window.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -154,6 +152,9 @@ impl Board {
         self.series.iter().map(|(key, kept)| (key, kept.series.as_ref()))
     }
 }
+
+/// When facts count that were asked for, by KPI.
+type TouchedFacts = HashMap<(usize, Meant), Vec<i64>>;
 
 /// A series that is kept.
 #[derive(Clone, Debug)]
@@ -436,27 +437,12 @@ impl Kpis {
     async fn compute_touched(&mut self, view: &Arc<LakeView>) -> u64 {
         self.kept.retain(|_, kept| kept.idle() < KEPT_FOR);
         let touched = std::mem::take(&mut self.touched);
-        let mut times = touched.times;
-        for ((kpi_index, input_index), (keys, from)) in touched.keys {
-            let kpi = &self.definitions[kpi_index];
-            let Touches::FactsBy { key, .. } = &kpi.inputs[input_index].touches else { continue };
-            let is_kept = self.kept.keys().any(|kept| kept.kpi == kpi.name);
-            if is_kept && !keys.is_empty() {
-                let condition = (keys.len() <= MAX_KEYS).then(|| format!("{key} IN ({})", listed(&keys)));
-                match times_of_facts(&self.session, view, kpi, condition.as_deref(), from).await {
-                    Ok(found) => times.entry(kpi.name.clone()).or_default().extend(found),
-                    Err(error) => {
-                        not_computed(&error);
-                        self.kept.retain(|key, _| key.kpi != kpi.name);
-                    }
-                }
-            }
-        }
+        let mut facts = TouchedFacts::default();
         let mut computed = 0_u64;
         let mut kept = std::mem::take(&mut self.kept);
         let mut failed = Vec::new();
         for (key, series) in &mut kept {
-            match self.bring(key, series, view, &times, &touched.looked_up).await {
+            match self.bring(key, series, view, &touched, &mut facts).await {
                 Ok(count) => computed += count,
                 Err(error) => {
                     not_computed(&error);
@@ -475,25 +461,23 @@ impl Kpis {
         key: &SeriesKey,
         kept: &mut Kept,
         view: &Arc<LakeView>,
-        times: &HashMap<String, BTreeSet<i64>>,
-        looked_up: &HashMap<(usize, usize), BTreeSet<String>>,
+        touched: &Touched,
+        facts: &mut TouchedFacts,
     ) -> Result<u64, KpiError> {
-        let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) else { return Ok(0) };
-        let touched = times.get(&key.kpi);
-        let mut attributes = BTreeSet::new();
-        for (table, column) in kpi.lookups(key.dimensions()) {
-            for ((lookup_index, input_index), ids) in looked_up {
-                let lookup = &LOOKUPS[*lookup_index];
-                if lookup.name != table || ids.is_empty() {
-                    continue;
+        let found = self.definitions.iter().enumerate().find(|(_, kpi)| kpi.name == key.kpi);
+        let Some((index, kpi)) = found else { return Ok(0) };
+        let mut all = touched.times.get(&key.kpi).cloned().unwrap_or_default();
+        for meant in touched.facts(index, kpi, key.dimensions(), Asked::Roughly) {
+            // Other series of the KPI ask for the same.
+            let times = match facts.entry((index, meant)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let times = times_of_facts(&self.session, view, kpi, &new.key().1).await?;
+                    new.insert(times)
                 }
-                let (.., meant) = lookup.inputs[*input_index];
-                let meant = meant.replace(IDS, &listed(ids));
-                let condition = (ids.len() <= MAX_KEYS).then(|| format!("{column} IN ({meant})"));
-                attributes.extend(times_of_facts(&self.session, view, kpi, condition.as_deref(), EARLIEST).await?);
-            }
+            };
+            all.extend(times.iter().copied());
         }
-        let all: BTreeSet<i64> = touched.into_iter().flatten().copied().chain(attributes).collect();
         let stretches = stretches(key, all.iter());
         let count = stretches.len() as u64;
         for (from, to) in stretches {
@@ -540,12 +524,6 @@ impl Kpis {
         };
         self.publish.send_replace(Some(Arc::new(board)));
     }
-}
-
-/// Texts as a list of SQL.
-fn listed(texts: &BTreeSet<String>) -> String {
-    let quoted: Vec<String> = texts.iter().map(|text| format!("'{}'", text.replace('\'', "''"))).collect();
-    quoted.join(", ")
 }
 
 fn not_computed(error: &KpiError) {

@@ -181,7 +181,8 @@ pub(crate) async fn give_up(api: &Api, id: &str) -> Result<u64, Problem> {
     publish(api, keeper::event("SearchAlertDeleted", &Uuid::new_v4().to_string(), id, now, data)).await
 }
 
-/// Publish an event of an alert, and wait until the alerts reflect it.
+/// Publish an event of an alert, and wait until the alerts reflect it. If that takes too long it is saved all the same:
+/// whoever asks for it says from which position on.
 async fn publish(api: &Api, event: Value) -> Result<u64, Problem> {
     if !operations::knows_the_log(api) {
         return Err(Problem::unavailable("starting", "Forecourt is reading the log. Try again in a moment."));
@@ -195,7 +196,10 @@ async fn publish(api: &Api, event: Value) -> Result<u64, Problem> {
             "A text in it is not allowed in an event.",
         )
     })?;
-    Freshness::new(position, None).wait(&api.alerts.reflects).await?;
+    let reflected = Freshness::new(position, None).wait(&api.alerts.reflects).await;
+    if reflected.is_err() {
+        tracing::warn!(position = position.get(), "the alerts are behind the log");
+    }
     Ok(position.get())
 }
 

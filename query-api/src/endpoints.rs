@@ -133,7 +133,7 @@ fn pages() -> Vec<Endpoint> {
     };
     let html = "An HTML page, whole without scripts. Parameters that it does not know are left.";
     vec![
-        page("/", "The page to search cars with", with_lang(search_parameters()), html, || get(pages::home)),
+        page("/", "The page to search cars with", with_lang(with_all(search_parameters())), html, || get(pages::home)),
         page(
             "/vehicles/{id}",
             "The page of one listing",
@@ -148,7 +148,7 @@ fn pages() -> Vec<Endpoint> {
                 &["application/x-www-form-urlencoded"],
             )),
             answer: "The way to the saved search's page.",
-            ..page("/alerts", "The form that saves a search", vec![], html, || post(pages::save_alert))
+            ..page("/alerts", "The form that saves a search", with_lang(vec![]), html, || post(pages::save_alert))
         },
         page("/alerts/{id}", "The page of a saved search", with_lang(vec![MIN_POSITION, WAIT_MS]), html, || {
             get(pages::alert)
@@ -156,7 +156,7 @@ fn pages() -> Vec<Endpoint> {
         Endpoint {
             method: Method::POST,
             answer: "The way to the search.",
-            ..page("/alerts/{id}/delete", "The form that gives a saved search up", vec![], html, || {
+            ..page("/alerts/{id}/delete", "The form that gives a saved search up", with_lang(vec![]), html, || {
                 post(pages::stop_alert)
             })
         },
@@ -558,6 +558,11 @@ fn kpi_parameters() -> Vec<Parameter> {
         MIN_POSITION,
         WAIT_MS,
     ]
+}
+
+fn with_all(mut parameters: Vec<Parameter>) -> Vec<Parameter> {
+    parameters.push(choice("all", "Facets whose values are all shown, rather than the first 40."));
+    parameters
 }
 
 /// A loan's terms, for what a price costs a month.

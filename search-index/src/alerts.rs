@@ -3,7 +3,7 @@
 //! A search is kept under the values of the one or two facets it is narrowest by, so that a listing is held against those
 //! alone that may want it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     listing::{Listing, ListingStatus},
@@ -40,8 +40,8 @@ pub struct Changed<'a> {
 struct Saved {
     id: String,
     request: SearchRequest,
-    /// Its text: words are as they are, nothing is corrected, and the last is whole.
-    wanted: Wanted,
+    /// Its text: words are as they are, nothing is corrected, and the last is whole. Searches of one text share it.
+    wanted: Arc<Wanted>,
     /// When, in microseconds since 1970, UTC.
     since: i64,
 }
@@ -55,6 +55,7 @@ pub struct SavedSearches {
     /// Numbers that are free again.
     free: Vec<usize>,
     by_key: HashMap<Key, Vec<Kept>>,
+    by_text: HashMap<String, Arc<Wanted>>,
 }
 
 /// A search below a key, with the least and the most that is asked of a price: most are told by that alone.
@@ -103,7 +104,8 @@ impl SavedSearches {
         for key in keys(&request) {
             self.by_key.entry(key).or_default().push(Kept::new(number, &request));
         }
-        let wanted = Wanted::new(&format!("{} ", request.text));
+        let wanted = self.by_text.entry(request.text.clone());
+        let wanted = Arc::clone(wanted.or_insert_with_key(|text| Arc::new(Wanted::new(&format!("{text} ")))));
         let saved = Some(Saved { id: id.to_owned(), request, wanted, since });
         match self.searches.get_mut(number) {
             Some(free) => *free = saved,
@@ -115,7 +117,11 @@ impl SavedSearches {
     /// Forget a search; whether there was one.
     pub fn remove(&mut self, id: &str) -> bool {
         let Some(number) = self.numbers.remove(id) else { return false };
-        let Some(Saved { request, .. }) = self.searches[number].take() else { return false };
+        let Some(Saved { request, wanted, .. }) = self.searches[number].take() else { return false };
+        // Nobody else has this text.
+        if Arc::strong_count(&wanted) == 2 {
+            self.by_text.remove(&request.text);
+        }
         for key in keys(&request) {
             if let Some(kept) = self.by_key.get_mut(&key) {
                 kept.retain(|kept| kept.number != number);
@@ -135,8 +141,12 @@ impl SavedSearches {
             let mut found: Vec<&str> = Vec::new();
             if changed.listing.status == ListingStatus::Public {
                 let (facts, own) = (Facts::of(*changed, now), OwnWords::of(changed.listing));
+                // A text that many ask for is looked for once.
+                let mut said: HashMap<*const Wanted, bool> = HashMap::new();
+                let mut says =
+                    |wanted: &Arc<Wanted>| *said.entry(Arc::as_ptr(wanted)).or_insert_with(|| wanted.is_in(&own));
                 let starts = |Saved { request, wanted, since, .. }: &&Saved| {
-                    meets(request, &facts, now) && !met_before(request, *changed, &facts, *since) && wanted.is_in(&own)
+                    meets(request, &facts, now) && !met_before(request, *changed, &facts, *since) && says(wanted)
                 };
                 found.extend(self.candidates(&facts).filter(starts).map(|saved| saved.id.as_str()));
                 found.sort_unstable();

@@ -25,13 +25,16 @@ async fn clients_of_every_wire_say_what_http_says() {
         .args(["--http", &server.url, "--postgres", &server.postgres(), "--flight", &server.flight()])
         .arg("--lake")
         .arg(data.join("lake"))
+        .args(["--forecourt", env!("CARGO_BIN_EXE_forecourt")])
         .output();
     let checked = checked.unwrap_or_else(|error| panic!("{python}: {error}; make .tools/clients puts it there"));
     let said = String::from_utf8_lossy(&checked.stdout);
     println!("{said}");
     assert!(checked.status.success(), "{said}{}", String::from_utf8_lossy(&checked.stderr));
     // What a client that is missing would have been asked is not left out unseen.
-    for client in ["psql", "psycopg", "asyncpg", "SQLAlchemy", "ADBC Flight", "deltalake"] {
+    for client in
+        ["psql", "psycopg", "pgAdmin", "JDBC", "asyncpg", "SQLAlchemy", "ADBC Flight", "forecourt sql", "deltalake"]
+    {
         assert!(said.contains(client), "{client} was not there: {said}");
     }
     // It comes with Debian rather than with Python; a machine of ours has it.

@@ -17,7 +17,7 @@ use lake::{LakeView, SqlSession, result_json};
 use schemas::field_type::UTC;
 use serde_json::{Map, Value};
 
-use super::{EARLIEST, KpiError, LATEST, RowKey, SeriesKey, TOUCH_STEP, bucket_function, history};
+use super::{EARLIEST, KpiError, LATEST, Meant, RowKey, SeriesKey, TOUCH_STEP, bucket_function, history};
 use crate::kpi_definition::{BucketBy, KpiDefinition};
 
 /// Every row of a series there is at this cut, computed at once.
@@ -116,17 +116,15 @@ pub(super) async fn rows_of(
     Ok(rows)
 }
 
-/// When the facts count that meet a condition, or all, from a time on; to `TOUCH_STEP`.
+/// When the facts count that are meant; to `TOUCH_STEP`.
 pub(super) async fn times_of_facts(
     session: &SqlSession,
     view: &Arc<LakeView>,
     kpi: &KpiDefinition,
-    condition: Option<&str>,
-    from: i64,
+    Meant { condition, from }: &Meant,
 ) -> Result<Vec<i64>, KpiError> {
-    let condition = condition.map_or_else(String::new, |condition| format!(" WHERE {condition}"));
-    let sql = format!("SELECT DISTINCT at FROM ({}){condition}", kpi.facts(&[]));
-    let found = asked(session, view, Vec::new(), kpi, &sql, between(from, LATEST)).await?;
+    let sql = format!("SELECT DISTINCT at FROM ({}) WHERE {condition}", kpi.facts(&[]));
+    let found = asked(session, view, Vec::new(), kpi, &sql, between(*from, LATEST)).await?;
     let columns = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());
     Ok(columns.flat_map(|column| column.iter().flatten()).map(|time| time - time.rem_euclid(TOUCH_STEP)).collect())
 }

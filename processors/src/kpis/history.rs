@@ -23,13 +23,14 @@ use lake::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    DAYS, EARLIEST, KpiError, MAX_KEYS, RowKey, SeriesKey, Touched,
+    DAYS, KpiError, RowKey, SeriesKey, Touched,
     compute::{asked, between, compute, times_of_facts},
-    listed, merged, not_computed,
+    merged, not_computed,
+    touched::Asked,
 };
 use crate::{
     calendar::{Calendar, Grain},
-    kpi_definition::{IDS, KpiDefinition, KpiValue, LOOKUPS, Touches},
+    kpi_definition::{KpiDefinition, KpiValue},
 };
 
 type Rows = Vec<(RowKey, Map<String, Value>)>;
@@ -124,25 +125,9 @@ impl Freezer {
         touched: &Touched,
     ) -> Result<BTreeSet<i64>, KpiError> {
         let mut times = touched.times.get(&kpi.name).cloned().unwrap_or_default();
-        let mut conditions = Vec::new();
-        for ((_, input), (keys, from)) in touched.keys.iter().filter(|((of, _), _)| *of == index) {
-            let Touches::FactsBy { key, .. } = &kpi.inputs[*input].touches else { continue };
-            conditions.extend(parts(keys).map(|keys| (format!("{key} IN ({})", listed(&keys)), *from)));
-        }
         let names: Vec<String> = kpi.dimensions.iter().map(|dimension| dimension.name.clone()).collect();
-        for (table, column) in kpi.lookups(names.iter()) {
-            for ((lookup, input), ids) in &touched.looked_up {
-                if LOOKUPS[*lookup].name == table {
-                    let (.., meant) = LOOKUPS[*lookup].inputs[*input];
-                    let meant = parts(ids).map(|ids| meant.replace(IDS, &listed(&ids)));
-                    conditions.extend(meant.map(|meant| (format!("{column} IN ({meant})"), EARLIEST)));
-                }
-            }
-        }
-        conditions.sort();
-        conditions.dedup();
-        for (condition, from) in conditions {
-            times.extend(times_of_facts(&self.session, view, kpi, Some(&condition), from).await?);
+        for meant in &touched.facts(index, kpi, names.iter(), Asked::Exactly) {
+            times.extend(times_of_facts(&self.session, view, kpi, meant).await?);
         }
         Ok(times)
     }
@@ -174,14 +159,6 @@ impl Freezer {
         }
         Ok(rows)
     }
-}
-
-/// Texts, as many at a time as a query may name.
-fn parts(texts: &BTreeSet<String>) -> impl Iterator<Item = BTreeSet<String>> {
-    let texts: Vec<&String> = texts.iter().collect();
-    let parts: Vec<BTreeSet<String>> =
-        texts.chunks(MAX_KEYS).map(|part| part.iter().copied().cloned().collect()).collect();
-    parts.into_iter()
 }
 
 /// Whether what is kept has this series.

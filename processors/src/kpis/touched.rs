@@ -9,10 +9,40 @@ use arrow::{
 use schemas::Catalogue;
 
 use super::{EARLIEST, LATEST};
-use crate::kpi_definition::{KpiDefinition, LOOKUPS, Touches};
+use crate::kpi_definition::{IDS, KpiDefinition, LOOKUPS, Touches};
 
 /// Touched times are remembered to this: every time zone's hours begin on one.
 pub(super) const TOUCH_STEP: i64 = 15 * 60 * 1_000_000;
+
+/// Texts that one query names at most.
+const MAX_KEYS: usize = 5_000;
+
+/// Which facts are meant, in SQL, and from when on they may count.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Meant {
+    pub(super) condition: String,
+    pub(super) from: i64,
+}
+
+/// How facts are asked for whose keys are more than a query names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// In parts.
+    Exactly,
+    /// All facts at once: that is cheaper than many parts, and right as well where more may be touched than is.
+    Roughly,
+}
+
+impl Asked {
+    fn conditions(self, texts: &BTreeSet<String>, condition: impl Fn(&str) -> String) -> impl Iterator<Item = String> {
+        let quoted: Vec<String> = texts.iter().map(|text| format!("'{}'", text.replace('\'', "''"))).collect();
+        let conditions: Vec<String> = match self {
+            Self::Roughly if texts.len() > MAX_KEYS => vec!["true".to_owned()],
+            Self::Exactly | Self::Roughly => quoted.chunks(MAX_KEYS).map(|some| condition(&some.join(", "))).collect(),
+        };
+        conditions.into_iter()
+    }
+}
 
 /// Which buckets new events touch.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +98,33 @@ impl Touched {
                 });
             }
         }
+    }
+
+    /// The facts of a KPI, the one with this index, that the events are about beside those at their own times: they share a
+    /// key with them, or one of these dimensions is looked up in them.
+    pub(super) fn facts<'a>(
+        &self,
+        index: usize,
+        kpi: &'a KpiDefinition,
+        dimensions: impl Iterator<Item = &'a String>,
+        asked: Asked,
+    ) -> BTreeSet<Meant> {
+        let mut meant = BTreeSet::new();
+        for ((_, input), (keys, from)) in self.keys.iter().filter(|((of, _), _)| *of == index) {
+            let Touches::FactsBy { key, .. } = &kpi.inputs[*input].touches else { continue };
+            let condition = |keys: &str| format!("{key} IN ({keys})");
+            meant.extend(asked.conditions(keys, condition).map(|condition| Meant { condition, from: *from }));
+        }
+        for (table, column) in kpi.lookups(dimensions) {
+            for ((lookup, input), ids) in
+                self.looked_up.iter().filter(|((lookup, _), _)| LOOKUPS[*lookup].name == table)
+            {
+                let (.., found) = LOOKUPS[*lookup].inputs[*input];
+                let condition = |ids: &str| format!("{column} IN ({})", found.replace(IDS, ids));
+                meant.extend(asked.conditions(ids, condition).map(|condition| Meant { condition, from: EARLIEST }));
+            }
+        }
+        meant
     }
 
     pub(super) fn merge(&mut self, other: Self) {

@@ -2,13 +2,14 @@
 //! for a day, the same id each time.
 
 use std::{
+    collections::HashMap,
     error::Error,
     fs,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -39,6 +40,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Deliveries under way at once.
 const AT_ONCE: usize = 32;
+/// And to one address: a slow one holds up its own alone.
+const AT_ONCE_OF_ONE: usize = 4;
 /// Of the ids of notices.
 const NOTICES: Uuid = Uuid::from_u128(0x3b5a_11c9_0a51_4d5e_8c5f_9f77_51a0_2c44);
 
@@ -49,6 +52,8 @@ pub(crate) struct Webhooks {
     /// Whether addresses inside the network may be asked for.
     inside: bool,
     turns: Semaphore,
+    /// Of each host and port with a delivery under way.
+    turns_of_one: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
 impl Webhooks {
@@ -73,7 +78,19 @@ impl Webhooks {
             .dns_resolver(Arc::new(Resolver { inside }))
             .build()
             .map_err(io::Error::other)?;
-        Ok(Self { client, key, inside, turns: Semaphore::new(AT_ONCE) })
+        Ok(Self { client, key, inside, turns: Semaphore::new(AT_ONCE), turns_of_one: Mutex::default() })
+    }
+
+    /// The turns of an address.
+    fn turns_of(&self, url: &Url) -> Arc<Semaphore> {
+        let mut known = self.turns_of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, turns| turns.strong_count() > 0);
+        let one = known.entry(url.origin().ascii_serialization()).or_default();
+        one.upgrade().unwrap_or_else(|| {
+            let turns = Arc::new(Semaphore::new(AT_ONCE_OF_ONE));
+            *one = Arc::downgrade(&turns);
+            turns
+        })
     }
 
     /// What an alert's deliveries are signed with, as its owner keeps it.
@@ -236,7 +253,10 @@ impl Delivery {
         let told = told.pop().unwrap_or_default();
         let body = json!({"type": "alert.matched", "timestamp": format_timestamp(self.found.matched_at), "data": told})
             .to_string();
-        let Ok(_turn) = webhooks.turns.acquire().await else { return Err(Refusal::ForNow("stopping".to_owned())) };
+        let turns = webhooks.turns_of(&self.url);
+        let (Ok(_own), Ok(_turn)) = (turns.acquire().await, webhooks.turns.acquire().await) else {
+            return Err(Refusal::ForNow("stopping".to_owned()));
+        };
         // Signed when it is its turn: who checks it refuses what is old.
         let seconds = (self.api.now)().div_euclid(1_000_000);
         let signature = webhooks.signature(&self.alert, &self.found.id, seconds, &body);

@@ -81,22 +81,30 @@ pub(crate) async fn save_alert(State(api): State<Api>, headers: HeaderMap, asked
         let search = pairs_of(&search).into_iter().filter(|(_, value)| !value.is_empty()).collect();
         save(&api, NewAlert { search, ..NewAlert::default() }).await
     };
+    let lang = Page::new(&asked, String::new(), "").lang_query();
     match saved.await {
-        Ok((id, _)) => Redirect::to(&format!("/alerts/{id}")).into_response(),
+        Ok((id, position)) => {
+            let query = match api.alerts.has(&id) {
+                true => lang,
+                false if lang.is_empty() => format!("?min_position={position}"),
+                false => format!("{lang}&min_position={position}"),
+            };
+            Redirect::to(&format!("/alerts/{id}{query}")).into_response()
+        }
         Err(problem) => shown::<AlertPage>(&asked, Err(problem)),
     }
 }
 
 /// `POST /alerts/{id}/delete`
 pub(crate) async fn stop_alert(State(api): State<Api>, headers: HeaderMap, id: Id, asked: Asked) -> Response {
+    let page = Page::new(&asked, String::new(), "");
     let stopped = async {
         of_our_own(&headers)?;
-        let page = Page::new(&asked, String::new(), "");
         let id = id.map_err(|_| Problem::not_found(page.t("unknown_alert")))?.0;
         give_up(&api, &id).await
     };
     match stopped.await {
-        Ok(_) => Redirect::to("/").into_response(),
+        Ok(_) => Redirect::to(&format!("/{}", page.lang_query())).into_response(),
         Err(problem) => shown::<AlertPage>(&asked, Err(problem)),
     }
 }

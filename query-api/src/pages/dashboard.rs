@@ -1,5 +1,7 @@
 //! `/dashboard`: every KPI of a period as a tile, and one of them as a chart.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::{extract::State, response::Response};
 use processors::{
@@ -62,6 +64,8 @@ struct Detail {
     chart: Option<String>,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// Whether retention has taken events that some of them were computed from.
+    outlived: bool,
     csv_href: String,
     json_href: String,
     sql_href: String,
@@ -337,6 +341,7 @@ async fn detail(
         Shape::Lines
     };
     let language = page.language;
+    let outlived = outlived(&answer, page);
     let rows: Vec<Vec<String>> = labels
         .iter()
         .enumerate()
@@ -350,7 +355,8 @@ async fn detail(
                     .flatten()
                     .map_or_else(|| "–".to_owned(), |amount| told(language, value, amount))
             });
-            [label.clone()].into_iter().chain(cells).collect()
+            let state = outlived.get(label).map_or_else(String::new, |state| format!(" ({state})"));
+            [format!("{label}{state}")].into_iter().chain(cells).collect()
         })
         .collect();
     let choices = |names: Vec<(&str, &str)>, chosen: Option<&str>| {
@@ -379,6 +385,7 @@ async fn detail(
         chart: chart::chart(&labels, &lines, shape),
         head: lines.iter().map(|line| line.name.clone()).collect(),
         rows,
+        outlived: !outlived.is_empty(),
         csv_href: query("csv"),
         json_href: query("json"),
         sql_href: format!("/sql{}", links::query([("query", sql.as_str())].into_iter())),
@@ -394,6 +401,16 @@ fn behind(kpi: &KpiDefinition, from: Option<&str>, to: Option<&str>) -> String {
         .collect();
     let bounds = if bounds.is_empty() { String::new() } else { format!("\nWHERE {}", bounds.join(" AND ")) };
     format!("-- {}\nSELECT * FROM (\n{}\n) AS facts{bounds}\nORDER BY at DESC\nLIMIT 200", kpi.title, body.join("\n"))
+}
+
+/// The buckets that lost events to retention, by their label: whether they are as they were, or tell what is left.
+fn outlived(answer: &Value, page: &Page) -> BTreeMap<String, &'static str> {
+    let grain = answer["grain"].as_str().unwrap_or_default();
+    let states = answer["rows"].as_array().into_iter().flatten().filter_map(|row| {
+        let state = ["frozen", "incomplete"].into_iter().find(|state| row[*state] == true)?;
+        Some((label(row["bucket"].as_str()?, grain), page.t(state)))
+    });
+    states.collect()
 }
 
 /// What is drawn: a line for each group, or one beside the period before.

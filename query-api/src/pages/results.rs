@@ -40,7 +40,7 @@ const GROUPS: [Group; 18] = [
 ];
 /// Groups that are open before anything is chosen.
 const OPEN: usize = 4;
-/// Values shown of a facet.
+/// Values shown of a facet, unless all are asked for.
 const VALUES: usize = 40;
 /// What the form says itself; anything else of the address is kept beside it.
 const OF_THE_FORM: [&str; 4] = ["q", "sort", "lang", "cursor"];
@@ -56,6 +56,8 @@ struct GroupView {
     open: bool,
     range: Option<RangeView>,
     values: Vec<ValueView>,
+    /// The way to every value, where some are not shown.
+    rest: Option<Chip>,
 }
 
 struct RangeView {
@@ -184,7 +186,7 @@ async fn results(api: &Api, asked: &Asked) -> Result<ResultsPage, Problem> {
         indexed: !filtered
             || parameters.pairs().all(|(name, _)| ["make", "model", "body_type", "lang"].contains(&name.as_str())),
         kept,
-        save_search: links::without(parameters, &["lang", "sort"]),
+        save_search: links::without(parameters, &["lang", "sort", "all"]),
         sorts: sorts.collect(),
         total: language.number(i64::try_from(found.total).unwrap_or(i64::MAX)),
         one: found.total == 1,
@@ -254,7 +256,9 @@ fn view(at: usize, group: &Group, found: &SearchPage, asked: &Asked, page: &Page
         Group::Facet(facet) => {
             let counts = found.facets.get(facet).filter(|counts| !counts.is_empty())?;
             let chosen = counts.iter().filter(|count| count.selected);
-            let others = counts.iter().filter(|count| !count.selected).take(VALUES);
+            let is_whole = asked.parameters.all("all").any(|name| name == facet.name());
+            let shown = if is_whole { usize::MAX } else { VALUES };
+            let others = counts.iter().filter(|count| !count.selected).take(shown);
             let values = chosen.chain(others).map(|count| ValueView {
                 value: count.value.clone(),
                 label: value_label(page, *facet, &count.value),
@@ -262,12 +266,17 @@ fn view(at: usize, group: &Group, found: &SearchPage, asked: &Asked, page: &Page
                 selected: count.selected,
             });
             let values: Vec<ValueView> = values.collect();
+            let rest = (values.len() < counts.len()).then(|| Chip {
+                label: format!("{} ({})", page.t("all_values"), page.language.number(counts.len() as i64)),
+                href: format!("/{}#filters", links::with(&asked.parameters, "all", facet.name())),
+            });
             Some(GroupView {
                 name: facet.name(),
                 label: page.t(facet.name()),
-                open: at < OPEN || values.iter().any(|value| value.selected),
+                open: at < OPEN || is_whole || values.iter().any(|value| value.selected),
                 range: None,
                 values,
+                rest,
             })
         }
         Group::Range(range) => {
@@ -291,6 +300,7 @@ fn view(at: usize, group: &Group, found: &SearchPage, asked: &Asked, page: &Page
                     bars: summary.buckets.iter().map(|bucket| bucket.count * 100 / most).collect(),
                 }),
                 values: Vec::new(),
+                rest: None,
             })
         }
     }
@@ -319,6 +329,7 @@ fn chips(parameters: &Parameters, page: &Page) -> Vec<Chip> {
         "q",
         "sort",
         "lang",
+        "all",
         "cursor",
         "page_size",
         "facets",

@@ -58,17 +58,21 @@ impl Language {
     pub(crate) fn money(self, value: f64, currency: Option<&str>) -> String {
         #[expect(clippy::cast_possible_truncation, reason = "an amount of decimal(12,2) fits an i64")]
         let whole = self.number(value.round() as i64);
-        let symbol = match currency.unwrap_or("CAD") {
-            "CAD" | "USD" | "AUD" => "$",
-            "EUR" => "€",
-            "GBP" => "£",
-            other => other,
+        let currency = currency.unwrap_or("CAD");
+        let sign = match (self, currency) {
+            (_, "CAD") => "$",
+            (_, "EUR") => "€",
+            (_, "GBP") => "£",
+            (Self::English, "USD") => "US$",
+            (Self::English, "AUD") => "A$",
+            (Self::French, "USD") => "$\u{a0}US",
+            (Self::French, "AUD") => "$\u{a0}AU",
+            (_, other) => other,
         };
         match self {
-            Self::English if symbol.len() > 3 => format!("{symbol} {whole}"),
-            Self::English if symbol.chars().count() == 1 => format!("{symbol}{whole}"),
-            Self::English => format!("{symbol} {whole}"),
-            Self::French => format!("{whole}\u{a0}{symbol}"),
+            Self::English if sign == currency => format!("{sign}\u{a0}{whole}"),
+            Self::English => format!("{sign}{whole}"),
+            Self::French => format!("{whole}\u{a0}{sign}"),
         }
     }
 
@@ -125,10 +129,20 @@ mod tests {
     fn numbers_are_written_as_each_language_writes_them() {
         let (english, french) = (Language::English, Language::French);
         assert_eq!((english.number(1_234_567), french.number(-12_345)), ("1,234,567".into(), "−12\u{202f}345".into()));
-        assert_eq!(
-            (english.money(21_500.4, None), french.money(999.0, Some("CAD"))),
-            ("$21,500".into(), "999\u{a0}$".into())
-        );
+        let amounts = [
+            (Some("CAD"), "$21,500", "21\u{202f}500\u{a0}$"),
+            (None, "$21,500", "21\u{202f}500\u{a0}$"),
+            (Some("USD"), "US$21,500", "21\u{202f}500\u{a0}$\u{a0}US"),
+            (Some("AUD"), "A$21,500", "21\u{202f}500\u{a0}$\u{a0}AU"),
+            (Some("EUR"), "€21,500", "21\u{202f}500\u{a0}€"),
+            (Some("JPY"), "JPY\u{a0}21,500", "21\u{202f}500\u{a0}JPY"),
+        ];
+        for (currency, in_english, in_french) in amounts {
+            assert_eq!(
+                (english.money(21_500.4, currency).as_str(), french.money(21_500.4, currency).as_str()),
+                (in_english, in_french)
+            );
+        }
         assert_eq!(english.money(5.0, Some("GBP")), "£5");
         assert_eq!(Language::preferred("de-DE, fr-CA;q=0.9, en;q=0.8"), french);
         assert_eq!((Language::preferred("*"), word(french, "search")), (english, "Chercher"));

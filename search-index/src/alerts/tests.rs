@@ -75,6 +75,11 @@ fn saved_searches_find_what_the_search_finds() {
         }
     }
     assert!(found > 500 && with_text > 50, "{found} {with_text}");
+    // Nothing is left of what was given up.
+    for id in expected.keys() {
+        assert!(saved.remove(id), "{id}");
+    }
+    assert!(saved.is_empty() && saved.by_key.is_empty() && saved.by_text.is_empty());
 }
 
 /// A listing is told when it is new or its price comes into range: not when it was there before, nor when it changes
