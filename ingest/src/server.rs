@@ -122,6 +122,27 @@ impl Setup {
         self.folder.join("nats-server.log")
     }
 
+    fn config_file(&self) -> PathBuf {
+        self.folder.join("nats-server.conf")
+    }
+
+    /// Whether a process is a living nats-server of this folder.
+    async fn is_alive(&self, pid: u32) -> bool {
+        let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else {
+            if Path::new("/proc/self").exists() {
+                return false;
+            }
+            // No /proc here: ask the system whether it could be signalled.
+            let asked = Command::new("kill").args(["-0", &pid.to_string()]).output().await;
+            return asked.is_ok_and(|out| out.status.success());
+        };
+        let command = String::from_utf8_lossy(&command);
+        let mut words = command.split('\0').skip_while(|word| *word != "-c").skip(1);
+        let named = words.next().map(|config| Path::new(&format!("/proc/{pid}/cwd")).join(config));
+        let named = named.and_then(|config| fs::canonicalize(config).ok());
+        named.is_some() && named == fs::canonicalize(self.config_file()).ok()
+    }
+
     /// The server an earlier run left behind. While its process lives, no other may touch the store: one that does
     /// not answer yet is still reading it, and is waited for.
     async fn find_running(&self) -> Result<Option<Running>, ServerError> {
@@ -138,7 +159,7 @@ impl Setup {
         while name_at(running.port).await.as_deref() != Some(running.name.as_str()) {
             let lives = match &mut child {
                 Some(child) => child.try_wait().is_ok_and(|ended| ended.is_none()),
-                None => is_alive(running.pid).await,
+                None => self.is_alive(running.pid).await,
             };
             if !lives {
                 return false;
@@ -154,9 +175,19 @@ impl Setup {
     }
 
     async fn launch(&self, port: u16) -> Result<(Running, Child), ServerError> {
+        let (running, mut child) = self.spawn(port)?;
+        if !self.listens(&running, Some(&mut child)).await {
+            // It has ended, or ends now.
+            let _ = child.kill().await;
+            return Err(ServerError::NotListening { log: self.log_file() });
+        }
+        Ok((running, child))
+    }
+
+    fn spawn(&self, port: u16) -> Result<(Running, Child), ServerError> {
         let unusable = |source| ServerError::Folder { path: self.folder.clone(), source };
         let name = format!("forecourt-{}", uuid::Uuid::new_v4().simple());
-        let config = self.folder.join("nats-server.conf");
+        let config = self.config_file();
         let store = self.folder.join("store");
         let text = format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nmax_payload: {MAX_PAYLOAD}\n\
@@ -169,13 +200,10 @@ impl Setup {
         // Ctrl-C reaches every process of the terminal's group; the server must outlive what still writes to it.
         command.process_group(0);
         command.stdout(log.try_clone().map_err(unusable)?).stderr(log);
-        let mut child = command.spawn().map_err(|source| ServerError::Spawn { binary: self.binary.clone(), source })?;
+        let child = command.spawn().map_err(|source| ServerError::Spawn { binary: self.binary.clone(), source })?;
         let running = Running { port, name, pid: child.id().unwrap_or_default() };
         // Known before it listens: should we be killed meanwhile, the next run must find it.
         fs::write(self.running_file(), serde_json::to_vec(&running).unwrap_or_default()).map_err(unusable)?;
-        if !self.listens(&running, Some(&mut child)).await {
-            return Err(ServerError::NotListening { log: self.log_file() });
-        }
         Ok((running, child))
     }
 }
@@ -185,11 +213,23 @@ async fn supervise(setup: Setup, mut running: Running, mut child: Option<Child>,
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            () = ended(&running, child.as_mut()) => {}
+            () = ended(&setup, &running, child.as_mut()) => {}
         }
         tracing::error!(pid = running.pid, "nats-server ended; starting it again");
-        match setup.launch(running.port).await {
-            Ok((next, next_child)) => (running, child) = (next, Some(next_child)),
+        let launched = match setup.spawn(running.port) {
+            Ok((next, mut next_child)) => {
+                let listens = tokio::select! {
+                    // What reads its store is stopped like what listens.
+                    () = stop.cancelled() => true,
+                    listens = setup.listens(&next, Some(&mut next_child)) => listens,
+                };
+                (running, child) = (next, Some(next_child));
+                if listens { Ok(()) } else { Err(ServerError::NotListening { log: setup.log_file() }) }
+            }
+            Err(error) => Err(error),
+        };
+        match launched {
+            Ok(()) => {}
             Err(error) => {
                 tracing::error!(error = %error, "nats-server does not start; trying again");
                 tokio::select! {
@@ -203,34 +243,22 @@ async fn supervise(setup: Setup, mut running: Running, mut child: Option<Child>,
     if let Err(error) = signal {
         tracing::error!(error = %error, pid = running.pid, "cannot stop nats-server");
     }
-    if tokio::time::timeout(STOP_WITHIN, ended(&running, child.as_mut())).await.is_err() {
+    if tokio::time::timeout(STOP_WITHIN, ended(&setup, &running, child.as_mut())).await.is_err() {
         tracing::error!(pid = running.pid, "nats-server does not stop; it is left running");
     }
     let _ = fs::remove_file(setup.running_file());
 }
 
 /// Wait until the server has ended: our child by its exit, a found one by its process.
-async fn ended(running: &Running, child: Option<&mut Child>) {
+async fn ended(setup: &Setup, running: &Running, child: Option<&mut Child>) {
     match child {
         Some(child) => {
             let _ = child.wait().await;
         }
         None => {
-            while is_alive(running.pid).await {
+            while setup.is_alive(running.pid).await {
                 sleep(LOOK_EVERY).await;
             }
-        }
-    }
-}
-
-/// Whether a process is a living nats-server.
-async fn is_alive(pid: u32) -> bool {
-    match fs::read(format!("/proc/{pid}/cmdline")) {
-        Ok(command) => String::from_utf8_lossy(&command).contains("nats-server"),
-        Err(_) if Path::new("/proc/self").exists() => false,
-        // No /proc here: ask the system whether it could be signalled.
-        Err(_) => {
-            Command::new("kill").args(["-0", &pid.to_string()]).output().await.is_ok_and(|out| out.status.success())
         }
     }
 }

@@ -29,20 +29,22 @@ use datafusion::{
     physical_plan::{ExecutionPlan, empty::EmptyExec},
 };
 use deltalake::{
-    DeltaTableError,
+    DeltaTable, DeltaTableError,
     kernel::{EagerSnapshot, LogicalFileView},
 };
-use object_store::{ObjectMeta, path::Path};
+use object_store::{ObjectMeta, ObjectStore, path::Path};
 use schemas::field_type::{UTC, parse_timestamp};
 use serde_json::Value;
-use url::Url;
 
 /// The files of a version, as a table of the columns they may have.
 #[derive(Debug)]
 pub(crate) struct CommittedRows {
     schema: SchemaRef,
     store: ObjectStoreUrl,
+    objects: Arc<dyn ObjectStore>,
     files: Vec<Arc<CommittedFile>>,
+    /// While it is held, its files are not deleted.
+    _version: Arc<EagerSnapshot>,
 }
 
 /// Files by their path in the table: a file never changes.
@@ -63,15 +65,16 @@ const RANGED: [&str; 3] = ["position", "event_time", "ingested_at"];
 const CUT_OFF: i64 = 999;
 
 impl CommittedRows {
-    /// The rows of a version of the table at `root`, without the column `partition`. What is known of files is used
+    /// The rows of a version of the table, without the column `partition`. What is known of files is used
     /// again, and kept.
     pub(crate) fn new(
-        root: &Url,
+        table: &DeltaTable,
         columns: &Schema,
         partition: &str,
-        version: &EagerSnapshot,
+        version: &Arc<EagerSnapshot>,
         known: &mut KnownFiles,
     ) -> Result<Self, DeltaTableError> {
+        let root = table.table_url();
         let store = ObjectStoreUrl::parse(&root[..url::Position::BeforePath]).map_err(DeltaTableError::from)?;
         let folder = Path::from_url_path(root.path()).map_err(object_store::Error::from)?;
         let mut files = KnownFiles::new();
@@ -91,7 +94,8 @@ impl CommittedRows {
             _ => Arc::clone(field),
         });
         let schema = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
-        Ok(Self { schema, store, files: files.into_values().collect() })
+        let objects = table.log_store().root_object_store(None);
+        Ok(Self { schema, store, objects, files: files.into_values().collect(), _version: Arc::clone(version) })
     }
 
     /// The files that may have rows which these filters keep.
@@ -204,8 +208,11 @@ impl TableProvider for CommittedRows {
         statistics.num_rows = rows.map_or(Precision::Absent, count);
 
         let runtime = state.runtime_env();
+        if runtime.object_store(&self.store).is_err() {
+            runtime.register_object_store(self.store.as_ref(), Arc::clone(&self.objects));
+        }
         let reader = CachedParquetFileReaderFactory::new(
-            runtime.object_store(&self.store)?,
+            Arc::clone(&self.objects),
             runtime.cache_manager.get_file_metadata_cache(),
         );
         let options = state.config_options();

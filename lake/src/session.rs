@@ -74,13 +74,14 @@ const MOST_OPERATORS: usize = 2_000;
 const RESULT_QUEUE: usize = 2;
 
 /// What clients of Postgres ask of its catalogue in words that the engine does not know, and the same for what is here.
-const REPHRASED: [(&str, &str); 13] = [
+const REPHRASED: [(&str, &str); 14] = [
     // pgAdmin, JDBC: what a comment is of, by a name that Postgres finds without its schema.
-    ("'pg_class'::", "'pg_catalog.pg_class'::"),
-    ("'pg_namespace'::", "'pg_catalog.pg_namespace'::"),
-    ("'pg_database'::", "'pg_catalog.pg_database'::"),
-    // pgAdmin: the settings, as what a function gives.
+    ("'pg_class'::regclass", "'pg_catalog.pg_class'::regclass"),
+    ("'pg_namespace'::regclass", "'pg_catalog.pg_namespace'::regclass"),
+    ("'pg_database'::regclass", "'pg_catalog.pg_database'::regclass"),
+    // pgAdmin: the settings, as what a function gives, and one that it sets.
     ("pg_show_all_settings()", "pg_catalog.pg_settings"),
+    ("set_config('bytea_output','hex',false)", "'hex'"),
     // JDBC: how many columns an index has at most, and which way round; types that are no table's own.
     ("tmp.I_INDOPTION[tmp.ORDINAL_POSITION - 1] & 1::smallint", "0"),
     ("SELECT setting FROM pg_catalog.pg_settings WHERE name='max_index_keys'", "SELECT '32' AS setting"),
@@ -619,7 +620,20 @@ fn first_words(statement: &Statement) -> String {
 /// What a client asks of the catalogue and nothing here has, as nothing: in a case that never is, of sequences, collations,
 /// defaults and memberships; and the columns of a key or an index, as fields of a row. The engine cannot plan such questions.
 fn without_what_is_not_here(statement: &mut sqlparser::ast::Statement) {
-    use sqlparser::ast::{Expr, FunctionArguments, Value, visit_expressions_mut};
+    use sqlparser::ast::{
+        AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value, visit_expressions_mut,
+    };
+    let is_list_of_rows = |function: &Function| matches!(function.args, FunctionArguments::Subquery(_));
+    let is_nothing = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => value.value == Value::Null,
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(function))) => is_list_of_rows(function),
+        _ => false,
+    };
+    // Of a key's columns: (…).n is its place, (…).x the column's number.
+    let is_place = |access: &AccessExpr| match access {
+        AccessExpr::Dot(Expr::Identifier(name)) => ["n", "x"].contains(&name.value.to_lowercase().as_str()),
+        _ => false,
+    };
     let _ = visit_expressions_mut(statement, |expression| {
         match expression {
             Expr::Case { conditions, .. } => {
@@ -628,8 +642,12 @@ fn without_what_is_not_here(statement: &mut sqlparser::ast::Statement) {
                         Expr::Subquery(_) => true,
                         // One of the rows of a query, as the parser puts it.
                         Expr::Function(function) => {
-                            matches!(function.args, FunctionArguments::Subquery(_))
-                                || function.name.to_string() == "array_contains"
+                            let arguments = match &function.args {
+                                FunctionArguments::List(list) => list.args.as_slice(),
+                                _ => &[],
+                            };
+                            is_list_of_rows(function)
+                                || (function.name.to_string() == "array_contains" && arguments.iter().any(is_nothing))
                         }
                         _ => false,
                     };
@@ -639,7 +657,9 @@ fn without_what_is_not_here(statement: &mut sqlparser::ast::Statement) {
                     ControlFlow::<()>::Continue(())
                 });
             }
-            Expr::CompoundFieldAccess { root, .. } if matches!(**root, Expr::Nested(_)) => {
+            Expr::CompoundFieldAccess { root, access_chain }
+                if matches!(**root, Expr::Nested(_)) && access_chain.iter().all(is_place) =>
+            {
                 *expression = Expr::Value(Value::Null.into());
             }
             _ => {}

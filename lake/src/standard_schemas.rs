@@ -84,7 +84,7 @@ impl StandardSchemas {
 }
 
 /// What functions answer that clients of Postgres call, whatever they are asked of.
-fn constants() -> [(&'static str, ScalarValue); 20] {
+fn constants() -> [(&'static str, ScalarValue); 19] {
     // A place of an index's columns; there are no indexes.
     let place = ["x", "n"].map(|name| Field::new(name, DataType::Int32, true));
     let version = format!("PostgreSQL 16.6 (Forecourt {})", env!("CARGO_PKG_VERSION"));
@@ -107,7 +107,6 @@ fn constants() -> [(&'static str, ScalarValue); 20] {
         ("pg_size_pretty", ScalarValue::Utf8(None)),
         ("pg_table_is_visible", ScalarValue::from(true)),
         ("pg_type_is_visible", ScalarValue::from(true)),
-        ("set_config", ScalarValue::Utf8(None)),
         ("to_regtype", ScalarValue::Int32(None)),
     ]
 }

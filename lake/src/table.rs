@@ -315,7 +315,7 @@ impl StoredTable {
     pub(crate) fn committed(&mut self, session: &SessionContext) -> Result<Committed, DeltaTableError> {
         self.table.update_datafusion_session(&session.state())?;
         let version = Arc::new(self.table.snapshot()?.snapshot().clone());
-        let rows = CommittedRows::new(self.table.table_url(), &self.columns, PARTITION, &version, &mut self.files)?;
+        let rows = CommittedRows::new(&self.table, &self.columns, PARTITION, &version, &mut self.files)?;
         self.read.add(&version);
         Ok(Committed { rows: Arc::new(rows), table: self.table.clone(), version, read: self.read.clone() })
     }

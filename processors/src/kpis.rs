@@ -154,7 +154,7 @@ impl Board {
 }
 
 /// When facts count that were asked for, by KPI.
-type TouchedFacts = HashMap<(usize, Meant), Vec<i64>>;
+type TouchedFacts = HashMap<(usize, Meant), BTreeSet<i64>>;
 
 /// A series that is kept.
 #[derive(Clone, Debug)]

@@ -67,8 +67,8 @@ pub(crate) async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| unreadable(&rejection))?;
-    let (id, position) = save(&api, wanted(&body)?).await?;
-    let alert = api.alerts.get(&id).ok_or_else(not_yet)?;
+    let (alert, position) = save(&api, wanted(&body)?).await?;
+    let id = alert.id.clone();
     let mut body = described(&alert);
     if alert.webhook.is_some() {
         // It is shown this once.
@@ -149,12 +149,22 @@ pub(crate) fn pairs_of(query: &str) -> Vec<(String, String)> {
 }
 
 /// Save a search; its id, and the position that has it.
-pub(crate) async fn save(api: &Api, wanted: NewAlert) -> Result<(String, u64), Problem> {
+pub(crate) async fn save(api: &Api, wanted: NewAlert) -> Result<(Alert, u64), Problem> {
     let NewAlert { search, name, webhook, user_id, expires_at } = wanted;
     let search = Parameters::checked(&Method::GET, "/v1/search", search)?.without(&OF_A_PAGE);
     let search = resolved(api, &search).await?;
     let (id, now) = (Uuid::now_v7().to_string(), (api.now)());
     let mut data = json!({"alertId": id, "search": search, "createdAt": format_timestamp(now)});
+    let alert = Alert {
+        id: id.clone(),
+        search: search.clone(),
+        name: name.clone(),
+        user_id: user_id.clone(),
+        webhook: webhook.clone(),
+        created_at: now,
+        expires_at,
+        ..Alert::default()
+    };
     let given = [
         ("name", name),
         ("userId", user_id),
@@ -168,7 +178,7 @@ pub(crate) async fn save(api: &Api, wanted: NewAlert) -> Result<(String, u64), P
     }
     let event = keeper::event("SearchAlertCreated", &Uuid::new_v4().to_string(), &id, now, data);
     let position = publish(api, event).await?;
-    Ok((id, position))
+    Ok((alert, position))
 }
 
 /// Give an alert up.
@@ -201,10 +211,6 @@ async fn publish(api: &Api, event: Value) -> Result<u64, Problem> {
         tracing::warn!(position = position.get(), "the alerts are behind the log");
     }
     Ok(position.get())
-}
-
-fn not_yet() -> Problem {
-    Problem::unavailable("not_yet", "The alert is saved and not there yet. Ask for it in a moment.")
 }
 
 fn unknown(id: &str) -> Problem {

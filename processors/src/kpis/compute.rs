@@ -1,7 +1,7 @@
 //! A KPI's query, asked of one cut of the lake.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -122,7 +122,7 @@ pub(super) async fn times_of_facts(
     view: &Arc<LakeView>,
     kpi: &KpiDefinition,
     Meant { condition, from }: &Meant,
-) -> Result<Vec<i64>, KpiError> {
+) -> Result<BTreeSet<i64>, KpiError> {
     let sql = format!("SELECT DISTINCT at FROM ({}) WHERE {condition}", kpi.facts(&[]));
     let found = asked(session, view, Vec::new(), kpi, &sql, between(*from, LATEST)).await?;
     let columns = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());

@@ -18,7 +18,7 @@ use crate::consistency;
 const KEPT_MATCHES: usize = 1_000;
 
 /// A saved search.
-#[derive(Clone, Debug)]
+#[derive(Default, Clone, Debug)]
 pub(crate) struct Alert {
     pub(crate) id: String,
     pub(crate) name: Option<String>,
@@ -34,7 +34,7 @@ pub(crate) struct Alert {
     /// Every listing it was told of.
     pub(super) listings: Arc<HashSet<String>>,
     /// What became of matches that are not known yet.
-    early: BTreeMap<String, bool>,
+    pub(super) early: BTreeMap<String, bool>,
 }
 
 impl Alert {
@@ -180,10 +180,7 @@ impl AlertBook {
                     webhook,
                     created_at,
                     expires_at,
-                    matches: VecDeque::new(),
-                    match_count: 0,
-                    listings: Arc::default(),
-                    early: BTreeMap::new(),
+                    ..Alert::default()
                 };
                 self.alerts.insert(id, alert);
                 for (position, fact) in std::mem::take(&mut self.early) {

@@ -83,7 +83,8 @@ pub(crate) async fn save_alert(State(api): State<Api>, headers: HeaderMap, asked
     };
     let lang = Page::new(&asked, String::new(), "").lang_query();
     match saved.await {
-        Ok((id, position)) => {
+        Ok((alert, position)) => {
+            let id = alert.id;
             let query = match api.alerts.has(&id) {
                 true => lang,
                 false if lang.is_empty() => format!("?min_position={position}"),

@@ -385,7 +385,7 @@ async fn detail(
         chart: chart::chart(&labels, &lines, shape),
         head: lines.iter().map(|line| line.name.clone()).collect(),
         rows,
-        outlived: !outlived.is_empty(),
+        outlived: labels.iter().rev().take(LATEST).any(|label| outlived.contains_key(label)),
         csv_href: query("csv"),
         json_href: query("json"),
         sql_href: format!("/sql{}", links::query([("query", sql.as_str())].into_iter())),

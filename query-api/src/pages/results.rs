@@ -267,7 +267,7 @@ fn view(at: usize, group: &Group, found: &SearchPage, asked: &Asked, page: &Page
             });
             let values: Vec<ValueView> = values.collect();
             let rest = (values.len() < counts.len()).then(|| Chip {
-                label: format!("{} ({})", page.t("all_values"), page.language.number(counts.len() as i64)),
+                label: page.t("all_values").to_owned(),
                 href: format!("/{}#filters", links::with(&asked.parameters, "all", facet.name())),
             });
             Some(GroupView {

@@ -186,6 +186,10 @@ fn facets(parameters: &Parameters, request: &mut SearchRequest) -> Result<(), Pr
         }
         request.shapes.entry(facet).or_default().query = Some(query.to_owned());
     }
+    // Of the page alone.
+    for facet in parameters.all("all").filter_map(Facet::parse) {
+        request.shapes.entry(facet).or_default().limit = MAX_FACET_VALUES;
+    }
     Ok(())
 }
 
