@@ -95,7 +95,8 @@ pub(crate) struct Up {
     /// Folder of catalogue files (*.toml) with contexts of your own
     #[arg(long, env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
-    /// Folder of KPI files (*.sql) of your own; one of a name that is known replaces it
+    /// Folder of KPI files (*.sql) of your own, one of a name that is known replaces it; and of settings.toml, what KPIs are
+    /// told, such as market_size
     #[arg(long, env = "FORECOURT_KPIS")]
     pub kpis: Option<PathBuf>,
     /// Let saved searches post to addresses inside this machine's network
@@ -244,6 +245,9 @@ pub(crate) struct Sql {
     /// A folder of more catalogue files, with --data
     #[arg(long, value_name = "DIR", env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
+    /// A folder of more KPIs and their settings.toml, with --data
+    #[arg(long, value_name = "DIR", env = "FORECOURT_KPIS")]
+    pub kpis: Option<PathBuf>,
     /// The server to ask
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
@@ -299,7 +303,7 @@ pub(crate) struct Maintain {
     /// A folder of more catalogue files, with --data
     #[arg(long, env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
-    /// A folder of more KPIs, with --data: what they say of events that go is kept
+    /// A folder of more KPIs and their settings.toml, with --data: what they say of events that go is kept
     #[arg(long, env = "FORECOURT_KPIS")]
     pub kpis: Option<PathBuf>,
     /// The server to maintain
@@ -319,7 +323,8 @@ pub(crate) struct CatalogueCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A KPI is a SQL file: a header of `-- key: value` lines says what it is, and a query returns the facts it counts, each with
-the time `at` which it counts. `forecourt kpi show sales_volume` prints one to begin with.
+the time `at` which it counts. `forecourt kpi show sales_volume` prints one to begin with. A file settings.toml beside them
+says what KPIs are told, such as `market_size = 42000` (forecourt kpi show market_share).
   forecourt kpi check --kpis ours && forecourt up --kpis ours")]
 pub(crate) struct KpiCommand {
     #[command(subcommand)]

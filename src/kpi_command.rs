@@ -63,6 +63,14 @@ fn show(definitions: &[KpiDefinition], name: &str, as_json: bool) -> anyhow::Res
         }
         println!("{dimensions}\n");
     }
+    if !kpi.settings.is_empty() {
+        let mut settings = tables::table(["setting", "unit", "is", "meaning"]);
+        for setting in &kpi.settings {
+            let is = setting.value.map_or("not set".to_owned(), |value| value.to_string());
+            settings.add_row([&setting.name, &setting.unit, &is, &setting.meaning]);
+        }
+        println!("{settings}\n");
+    }
     println!("{}", kpi.sql);
     Ok(())
 }

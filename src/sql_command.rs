@@ -216,7 +216,10 @@ impl Folder {
         let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
         let root = lake::folder_url(&data.join("lake"))?;
         let view = Arc::new(Lake::look(&root, catalogue).await?);
-        let sql = SqlSession::new(Handle::current(), derived_tables(&KpiDefinition::embedded()?))?;
+        let sql = SqlSession::new(
+            Handle::current(),
+            derived_tables(&KpiDefinition::with_folder(arguments.kpis.as_deref())?),
+        )?;
         Ok(Self { _lock: lock, sql, view })
     }
 

@@ -57,7 +57,7 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
     match workload {
         Workload::Intake => {
             let limit = raw.batches(&events, MAX_BATCH, AT_ONCE).await?;
-            let server = Server::start(folder, nats, &[])?;
+            let server = Server::start(&folder.join("data"), nats, &[])?;
             let sent = server.intake(&events).await?;
             report(
                 "intake: NDJSON over HTTP, checked and fsynced before the reply",
@@ -69,7 +69,7 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
         }
         Workload::Backfill => {
             let limit = raw.batches(&events, MAX_BATCH, AT_ONCE).await?;
-            let server = Server::start(folder, nats, &[])?;
+            let server = Server::start(&folder.join("data"), nats, &[])?;
             let file = folder.join("market.ndjson");
             tokio::fs::write(&file, joined(&events)).await?;
             let sent = server.backfill(&file)?;
@@ -85,7 +85,7 @@ async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Resul
             let limit = raw.one_by_one(&events[..ONE_BY_ONE]).await?;
             let events = &events[..CONNECTIONS * SINGLES];
             let batches = raw.batches(events, CONNECTIONS, 1).await?;
-            let server = Server::start(folder, nats, &[])?;
+            let server = Server::start(&folder.join("data"), nats, &[])?;
             let (sent, mut latencies) = server.singles(events).await?;
             latencies.sort();
             report(

@@ -1,8 +1,10 @@
 //! `kpis`: what a poll costs, answered from the board, as unchanged, anew, and beside them as SQL; how soon an event is on
-//! the board while others come; and what a late event costs as history grows.
+//! the board while others come; and what a late event costs as history grows. `BENCH_KPIS_DATA=DIR` measures with the data that a
+//! `forecourt up --data DIR` has left there, and publishes its events into it.
 
 use std::{
     fs,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -15,6 +17,7 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::{freshness::send, server::Server};
 
+const SEED: u64 = 4;
 const DAYS: u32 = 365;
 /// Over a million events, in two parts: what a late event costs is measured after each.
 const VEHICLES: u32 = 2_600;
@@ -32,28 +35,36 @@ const SAME_IN_SQL: &str = "SELECT bucket, units_sold, revenue FROM kpi.sales_vol
 pub(crate) fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
+        let own = std::env::var_os("BENCH_KPIS_DATA").map(PathBuf::from);
+        // Into data that is there already, events that have not come before.
+        let seed = if own.is_some() { rand::random() } else { SEED };
         let mut text = Vec::new();
-        datasets::Market::new(4, 1_735_689_600_000_000, DAYS, VEHICLES).write(&mut text)?;
+        datasets::Market::new(seed, 1_735_689_600_000_000, DAYS, VEHICLES).write(&mut text)?;
         let text = Bytes::from(text);
         let lines: Vec<Bytes> = text.split_inclusive(|byte| *byte == b'\n').map(|line| text.slice_ref(line)).collect();
         let folder = tempfile::tempdir()?;
-        let nats = NatsServer::start(&folder.path().join("nats")).await?;
-        let server = Server::start(folder.path(), nats.url(), &["--retention", "off"])?;
+        let data = own.clone().unwrap_or_else(|| folder.path().join("data"));
+        let nats = NatsServer::start(&data.join("nats")).await?;
+        let server = Server::start(&data, nats.url(), &["--retention", "off"])?;
         println!("\nkpis: over HTTP, client and server on the same machine");
         let (first, rest) = lines.split_at((lines.len() as f64 * FIRST_PART) as usize);
         let (rest, load) = rest.split_at(rest.len() - RATE as usize * LASTS.as_secs() as usize);
-        for part in [first, rest] {
-            let file = folder.path().join("part.ndjson");
-            fs::write(&file, part.concat())?;
-            server.backfill(&file)?;
+        if own.is_some() {
             late(&server.url).await?;
+        } else {
+            for part in [first, rest] {
+                let file = folder.path().join("part.ndjson");
+                fs::write(&file, part.concat())?;
+                server.backfill(&file)?;
+                late(&server.url).await?;
+            }
         }
         polls(&server.url).await?;
         let (sent, waits) = tokio::join!(send(&server.url, load, RATE as usize), board(&server.url, LASTS));
         println!("  from an event's acknowledgement to the board, at {:.0} events/s:", sent?);
         told("    sales of a day", waits?, None);
         server.stop()?;
-        let server = Server::start(folder.path(), nats.url(), &["--retention", "off"])?;
+        let server = Server::start(&data, nats.url(), &["--retention", "off"])?;
         let names: Value = Client::new().get(format!("{}/v1/kpis", server.url)).send().await?.json().await?;
         let names: Vec<&str> =
             names["kpis"].as_array().into_iter().flatten().filter_map(|kpi| kpi["name"].as_str()).collect();

@@ -24,10 +24,10 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(crate) fn start(folder: &Path, nats: &str, more: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) fn start(data: &Path, nats: &str, more: &[&str]) -> anyhow::Result<Self> {
         let mut child = forecourt()?
             .args(["up", "--http", "127.0.0.1:0", "--nats", nats, "--data"])
-            .arg(folder.join("data"))
+            .arg(data)
             .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use crate::{cars::MODELS, story::Story};
+use crate::{cars::MODELS, story::Story, truth::Fact};
 
 const DEALERS: &str = "dealers";
 const LISTINGS_PER_VEHICLE: f64 = 0.5;
@@ -69,7 +69,8 @@ fn listing(story: &mut Story<'_>, everything: bool) {
     let mut price = Story::round(model.price * story.between(0.3, 0.8), 10.0);
     let consigned = everything || story.chance(0.2);
     let kind = if consigned { "Consignment" } else { "Sale" };
-    story.tell(DEALERS, "VehicleValuationUpdated", json!({"vehicleId": vehicle, "valuationId": story.id("val"), "estimatedValue": price, "marketValue": price, "tradeInValue": price * 8 / 10, "retailValue": price * 11 / 10, "source": "book", "valuationDate": story.at()}));
+    let worth = Story::round(price as f64 / story.between(0.86, 1.18), 10.0);
+    story.tell(DEALERS, "VehicleValuationUpdated", json!({"vehicleId": vehicle, "valuationId": story.id("val"), "estimatedValue": price, "marketValue": worth, "tradeInValue": price * 8 / 10, "retailValue": price * 11 / 10, "source": "book", "valuationDate": story.at()}));
     story.tell(DEALERS, "VehicleListed", json!({"dealerId": dealer, "listingId": listing, "vehicleId": vehicle, "price": price, "description": format!("{} {}", model.make, model.model), "listingType": kind, "listedAt": story.at(), "isFeatured": story.chance(0.1)}));
     for order in 1..=story.whole(1, 6) {
         story.tell(DEALERS, "VehiclePhotoAdded", json!({"dealerId": dealer, "listingId": listing, "photoFileId": story.id("fil"), "displayOrder": order, "isPrimary": order == 1}));
@@ -104,6 +105,16 @@ fn listing(story: &mut Story<'_>, everything: bool) {
         if (everything || story.chance(0.33))
             && lead(story, &dealer, &listing, &viewer, price, deposit.as_deref(), everything)
         {
+            if everything || story.chance(0.5) {
+                review(story, &viewer, &vehicle);
+            }
+            if story.chance(0.1) {
+                // Another dealer takes it in and offers it again.
+                let (dealer, listing) =
+                    (self::dealer(story.whole(0, STORES.len() as i64 - 1).unsigned_abs() as usize), story.id("dls"));
+                story.days(20.0, 60.0);
+                story.tell(DEALERS, "VehicleListed", json!({"dealerId": dealer, "listingId": listing, "vehicleId": vehicle, "price": price, "listingType": "Sale", "listedAt": story.at()}));
+            }
             return;
         }
     }
@@ -170,4 +181,12 @@ fn lead(
         story.tell(DEALERS, "DepositSaleSold", json!({"dealerId": dealer, "depositSaleId": deposit, "contractId": contract, "salePrice": offered, "soldAt": story.at()}));
     }
     true
+}
+
+/// What the buyer says of it, a while later.
+fn review(story: &mut Story<'_>, buyer: &str, vehicle: &str) {
+    story.days(3.0, 14.0);
+    let stars = story.whole(2, 5);
+    story.tell("support", "ReviewSubmitted", json!({"reviewId": story.id("rev"), "rating": stars, "comments": "Drives as described.", "submittedAt": story.at(), "customerId": buyer, "vehicleId": vehicle}));
+    story.fact(Fact::Reviewed { stars });
 }

@@ -57,7 +57,12 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
         story.tell("inventory", "PriceSet", data);
         story.fact(Fact::Priced { listing: listing.clone(), price: Story::round(price, 10.0) });
     };
+    valued(story, vehicle, car.worth * story.between(0.92, 1.12));
     set(story, price, "market");
+    if story.chance(0.2) {
+        // What it is worth later says nothing about what was asked before.
+        valued(story, vehicle, car.worth * story.between(0.8, 1.0));
+    }
     let urls: Vec<String> =
         (1..=story.whole(12, 24)).map(|n| format!("https://photos.example/{vehicle}/{n}.jpg")).collect();
     story.tell(
@@ -174,4 +179,10 @@ fn shoppers(story: &mut Story<'_>, car: &Car) {
             }
         }
     }
+}
+
+/// What a vehicle is worth, as a book of prices says.
+fn valued(story: &mut Story<'_>, vehicle: &str, worth: f64) {
+    let worth = Story::round(worth, 10.0);
+    story.tell("dealers", "VehicleValuationUpdated", json!({"vehicleId": vehicle, "valuationId": story.id("val"), "estimatedValue": worth, "marketValue": worth, "source": "book", "valuationDate": story.at()}));
 }

@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 const MIN_VERSION: (u32, u32) = (2, 12);
 /// A server reads its store before it listens, and a large one takes minutes: how often that is told.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
-/// How long a server may take to stop.
-const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// How long a server may take to stop: it writes down what its store holds.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
 /// How often a server that is not ours to wait on is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Larger than the largest event, so that what is too large reaches the dead letters instead of being dropped.
@@ -189,9 +189,11 @@ impl Setup {
         let name = format!("forecourt-{}", uuid::Uuid::new_v4().simple());
         let config = self.config_file();
         let store = self.folder.join("store");
+        fs::create_dir_all(&store).map_err(unusable)?;
+        let room = room(&store).map(|room| format!("  max_file_store: {room}\n")).unwrap_or_default();
         let text = format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nmax_payload: {MAX_PAYLOAD}\n\
-             jetstream {{\n  store_dir: {store:?}\n  sync_interval: always\n}}\n"
+             jetstream {{\n  store_dir: {store:?}\n{room}  sync_interval: always\n}}\n"
         );
         fs::write(&config, text).map_err(unusable)?;
         let log = fs::File::options().create(true).append(true).open(self.log_file()).map_err(unusable)?;
@@ -206,6 +208,20 @@ impl Setup {
         fs::write(self.running_file(), serde_json::to_vec(&running).unwrap_or_default()).map_err(unusable)?;
         Ok((running, child))
     }
+}
+
+/// How large a store may become: what it has, and most of what is free. Of itself the server allows three quarters of what is
+/// free, whatever it has already: one that filled half of a disk would take nothing after it was started again.
+fn room(store: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(store).ok()?;
+    Some(size(store) + disk.f_bavail.saturating_mul(disk.f_frsize) / 10 * 9)
+}
+
+/// What the files of a folder add up to; those that cannot be looked at are none of the server's.
+fn size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| Some((entry.metadata().ok()?, entry.path())));
+    sizes.map(|(known, path)| if known.is_dir() { size(&path) } else { known.len() }).sum()
 }
 
 /// Keep the server running until told to stop, then stop it.
@@ -228,25 +244,26 @@ async fn supervise(setup: Setup, mut running: Running, mut child: Option<Child>,
             }
             Err(error) => Err(error),
         };
-        match launched {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::error!(error = %error, "nats-server does not start; trying again");
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = sleep(Duration::from_secs(1)) => {}
-                }
+        if let Err(error) = launched {
+            tracing::error!(error = %error, "nats-server does not start; trying again");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(Duration::from_secs(1)) => {}
             }
         }
     }
-    let signal = Command::new(&setup.binary).arg("--signal").arg(format!("stop={}", running.pid)).output().await;
-    if let Err(error) = signal {
-        tracing::error!(error = %error, pid = running.pid, "cannot stop nats-server");
+    // In order, when it can be: what is killed reads its whole store when it starts again.
+    for signal in ["term", "stop"] {
+        let sent = Command::new(&setup.binary).arg("--signal").arg(format!("{signal}={}", running.pid)).output().await;
+        if let Err(error) = sent {
+            tracing::error!(error = %error, pid = running.pid, "cannot stop nats-server");
+        }
+        if tokio::time::timeout(STOP_WITHIN, ended(&setup, &running, child.as_mut())).await.is_ok() {
+            let _ = fs::remove_file(setup.running_file());
+            return;
+        }
+        tracing::error!(pid = running.pid, signal, "nats-server does not stop");
     }
-    if tokio::time::timeout(STOP_WITHIN, ended(&setup, &running, child.as_mut())).await.is_err() {
-        tracing::error!(pid = running.pid, "nats-server does not stop; it is left running");
-    }
-    let _ = fs::remove_file(setup.running_file());
 }
 
 /// Wait until the server has ended: our child by its exit, a found one by its process.

@@ -80,13 +80,13 @@ impl CommittedRows {
         let mut files = KnownFiles::new();
         for file in version.log_data().iter() {
             let path = file.path().into_owned();
-            let file = match known.remove(&path) {
-                Some(file) => file,
+            let file = match known.get(&path) {
+                Some(file) => Arc::clone(file),
                 None => Arc::new(CommittedFile::new(&folder, &file)?),
             };
             files.insert(path, file);
         }
-        known.clone_from(&files);
+        *known = files;
         let columns = columns.fields().iter().filter(|field| field.name() != partition);
         // A text is read as a view of its bytes.
         let columns = columns.map(|field| match field.data_type() {
@@ -95,7 +95,7 @@ impl CommittedRows {
         });
         let schema = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
         let objects = table.log_store().root_object_store(None);
-        Ok(Self { schema, store, objects, files: files.into_values().collect(), _version: Arc::clone(version) })
+        Ok(Self { schema, store, objects, files: known.values().cloned().collect(), _version: Arc::clone(version) })
     }
 
     /// The files that may have rows which these filters keep.

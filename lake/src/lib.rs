@@ -16,6 +16,7 @@
 //! - [`result_json`]: a query's result as JSON.
 
 pub mod audit;
+mod catalogue_questions;
 pub mod commits;
 mod committed_rows;
 pub mod compaction;

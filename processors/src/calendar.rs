@@ -116,6 +116,21 @@ impl Calendar {
         }
     }
 
+    /// How many years lie between two times: of each year its part, by its own length.
+    #[must_use]
+    pub fn years(&self, from: i64, to: i64) -> Option<f64> {
+        let years = Self { grain: Grain::Year, ..*self };
+        let at = |time: i64| {
+            let start = years.start(time)?;
+            let year = DateTime::from_timestamp_micros(start)?.with_timezone(&self.zone).year();
+            #[expect(clippy::cast_precision_loss, reason = "less than a year and its length")]
+            let part = (time - start) as f64 / (years.next(start)? - start) as f64;
+            Some((year, part))
+        };
+        let ((first, begun), (last, ended)) = (at(from)?, at(to)?);
+        Some(f64::from(last - first) + (ended - begun))
+    }
+
     /// The start of the bucket of the same grain that lies so long before, by the local calendar.
     #[must_use]
     pub fn ago(&self, start: i64, ago: Ago) -> Option<i64> {
@@ -214,6 +229,28 @@ mod tests {
         );
         assert_eq!(buckets(toronto, Grain::Hour, "2026-03-08", "2026-03-09").len(), 23);
         assert_eq!(buckets(toronto, Grain::Hour, "2026-11-01", "2026-11-02").len(), 25);
+    }
+
+    #[test]
+    fn a_years_buckets_are_parts_of_it_that_add_up() {
+        for zone in [Tz::UTC, Tz::America__Toronto, Tz::Australia__Lord_Howe] {
+            for grain in [Grain::Hour, Grain::Day, Grain::Month, Grain::Quarter, Grain::Year] {
+                let calendar = Calendar { grain, zone, week_start: Weekday::Mon };
+                let (from, to) = (calendar.parse("2023-01-01").unwrap(), calendar.parse("2026-01-01").unwrap());
+                let (mut start, mut sum) = (from, 0.0);
+                while start < to {
+                    let next = calendar.next(start).unwrap();
+                    sum += calendar.years(start, next).unwrap();
+                    start = next;
+                }
+                assert!((sum - 3.0).abs() < 1e-9, "{zone} {grain}: {sum}");
+                assert_eq!(calendar.years(from, to), Some(3.0));
+            }
+        }
+        let calendar = Calendar { grain: Grain::Day, zone: Tz::UTC, week_start: Weekday::Mon };
+        let day = |text: &str| calendar.parse(text).unwrap();
+        let years = calendar.years(day("2024-02-28"), day("2024-03-01")).unwrap();
+        assert!((years - 2.0 / 366.0).abs() < 1e-12, "{years}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
     error::ArrowError,
 };
-use datafusion::{datasource::MemTable, error::DataFusionError, logical_expr::ScalarUDF};
+use datafusion::{datasource::MemTable, error::DataFusionError};
 use lake::{ColumnMeaning, ExtraTable};
 use schemas::{Position, columns::timestamp_type, field_type::UTC};
 use search_index::{IndexError, Listing, ListingSnapshot};
@@ -47,8 +47,8 @@ pub fn derived_tables(definitions: &[KpiDefinition]) -> Vec<ExtraTable> {
             unit: Some(value.unit.clone()),
         });
         let columns = [bucket].into_iter().chain(values).collect();
-        let function = ScalarUDF::new_from_impl(bucket_function::Bucket::new(DAYS));
-        ExtraTable::query(KPI, &kpi.name, &meaning, columns, &by_day(kpi), vec![function], all_time())
+        let functions = bucket_function::functions(DAYS, 1);
+        ExtraTable::query(KPI, &kpi.name, &meaning, columns, &by_day(kpi), functions, all_time())
     });
     current.into_iter().chain(kpis).chain([listings(), positions()]).collect()
 }

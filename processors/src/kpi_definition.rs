@@ -4,10 +4,14 @@
 //! values are computed from, and dimensions. Each value is an aggregate over these rows; the engine groups them by bucket
 //! and by whatever dimensions are asked for, so one definition answers every grain, filter, window and total.
 
+mod settings;
+
 use std::{collections::BTreeSet, fmt::Write, fs, io, path::Path};
 
 use serde::Serialize;
 use serde_json::{Value, json};
+
+pub use settings::Setting;
 
 use crate::calendar::Grain;
 
@@ -112,7 +116,8 @@ impl KpiValue {
         });
         let counts =
             ["sum", "count", "coalesce", "cast", "where", "filter", "and", "or", "in", "when", "then", "distinct"];
-        !text.contains('/') && calls.into_iter().all(|name| counts.contains(&name))
+        // Nor are settings and lengths of buckets counted.
+        !text.contains(['/', '{']) && calls.into_iter().all(|name| counts.contains(&name))
     }
 
     /// Whether it counts things.
@@ -121,10 +126,11 @@ impl KpiValue {
         ["integer", "points"].contains(&self.unit.as_str())
     }
 
-    fn sql(&self) -> String {
+    fn sql(&self, settings: &[Setting], years: &str) -> String {
+        let expression = settings::put(&self.expression, settings, years);
         let kind = if self.is_whole() { "BIGINT" } else { "DOUBLE" };
         let zero = if self.is_zero_in_a_gap() { ", 0" } else { "" };
-        format!("coalesce(CAST({} AS {kind}){zero}) AS \"{}\"", self.expression, self.name)
+        format!("coalesce(CAST({expression} AS {kind}){zero}) AS \"{}\"", self.name)
     }
 }
 
@@ -206,6 +212,7 @@ pub struct KpiDefinition {
     pub measures: Measures,
     pub inputs: Vec<KpiInput>,
     pub dimensions: Vec<Dimension>,
+    pub settings: Vec<Setting>,
     pub values: Vec<KpiValue>,
     /// The value that says most; the first, unless the header says which.
     pub headline: Option<String>,
@@ -247,7 +254,8 @@ impl KpiDefinition {
         EMBEDDED.iter().map(|(name, text)| Self::parse(name, text)).collect()
     }
 
-    /// The KPIs of the program and those of a folder's `*.sql` files, which replace those of the same name.
+    /// The KPIs of the program and those of a folder's `*.sql` files, which replace those of the same name; and the settings
+    /// of all of them, as its `settings.toml` says.
     ///
     /// # Errors
     /// When the folder cannot be read, or a file is not valid: with its line and what is wrong in it.
@@ -279,6 +287,7 @@ impl KpiDefinition {
                 None => kpis.push(kpi),
             }
         }
+        settings::read(folder, &mut kpis)?;
         Ok(kpis)
     }
 
@@ -296,6 +305,7 @@ impl KpiDefinition {
             measures: Measures::Flow,
             inputs: Vec::new(),
             dimensions: Vec::new(),
+            settings: Vec::new(),
             values: Vec::new(),
             headline: None,
             // A trailing semicolon ends a statement, and ours goes on around it.
@@ -332,6 +342,7 @@ impl KpiDefinition {
                 }),
                 "input" => parse_input(value).map(|input| kpi.inputs.push(input)),
                 "dimension" => parse_dimension(value).map(|dimension| kpi.dimensions.push(dimension)),
+                "setting" => Setting::parse(value).map(|setting| kpi.settings.push(setting)),
                 "value" => parse_value(value).map(|value| kpi.values.push(KpiValue { line: number, ..value })),
                 "headline" => {
                     let is_known = kpi.values.iter().any(|known| known.name == value);
@@ -339,7 +350,7 @@ impl KpiDefinition {
                 }
                 "target" => parse_target(value, &mut kpi.values),
                 _ => {
-                    let keys = "the keys are title, definition, owner, better, measures, input, dimension, value, headline and target";
+                    let keys = "the keys are title, definition, owner, better, measures, input, dimension, setting, value, headline and target";
                     return Err(failed(number, keys));
                 }
             };
@@ -350,12 +361,13 @@ impl KpiDefinition {
         if incomplete {
             return Err(failed(1, "the header needs title, definition, input and value"));
         }
-        let names =
-            kpi.values.iter().map(|value| &value.name).chain(kpi.dimensions.iter().map(|dimension| &dimension.name));
-        let mut names: Vec<&String> = names.collect();
-        names.sort();
+        let values = kpi.values.iter().map(|value| value.name.as_str());
+        let dimensions = kpi.dimensions.iter().map(|dimension| dimension.name.as_str());
+        let settings = kpi.settings.iter().map(|setting| setting.name.as_str()).chain([settings::YEARS]);
+        let mut names: Vec<&str> = values.chain(dimensions).chain(settings).collect();
+        names.sort_unstable();
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(failed(1, "each value and dimension has a name of its own"));
+            return Err(failed(1, "each value, dimension and setting has a name of its own, and none is years"));
         }
         Ok(kpi)
     }
@@ -378,6 +390,7 @@ impl KpiDefinition {
             "better": self.better,
             "measures": self.measures,
             "additive": self.values.iter().all(|value| value.additive),
+            "settings": self.settings,
             "values": self.values,
             "headline": self.headline().map(|value| &value.name),
             "grains": Grain::ALL,
@@ -434,17 +447,17 @@ impl KpiDefinition {
         let condition =
             if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
         let mut facts = self.facts(&dimensions);
-        let bucket = match bucket {
-            BucketBy::Time => Some("bucket(at) AS bucket".to_owned()),
+        let (bucket, years) = match bucket {
+            BucketBy::Time => (Some("bucket(at) AS bucket".to_owned()), "years(bucket(at))"),
             BucketBy::Rolling => {
                 facts = format!("SELECT unnest(buckets(at)) AS rolling_bucket, * FROM ({facts})");
-                Some("rolling_bucket AS bucket".to_owned())
+                (Some("rolling_bucket AS bucket".to_owned()), "years(rolling_bucket)")
             }
-            BucketBy::Nothing => None,
+            BucketBy::Nothing => (None, "years($from, $to)"),
         };
         let groups: Vec<String> =
             bucket.into_iter().chain(by.iter().map(|name| format!("CAST({name} AS VARCHAR) AS {name}"))).collect();
-        let values: Vec<String> = self.values.iter().map(KpiValue::sql).collect();
+        let values: Vec<String> = self.values.iter().map(|value| value.sql(&self.settings, years)).collect();
         let grouped: Vec<String> = (1..=groups.len()).map(|number| number.to_string()).collect();
         let by = if grouped.is_empty() { String::new() } else { format!(" GROUP BY {}", grouped.join(", ")) };
         let columns: Vec<String> = groups.into_iter().chain(values).collect();
@@ -459,6 +472,7 @@ fn expected(key: &str) -> &'static str {
         "measures" => "measures is flow or level",
         "input" => "an input is `context.view`, `… at column`, `… by column` or `… by column after`",
         "dimension" => "a dimension is `name; meaning` or `name of listings by column; meaning`, or vehicles",
+        "setting" => "a setting is `name unit; meaning`",
         "value" => "a value is `name unit = aggregate; meaning`",
         "headline" => "headline is the name of a value above it",
         _ => "a target is `value number` or `value number a day`, after the value",
@@ -566,7 +580,7 @@ mod tests {
             ),
             (
                 &format!("{head}-- grain: second"),
-                "k.sql, line 3: the keys are title, definition, owner, better, measures, input, dimension, value, headline and target",
+                "k.sql, line 3: the keys are title, definition, owner, better, measures, input, dimension, setting, value, headline and target",
             ),
         ] {
             assert_eq!(KpiDefinition::parse("k", text).map_err(|e| e.to_string()), Err(message.to_owned()));

@@ -43,7 +43,7 @@ pub use touched::Touched;
 use touched::{Asked, Meant, TOUCH_STEP};
 
 /// Between two computations of the board: people do not read faster.
-const REFRESH_EVERY: Duration = Duration::from_millis(250);
+const REFRESH_EVERY: Duration = Duration::from_millis(150);
 /// The board rests at least this many times as long as computing it took, so that it leaves the machine to others.
 const REST_FACTOR: u32 = 2;
 /// Series kept up to date at once; the one that was not asked for longest makes room.

@@ -148,7 +148,7 @@ pub(crate) fn pairs_of(query: &str) -> Vec<(String, String)> {
     form_urlencoded::parse(query.trim_start_matches('?').as_bytes()).into_owned().collect()
 }
 
-/// Save a search; its id, and the position that has it.
+/// Save a search; the alert, and the position that has it.
 pub(crate) async fn save(api: &Api, wanted: NewAlert) -> Result<(Alert, u64), Problem> {
     let NewAlert { search, name, webhook, user_id, expires_at } = wanted;
     let search = Parameters::checked(&Method::GET, "/v1/search", search)?.without(&OF_A_PAGE);

@@ -219,9 +219,11 @@ impl WrittenAnswers {
 fn tag(api: &Api, board: &Board, kpi: &KpiDefinition, question: &Question, form: Form) -> u64 {
     let mut hasher = DefaultHasher::new();
     let through = latest(api, board).and_then(|time| question.key.calendar.start(time));
-    // The file has the values too: another definition is another answer.
+    // Another definition, or another setting of it, is another answer.
     let frozen = board.frozen(&question.key).map(|(days, _)| days.len());
-    (&kpi.sql, question.fingerprint, form, board.changed(&question.key).get(), through, frozen).hash(&mut hasher);
+    let settings: Vec<_> = kpi.settings.iter().map(|setting| setting.value.map(f64::to_bits)).collect();
+    (&kpi.sql, settings, question.fingerprint, form, board.changed(&question.key).get(), through, frozen)
+        .hash(&mut hasher);
     hasher.finish()
 }
 

@@ -1,5 +1,6 @@
 """Every KPI by UTC day, counted naively over a file of events: python3 oracle.py history.ndjson > expected.json"""
 
+import calendar
 import json
 import statistics
 import sys
@@ -133,12 +134,17 @@ def inventory(e):
     return days.items()
 
 
+MARKET_SIZE = 42_000
+
+
 def market_share(e):
     facts = [(m.at("calculatedAt"), "share", m) for m in e["MarketShareCalculated"]]
     facts += [(s.at("soldAt"), "sold", s["listingId"]) for s in e["VehicleSold"]]
     for at, of in by_day(facts).items():
         latest = max(of["share"], key=lambda m: (m.at("calculatedAt"), m.id), default=None)
-        yield at, dict(market_share=latest and latest["marketShare"], units_sold=len(set(of["sold"])))
+        units, days = len(set(of["sold"])), 366 if calendar.isleap(int(at[:4])) else 365
+        yield at, dict(market_share=latest and latest["marketShare"], units_sold=units,
+                       share_of_market_size=ratio(units, MARKET_SIZE / days))
 
 
 def percentile(values, share):
@@ -272,7 +278,22 @@ def pricing(e):
         facts.append((p.time, "set", (p["listingId"], p["price"], before[-1] if before else None)))
         before.append(p["price"])
     facts += [(s.at("soldAt"), "sold", s) for s in e["VehicleSold"]]
+    vehicles = {c["listingId"]: c["vehicleId"] for c in e["VehicleListingCreated"]}
+    firsts = {p["listingId"]: p for p in reversed(e["PriceSet"])}
+    asked = [(p.time, vehicles.get(p["listingId"]), p["price"]) for p in firsts.values()]
+    asked += [(d.at("listedAt"), d["vehicleId"], d["price"]) for d in e["VehicleListed"] if d["price"] is not None]
+    valued = defaultdict(list)
+    for v in e["VehicleValuationUpdated"]:
+        worth = v["marketValue"] if v["marketValue"] is not None else v["estimatedValue"]
+        valued[v["vehicleId"]].append((v.at("valuationDate"), v.id, worth))
+    for at, vehicle, price in asked:
+        before = [v for v in valued[vehicle] if v[0] <= at]
+        if vehicle is not None and before:
+            of_value = ratio(price, max(before)[2])
+            facts.append((at, "deal", of_value if of_value is not None and of_value >= 0.4 else None))
     for at, of in by_day(facts).items():
+        deals = [d for d in of["deal"] if d is not None]
+        share = lambda low, high: ratio(sum(low < d <= high for d in deals), len(deals))
         first = [price for _, price, before in of["set"] if before is None]
         changes = [price - before for _, price, before in of["set"] if before is not None and before != price]
         known = [(prices[s["listingId"]][0], s["finalPrice"]) for s in of["sold"] if prices[s["listingId"]]]
@@ -280,7 +301,9 @@ def pricing(e):
         yield at, dict(average_list_price=mean(first), average_sale_price=mean([s["finalPrice"] for s in of["sold"]]),
                        average_discount=ratio(asked - sum(p for _, p in known), asked), price_changes=len(changes),
                        price_cuts=sum(c < 0 for c in changes),
-                       changes_per_listing=ratio(len(changes), len({listing for listing, _, _ in of["set"]})))
+                       changes_per_listing=ratio(len(changes), len({listing for listing, _, _ in of["set"]})),
+                       deals_rated=len(deals), great_deals=share(0, 0.9), good_deals=share(0.9, 0.96),
+                       fair_deals=share(0.96, 1.05), high_prices=share(1.05, 1.15), overpriced=share(1.15, float("inf")))
 
 
 def financing(e):
@@ -375,11 +398,17 @@ def dealer_performance(e):
     facts += [(x.time, "lead", x["leadId"]) for x in e["NewSalesLead"]]
     facts += [(x.at("soldAt"), "sold", x["listingId"]) for x in e["dealers.VehicleSold"]]
     facts += [(x.at("createdAt"), "contract", x) for x in e["SalesContractCreated"]]
+    listed = defaultdict(list)
+    for x in e["VehicleListed"]:
+        listed[x["vehicleId"]].append(x.at("listedAt"))
+    facts += [(r.at("submittedAt"), "stars", r["rating"]) for r in e["ReviewSubmitted"]
+              if r["vehicleId"] is not None and any(at <= r.at("submittedAt") for at in listed[r["vehicleId"]])]
     for at, of in by_day(facts).items():
         leads, sold = len(set(of["lead"])), len(set(of["sold"]))
         yield at, dict(listings=len(set(of["listed"])), leads=leads, sold=sold, conversion=ratio(sold, leads),
                        contracts=len({c["contractId"] for c in of["contract"]}), revenue=sum(c["salePrice"] or 0 for c in of["contract"]),
-                       commission=sum(c["commissionAmount"] or 0 for c in of["contract"]))
+                       commission=sum(c["commissionAmount"] or 0 for c in of["contract"]),
+                       rating=mean(of["stars"]), reviews=len(of["stars"]))
 
 
 def shop_orders(e):

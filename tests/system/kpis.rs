@@ -1,6 +1,6 @@
 //! KPIs against a count of their own, late events, and how they are asked for.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -34,7 +34,11 @@ async fn every_kpi_of_a_year_is_what_an_independent_count_says_day_by_day() {
     let arguments = ["simulate", "--seed", "5", "--days", "365", "--vehicles", "150", "--disorder", disorder, "-o"];
     assert!(run(&[&arguments[..], &[file.to_str().unwrap()]].concat()).status.success());
     let nats = Nats::start().await;
-    let forecourt = Forecourt::start(&nats, &folder.path().join("data")).await;
+    let kpis = folder.path().join("kpis");
+    fs::create_dir(&kpis).unwrap();
+    fs::write(kpis.join("settings.toml"), "market_size = 42_000").unwrap();
+    let told = ["--kpis", kpis.to_str().unwrap()];
+    let forecourt = Forecourt::start_with(&nats, &folder.path().join("data"), &told).await;
     let position = counted(&finish(ingest(&file, &forecourt.url)), "position");
     let known = forecourt.get("/v1/kpis").await;
     let known: Vec<&str> = known["kpis"].as_array().unwrap().iter().map(|kpi| kpi["name"].as_str().unwrap()).collect();

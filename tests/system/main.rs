@@ -15,6 +15,7 @@ mod house;
 mod kpis;
 mod language;
 mod oracle;
+mod own_server;
 mod pages;
 mod retention;
 mod search;

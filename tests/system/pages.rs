@@ -31,7 +31,7 @@ async fn pages_show_what_the_api_says() {
     let forecourt = Forecourt::start(&nats, &folder.path().join("data")).await;
     let empty = page(&forecourt, "/").await;
     assert!(empty.0 == 200 && empty.1.contains("No cars are on offer yet"), "{}", empty.1);
-    let file = market(folder.path(), 21, 120, 90);
+    let file = market(folder.path(), 21, 120, 180);
     let position = counted(&finish(ingest(&file, &forecourt.url)), "position");
     let waiting = format!("min_position={position}&wait_ms=60000");
 
@@ -137,7 +137,7 @@ async fn prices_are_rated_against_the_market() {
     let folder = tempfile::tempdir().unwrap();
     let nats = Nats::start().await;
     let forecourt = Forecourt::start(&nats, &folder.path().join("data")).await;
-    let file = market(folder.path(), 23, 60, 400);
+    let file = market(folder.path(), 23, 60, 600);
     let position = counted(&finish(ingest(&file, &forecourt.url)), "position");
     let query = format!("/v1/search?sort=deal&page_size=100&facets=deal&min_position={position}&wait_ms=60000");
     let rated = eventually("prices being compared", || async {

@@ -94,7 +94,7 @@ async fn verify_proves_a_system_right_and_finds_what_was_spoiled() {
     let said = String::from_utf8(disproof.stdout).unwrap();
     assert_eq!(disproof.status.code(), Some(1));
     let sold = format!("whether {unsold} was sold is true and happened as false");
-    for difference in ["the number of VehicleSold is ", &sold, "sales_volume on 2026-02-09 is "] {
+    for difference in ["the number of VehicleSold is ", &sold, " on 2026-02-09 is "] {
         assert!(said.contains(difference), "{difference}: {said}");
     }
     server.reflects(position.parse().unwrap()).await;

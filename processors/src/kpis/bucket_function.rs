@@ -1,5 +1,5 @@
-//! The SQL functions `bucket(time)`, the start of the bucket a time lies in, and `buckets(time)`, the starts of those whose
-//! windows it lies in.
+//! The SQL functions `bucket(time)`, the start of the bucket a time lies in, `buckets(time)`, the starts of those whose
+//! windows it lies in, and `years(bucket)` or `years(from, to)`, how long a bucket's window or a range is.
 
 use std::{
     hash::{Hash, Hasher},
@@ -7,25 +7,34 @@ use std::{
 };
 
 use arrow::{
-    array::{AsArray, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder},
+    array::{AsArray, Float64Array, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder},
     datatypes::{DataType, Field, TimestampMicrosecondType},
 };
 use datafusion::{
-    common::Result,
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
+    common::{Result, internal_err},
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility},
 };
 use schemas::{columns::timestamp_type, field_type::UTC};
 
 use crate::calendar::Calendar;
 
+/// The functions of a calendar, for windows of so many buckets.
+pub(crate) fn functions(calendar: Calendar, window: u32) -> Vec<ScalarUDF> {
+    vec![
+        ScalarUDF::new_from_impl(Bucket::new(calendar)),
+        ScalarUDF::new_from_impl(Buckets::new(calendar, window)),
+        ScalarUDF::new_from_impl(Years::new(calendar, window)),
+    ]
+}
+
 #[derive(Debug)]
-pub(crate) struct Bucket {
+struct Bucket {
     calendar: Calendar,
     signature: Signature,
 }
 
 impl Bucket {
-    pub(crate) fn new(calendar: Calendar) -> Self {
+    fn new(calendar: Calendar) -> Self {
         Self { calendar, signature: Signature::exact(vec![timestamp_type()], Volatility::Immutable) }
     }
 }
@@ -78,14 +87,14 @@ impl ScalarUDFImpl for Bucket {
 
 /// `buckets(time)`: a window ends with its bucket, and is so many buckets long.
 #[derive(Debug)]
-pub(crate) struct Buckets {
+struct Buckets {
     calendar: Calendar,
     window: u32,
     signature: Signature,
 }
 
 impl Buckets {
-    pub(crate) fn new(calendar: Calendar, window: u32) -> Self {
+    fn new(calendar: Calendar, window: u32) -> Self {
         Self { calendar, window, signature: Signature::exact(vec![timestamp_type()], Volatility::Immutable) }
     }
 }
@@ -132,5 +141,64 @@ impl ScalarUDFImpl for Buckets {
             lists.append(true);
         }
         Ok(ColumnarValue::Array(Arc::new(lists.finish())))
+    }
+}
+
+/// `years(bucket)` or `years(from, to)`.
+#[derive(Debug)]
+struct Years {
+    calendar: Calendar,
+    window: u32,
+    signature: Signature,
+}
+
+impl Years {
+    fn new(calendar: Calendar, window: u32) -> Self {
+        let times = |count: usize| TypeSignature::Exact(vec![timestamp_type(); count]);
+        Self { calendar, window, signature: Signature::one_of(vec![times(1), times(2)], Volatility::Immutable) }
+    }
+
+    fn of_bucket(&self, start: i64) -> Option<f64> {
+        let first = self.calendar.offset(start, 1 - i64::from(self.window))?;
+        self.calendar.years(first, self.calendar.next(start)?)
+    }
+}
+
+impl PartialEq for Years {
+    fn eq(&self, other: &Self) -> bool {
+        (self.calendar, self.window) == (other.calendar, other.window)
+    }
+}
+
+impl Eq for Years {}
+
+impl Hash for Years {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.calendar, self.window).hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Years {
+    fn name(&self) -> &str {
+        "years"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Float64)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let times: Vec<_> = arrays.iter().map(|times| times.as_primitive::<TimestampMicrosecondType>()).collect();
+        let years: Float64Array = match times.as_slice() {
+            [starts] => starts.iter().map(|start| self.of_bucket(start?)).collect(),
+            [from, to] => from.iter().zip(to.iter()).map(|(from, to)| self.calendar.years(from?, to?)).collect(),
+            _ => return internal_err!("years takes a bucket, or two times"),
+        };
+        Ok(ColumnarValue::Array(Arc::new(years)))
     }
 }

@@ -94,9 +94,8 @@ pub(super) async fn rows_of(
     from: i64,
     to: i64,
 ) -> Result<Vec<ComputedRow>, KpiError> {
-    let bucket = ScalarUDF::new_from_impl(bucket_function::Bucket::new(key.calendar));
-    let buckets = ScalarUDF::new_from_impl(bucket_function::Buckets::new(key.calendar, key.window));
-    let batches = asked(session, view, vec![bucket, buckets], kpi, sql, between(from, to)).await?;
+    let functions = bucket_function::functions(key.calendar, key.window);
+    let batches = asked(session, view, functions, kpi, sql, between(from, to)).await?;
     let mut rows = Vec::new();
     for batch in &batches {
         let starts = batch.column_by_name("bucket").map(|starts| {

@@ -125,8 +125,8 @@ impl Freezer {
         touched: &Touched,
     ) -> Result<BTreeSet<i64>, KpiError> {
         let mut times = touched.times.get(&kpi.name).cloned().unwrap_or_default();
-        let names: Vec<String> = kpi.dimensions.iter().map(|dimension| dimension.name.clone()).collect();
-        for meant in &touched.facts(index, kpi, names.iter(), Asked::Exactly) {
+        let dimensions = kpi.dimensions.iter().map(|dimension| &dimension.name);
+        for meant in &touched.facts(index, kpi, dimensions, Asked::Exactly) {
             times.extend(times_of_facts(&self.session, view, kpi, meant).await?);
         }
         Ok(times)

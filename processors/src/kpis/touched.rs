@@ -34,13 +34,12 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    fn conditions(self, texts: &BTreeSet<String>, condition: impl Fn(&str) -> String) -> impl Iterator<Item = String> {
+    fn conditions(self, texts: &BTreeSet<String>, condition: impl Fn(&str) -> String) -> Vec<String> {
+        if self == Self::Roughly && texts.len() > MAX_KEYS {
+            return vec!["true".to_owned()];
+        }
         let quoted: Vec<String> = texts.iter().map(|text| format!("'{}'", text.replace('\'', "''"))).collect();
-        let conditions: Vec<String> = match self {
-            Self::Roughly if texts.len() > MAX_KEYS => vec!["true".to_owned()],
-            Self::Exactly | Self::Roughly => quoted.chunks(MAX_KEYS).map(|some| condition(&some.join(", "))).collect(),
-        };
-        conditions.into_iter()
+        quoted.chunks(MAX_KEYS).map(|some| condition(&some.join(", "))).collect()
     }
 }
 
@@ -112,16 +111,16 @@ impl Touched {
         let mut meant = BTreeSet::new();
         for ((_, input), (keys, from)) in self.keys.iter().filter(|((of, _), _)| *of == index) {
             let Touches::FactsBy { key, .. } = &kpi.inputs[*input].touches else { continue };
-            let condition = |keys: &str| format!("{key} IN ({keys})");
-            meant.extend(asked.conditions(keys, condition).map(|condition| Meant { condition, from: *from }));
+            let conditions = asked.conditions(keys, |keys| format!("{key} IN ({keys})"));
+            meant.extend(conditions.into_iter().map(|condition| Meant { condition, from: *from }));
         }
         for (table, column) in kpi.lookups(dimensions) {
             for ((lookup, input), ids) in
                 self.looked_up.iter().filter(|((lookup, _), _)| LOOKUPS[*lookup].name == table)
             {
                 let (.., found) = LOOKUPS[*lookup].inputs[*input];
-                let condition = |ids: &str| format!("{column} IN ({})", found.replace(IDS, ids));
-                meant.extend(asked.conditions(ids, condition).map(|condition| Meant { condition, from: EARLIEST }));
+                let conditions = asked.conditions(ids, |ids| format!("{column} IN ({})", found.replace(IDS, ids)));
+                meant.extend(conditions.into_iter().map(|condition| Meant { condition, from: EARLIEST }));
             }
         }
         meant

@@ -9,7 +9,10 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,8 +26,8 @@ use reqwest::{
 use schemas::field_type::format_timestamp;
 use serde_json::json;
 use sha2::Sha256;
-use tokio::sync::Semaphore;
-use url::{Host, Url};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use url::Url;
 use uuid::Uuid;
 
 use super::{
@@ -38,10 +41,12 @@ use crate::{Api, problem::Problem};
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
-/// Deliveries under way at once.
-const AT_ONCE: usize = 32;
-/// And to one address: a slow one holds up its own alone.
-const AT_ONCE_OF_ONE: usize = 4;
+/// Deliveries under way at once to hosts that answer.
+const AT_ONCE: usize = 24;
+/// And to those that did not answer the last one, each one at a time: however many they are, they do not hold up the others.
+const AT_ONCE_OF_FAILING: usize = 8;
+/// And to one host that answers.
+const AT_ONCE_OF_ONE: u32 = 4;
 /// Of the ids of notices.
 const NOTICES: Uuid = Uuid::from_u128(0x3b5a_11c9_0a51_4d5e_8c5f_9f77_51a0_2c44);
 
@@ -52,8 +57,16 @@ pub(crate) struct Webhooks {
     /// Whether addresses inside the network may be asked for.
     inside: bool,
     turns: Semaphore,
-    /// Of each host and port with a delivery under way.
-    turns_of_one: Mutex<HashMap<String, Weak<Semaphore>>>,
+    turns_of_failing: Semaphore,
+    /// Hosts and ports, as long as they have something to take.
+    hosts: Mutex<HashMap<String, Weak<Host>>>,
+}
+
+/// A host and port that deliveries go to.
+struct Host {
+    turns: Semaphore,
+    /// Whether it did not answer the last one.
+    is_failing: AtomicBool,
 }
 
 impl Webhooks {
@@ -78,19 +91,33 @@ impl Webhooks {
             .dns_resolver(Arc::new(Resolver { inside }))
             .build()
             .map_err(io::Error::other)?;
-        Ok(Self { client, key, inside, turns: Semaphore::new(AT_ONCE), turns_of_one: Mutex::default() })
+        let (turns, turns_of_failing) = (Semaphore::new(AT_ONCE), Semaphore::new(AT_ONCE_OF_FAILING));
+        Ok(Self { client, key, inside, turns, turns_of_failing, hosts: Mutex::default() })
     }
 
-    /// The turns of an address.
-    fn turns_of(&self, url: &Url) -> Arc<Semaphore> {
-        let mut known = self.turns_of_one.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, turns| turns.strong_count() > 0);
+    fn host(&self, url: &Url) -> Arc<Host> {
+        let mut known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, host| host.strong_count() > 0);
         let one = known.entry(url.origin().ascii_serialization()).or_default();
         one.upgrade().unwrap_or_else(|| {
-            let turns = Arc::new(Semaphore::new(AT_ONCE_OF_ONE));
-            *one = Arc::downgrade(&turns);
-            turns
+            let host =
+                Arc::new(Host { turns: Semaphore::new(AT_ONCE_OF_ONE as usize), is_failing: AtomicBool::new(false) });
+            *one = Arc::downgrade(&host);
+            host
         })
+    }
+
+    /// A turn to deliver to this host.
+    async fn turn<'a>(&'a self, host: &'a Host) -> Result<[SemaphorePermit<'a>; 2], AcquireError> {
+        loop {
+            let is_failing = host.is_failing.load(Ordering::Relaxed);
+            let (own, all) = if is_failing { (AT_ONCE_OF_ONE, &self.turns_of_failing) } else { (1, &self.turns) };
+            let turn = [host.turns.acquire_many(own).await?, all.acquire().await?];
+            // While this one waited, others may have found out.
+            if host.is_failing.load(Ordering::Relaxed) == is_failing {
+                return Ok(turn);
+            }
+        }
     }
 
     /// What an alert's deliveries are signed with, as its owner keeps it.
@@ -178,8 +205,8 @@ pub(super) fn address(text: &str) -> Result<Url, Problem> {
 /// Whether the address itself names a place that may not be asked for. Names are looked at when they are resolved.
 fn is_refused(url: &Url, inside: bool) -> bool {
     let address = match url.host() {
-        Some(Host::Ipv4(address)) => IpAddr::V4(address),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address),
+        Some(url::Host::Ipv4(address)) => IpAddr::V4(address),
+        Some(url::Host::Ipv6(address)) => IpAddr::V6(address),
         _ => return false,
     };
     !inside && !is_outside(address)
@@ -196,13 +223,14 @@ pub(super) struct Delivery {
 impl Delivery {
     /// Post it until it is taken, a day has passed, or the alert is given up; and say in the log which it was.
     pub(super) async fn run(self) {
+        let host = self.api.alerts.webhooks.host(&self.url);
         let (mut attempts, mut pause) = (0_u32, FIRST_PAUSE);
         let delivered = loop {
             if !self.api.alerts.has(&self.alert) {
                 return;
             }
             attempts += 1;
-            match self.attempt().await {
+            match self.attempt(&host).await {
                 Ok(()) => break true,
                 Err(Refusal::ForGood) => break false,
                 Err(Refusal::ForNow(why)) => {
@@ -243,20 +271,20 @@ impl Delivery {
         }
     }
 
-    async fn attempt(&self) -> Result<(), Refusal> {
+    async fn attempt(&self, host: &Host) -> Result<(), Refusal> {
         let webhooks = &self.api.alerts.webhooks;
         if is_refused(&self.url, webhooks.inside) {
             return Err(Refusal::ForGood);
+        }
+        let Ok(_turn) = webhooks.turn(host).await else { return Err(Refusal::ForNow("stopping".to_owned())) };
+        if !self.api.alerts.has(&self.alert) {
+            return Err(Refusal::ForNow("given up".to_owned()));
         }
         let told = told(&self.api, &self.alert, std::slice::from_ref(&self.found)).await;
         let mut told = told.map_err(|problem| Refusal::ForNow(problem.detail().to_owned()))?;
         let told = told.pop().unwrap_or_default();
         let body = json!({"type": "alert.matched", "timestamp": format_timestamp(self.found.matched_at), "data": told})
             .to_string();
-        let turns = webhooks.turns_of(&self.url);
-        let (Ok(_own), Ok(_turn)) = (turns.acquire().await, webhooks.turns.acquire().await) else {
-            return Err(Refusal::ForNow("stopping".to_owned()));
-        };
         // Signed when it is its turn: who checks it refuses what is old.
         let seconds = (self.api.now)().div_euclid(1_000_000);
         let signature = webhooks.signature(&self.alert, &self.found.id, seconds, &body);
@@ -268,7 +296,10 @@ impl Delivery {
             .header("webhook-timestamp", seconds)
             .header("webhook-signature", signature)
             .body(body);
-        match request.send().await {
+        let answer = request.send().await;
+        let answers = answer.as_ref().is_ok_and(|answer| !answer.status().is_server_error());
+        host.is_failing.store(!answers, Ordering::Relaxed);
+        match answer {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) if answer.status() == StatusCode::GONE => Err(Refusal::ForGood),
             Ok(answer) => Err(Refusal::ForNow(answer.status().to_string())),
@@ -285,10 +316,17 @@ enum Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::{
+        net::IpAddr,
+        pin::pin,
+        sync::{Arc, atomic::Ordering},
+    };
 
-    use super::{Webhooks, is_outside, mac};
+    use super::{AT_ONCE, AT_ONCE_OF_FAILING, AT_ONCE_OF_ONE, Webhooks, is_outside, mac};
     use base64::{Engine, engine::general_purpose::STANDARD};
+    use futures::FutureExt;
+    use tokio::task::unconstrained;
+    use url::Url;
 
     #[test]
     fn addresses_near_this_machine_are_inside() {
@@ -315,6 +353,31 @@ mod tests {
         for outside in ["93.184.216.34", "172.32.0.1", "2606:2800:220:1::1"] {
             assert!(is_outside(outside.parse::<IpAddr>().unwrap()), "{outside}");
         }
+    }
+
+    /// However many hosts take nothing, and however much there is for them, one that does gets its turn.
+    #[tokio::test]
+    async fn hosts_that_take_nothing_leave_turns_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let webhooks = Webhooks::open(&folder.path().join("key"), false).unwrap();
+        let host = |number: usize| webhooks.host(&Url::parse(&format!("https://h{number}.example/hook")).unwrap());
+        let (dead, well): (Vec<_>, _) = ((0..40).map(host).collect(), host(99));
+        assert!(Arc::ptr_eq(&dead[3], &host(3)));
+        let turn = |host| unconstrained(webhooks.turn(host)).now_or_never();
+        // Nothing is known of them at first.
+        let mut held: Vec<_> = dead.iter().filter_map(|host| turn(host)).collect();
+        assert_eq!(held.len(), AT_ONCE);
+        let mut waits = pin!(unconstrained(webhooks.turn(&dead[AT_ONCE])));
+        assert!((&mut waits).now_or_never().is_none());
+        dead.iter().for_each(|host| host.is_failing.store(true, Ordering::Relaxed));
+        held.clear();
+        held.extend((&mut waits).now_or_never());
+        held.extend(dead.iter().flat_map(|host| [host; 2]).filter_map(|host| turn(host)));
+        assert_eq!(held.len(), AT_ONCE_OF_FAILING);
+        for _ in 0..AT_ONCE_OF_ONE {
+            held.push(turn(&well).unwrap());
+        }
+        assert!(turn(&well).is_none());
     }
 
     /// Whoever has the secret can check a signature; the key is kept for the next start.

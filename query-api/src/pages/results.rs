@@ -316,7 +316,6 @@ fn value_label(page: &Page, facet: Facet, value: &str) -> String {
     }
 }
 
-/// What is filtered by, each with the address without it.
 /// What a search asks, in words.
 pub(super) fn said(page: &Page, parameters: &Parameters) -> Vec<String> {
     let text = parameters.all("q").map(|text| format!("“{text}”"));
@@ -324,6 +323,7 @@ pub(super) fn said(page: &Page, parameters: &Parameters) -> Vec<String> {
     text.chain(filters).collect()
 }
 
+/// What is filtered by, each with the address without it.
 fn chips(parameters: &Parameters, page: &Page) -> Vec<Chip> {
     let other = [
         "q",
