@@ -38,7 +38,7 @@ lint:
 docs:
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --locked
 
-## Named workloads, each against its raw limit, in one run. BENCH_DATA=folder asks the analyst's queries of a lake of one's own.
+## Named workloads, each against its raw limit, in one run. BENCH_DATA=folder asks the analyst's queries of a lake of one's own; BENCH_KPIS_DATA=folder measures KPIs over data of one's own, and publishes into it.
 bench: tools .tools/python
 	$(CARGO) build --release --workspace --locked
 	./target/release/bench $(WORKLOADS)
