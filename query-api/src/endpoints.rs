@@ -444,9 +444,9 @@ fn api() -> Vec<Endpoint> {
             summary: "One KPI over time",
             parameters: kpi_parameters(),
             body: None,
-            answer: "A row per bucket and group, its totals, and what each is compared with; also as CSV. A bucket that has \
-                     lost events to retention is as it was (frozen: true) or tells what is left (incomplete: true). 304 \
-                     when If-None-Match has its ETag",
+            answer: "A row per bucket and group, its totals, and what each is compared with; also as CSV, or as a list of \
+                     flat objects. A bucket that has lost events to retention is as it was (frozen: true) or tells what \
+                     is left (incomplete: true). 304 when If-None-Match has its ETag",
             handler: || get(kpis::get),
         },
         Endpoint {
@@ -554,7 +554,7 @@ fn kpi_parameters() -> Vec<Parameter> {
         text("cumulative", "true: sums since the first bucket, of what can be added."),
         text("totals", "false: without the totals."),
         text("gaps", "fill or omit buckets in which nothing was counted; fill where from is given, omit otherwise."),
-        text("format", "json or csv, instead of Accept."),
+        text("format", "json; records, a list of flat objects; or csv, instead of Accept."),
         MIN_POSITION,
         WAIT_MS,
     ]

@@ -65,6 +65,8 @@ struct Written {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Form {
     Json,
+    /// A list of flat objects, as spreadsheets import it.
+    Records,
     Csv,
 }
 
@@ -72,8 +74,11 @@ impl Form {
     fn wanted(headers: &HeaderMap, parameters: &Parameters) -> Result<Self, Problem> {
         match parameters.text("format")? {
             Some("json") => return Ok(Self::Json),
+            Some("records") => return Ok(Self::Records),
             Some("csv") => return Ok(Self::Csv),
-            Some(other) => return Err(Problem::parameter("format", format!("format is json or csv, not {other:?}"))),
+            Some(other) => {
+                return Err(Problem::parameter("format", format!("format is json, records or csv, not {other:?}")));
+            }
             None => {}
         }
         let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
@@ -82,7 +87,7 @@ impl Form {
 
     const fn media_type(self) -> &'static str {
         match self {
-            Self::Json => "application/json",
+            Self::Json | Self::Records => "application/json",
             Self::Csv => "text/csv; charset=utf-8",
         }
     }
@@ -183,7 +188,8 @@ pub(crate) async fn get(
             body["as_of"] = as_of(board.as_ref());
             let text = match form {
                 Form::Json => body.to_string(),
-                Form::Csv => csv(&kpi, &question, &body),
+                Form::Records => records(&flat(&kpi, &question, &body)).to_string(),
+                Form::Csv => csv(&flat(&kpi, &question, &body)),
             };
             let written = Written { tag, position: board.position, body: Bytes::from(text) };
             api.written_kpis.keep(question.fingerprint, form, written)
@@ -342,9 +348,50 @@ fn totals_told(question: &Question, kpi: &KpiDefinition, all: &Totals, each: Opt
     told
 }
 
-/// The rows as lines: bucket, dimensions, values, and of each comparison what it was and the change in percent.
-fn csv(kpi: &KpiDefinition, question: &Question, body: &Value) -> String {
-    let field = |value: &Value| match value {
+/// Rows without anything in them but values, by column.
+struct Flat<'a> {
+    columns: Vec<String>,
+    rows: Vec<Vec<&'a Value>>,
+}
+
+/// The rows flat: bucket, dimensions, values, and of each comparison what it was and the change in percent.
+fn flat<'a>(kpi: &KpiDefinition, question: &Question, body: &'a Value) -> Flat<'a> {
+    let mut columns = vec!["bucket".to_owned()];
+    columns.extend(question.key.by.iter().cloned());
+    columns.extend(kpi.values.iter().map(|value| value.name.clone()));
+    for compare in &question.compare {
+        for value in &kpi.values {
+            columns.extend([
+                format!("{}_{}", compare.name(), value.name),
+                format!("{}_{}_percent", compare.name(), value.name),
+            ]);
+        }
+    }
+    let told = body["rows"].as_array().into_iter().flatten();
+    let rows = told.enumerate().map(|(at, row)| {
+        let mut fields = vec![&row["bucket"]];
+        fields.extend(question.key.by.iter().map(|name| &row["dimensions"][name]));
+        fields.extend(kpi.values.iter().map(|value| &row["values"][&value.name]));
+        for compare in &question.compare {
+            let other = &body["compared"][compare.name()]["rows"][at];
+            for value in &kpi.values {
+                fields.extend([&other["values"][&value.name], &other["percent"][&value.name]]);
+            }
+        }
+        fields
+    });
+    Flat { columns, rows: rows.collect() }
+}
+
+fn records(flat: &Flat<'_>) -> Value {
+    let record = |row: &Vec<&Value>| -> Map<String, Value> {
+        flat.columns.iter().cloned().zip(row.iter().copied().cloned()).collect()
+    };
+    json!(flat.rows.iter().map(record).collect::<Vec<_>>())
+}
+
+fn csv(flat: &Flat<'_>) -> String {
+    let field = |value: &&Value| match value {
         Value::Null => String::new(),
         // A spreadsheet would take it for a formula.
         Value::String(text) if text.starts_with(['=', '+', '-', '@', '\t']) => {
@@ -354,30 +401,7 @@ fn csv(kpi: &KpiDefinition, question: &Question, body: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let mut head = vec!["bucket".to_owned()];
-    head.extend(question.key.by.iter().cloned());
-    head.extend(kpi.values.iter().map(|value| value.name.clone()));
-    for compare in &question.compare {
-        for value in &kpi.values {
-            head.extend([
-                format!("{}_{}", compare.name(), value.name),
-                format!("{}_{}_percent", compare.name(), value.name),
-            ]);
-        }
-    }
-    let none = Vec::new();
-    let mut lines = vec![head.join(",")];
-    for (at, row) in body["rows"].as_array().unwrap_or(&none).iter().enumerate() {
-        let mut fields = vec![field(&row["bucket"])];
-        fields.extend(question.key.by.iter().map(|name| field(&row["dimensions"][name])));
-        fields.extend(kpi.values.iter().map(|value| field(&row["values"][&value.name])));
-        for compare in &question.compare {
-            let other = &body["compared"][compare.name()]["rows"][at];
-            for value in &kpi.values {
-                fields.extend([field(&other["values"][&value.name]), field(&other["percent"][&value.name])]);
-            }
-        }
-        lines.push(fields.join(","));
-    }
+    let mut lines = vec![flat.columns.join(",")];
+    lines.extend(flat.rows.iter().map(|row| row.iter().map(field).collect::<Vec<_>>().join(",")));
     lines.join("\r\n") + "\r\n"
 }

@@ -25,6 +25,27 @@ fn same(ours: &Value, theirs: &Value) -> bool {
     }
 }
 
+/// What Grafana's dashboard asks has rows, put as Grafana puts it.
+async fn panels(forecourt: &Forecourt) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/grafana/provisioning/dashboards/forecourt.json");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let at = format!(
+        "host=127.0.0.1 port={} user=grafana dbname=forecourt",
+        forecourt.postgres().split(':').nth(1).unwrap()
+    );
+    let (client, connection) = tokio_postgres::connect(&at, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert_eq!(panels.len(), 8);
+    for query in panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
+        let asked = query["rawSql"].as_str().unwrap();
+        let sql =
+            asked.replace("$__timeFilter(bucket)", "bucket BETWEEN '2000-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z'");
+        let rows = client.query(&sql, &[]).await.unwrap();
+        assert!(rows.len() > 20 && rows[0].columns()[0].name() == "time", "{sql}: {} rows", rows.len());
+    }
+}
+
 /// A year that arrives in disorder: repeated, late and shuffled.
 #[tokio::test]
 async fn every_kpi_of_a_year_is_what_an_independent_count_says_day_by_day() {
@@ -61,6 +82,7 @@ async fn every_kpi_of_a_year_is_what_an_independent_count_says_day_by_day() {
             }
         }
     }
+    panels(&forecourt).await;
     let verified = forecourt.client.post(format!("{}/v1/verify?wait_ms=60000", forecourt.url)).send().await.unwrap();
     let verified: Value = verified.json().await.unwrap();
     let kpis = verified["checks"].as_array().unwrap().iter().find(|check| check["name"] == "kpis").unwrap().clone();
@@ -315,6 +337,10 @@ async fn polls_are_cached_streams_tell_what_changes_and_groups_add_up() {
         "{csv}"
     );
     assert_eq!((lines.len(), &lines[1][..25]), (2, "2026-11-15T00:00:00Z,1,20"));
+    let records = forecourt.get("/v1/kpis/sales_volume?by=make&compare=previous&format=records").await;
+    let ford = records.as_array().unwrap().iter().find(|record| record["make"] == "Ford").unwrap();
+    assert_eq!((&ford["bucket"], &ford["units_sold"]), (&json!("2026-11-15T00:00:00Z"), &json!(1)));
+    assert!(ford["previous_units_sold"].is_null() && ford.get("previous_units_sold_percent").is_some(), "{ford}");
     for wrong in
         ["by=colour", "filter.colour=red", "rolling=3q", "compare=tomorrow", "top=3", "gaps=maybe", "week_start=x"]
     {
