@@ -148,6 +148,7 @@ async fn serve_log(
     };
     let started = reading.spawn({
         let (catalogue, log, stop) = (Arc::clone(&catalogue), log.clone(), stop.clone());
+        let queries = queries.clone();
         async move {
             // Its stages run where it is started.
             let mut stages = JoinSet::new();
@@ -169,9 +170,9 @@ async fn serve_log(
         metrics: Arc::new(render),
         now,
         sql_turns: sql_turns(),
-        lexicons: Lexicons::new(),
-        markets: Markets::new(),
-        public_ids: PublicIds::new(),
+        lexicons: Lexicons::new(&queries),
+        markets: Markets::new(&queries),
+        public_ids: PublicIds::new(&queries),
         popular: PopularQueries::default(),
         stop: stop.clone(),
         kpi_metrics: arguments.kpi_metrics,

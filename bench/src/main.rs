@@ -10,6 +10,7 @@ mod pipeline;
 mod search;
 mod seen;
 mod server;
+mod updates;
 
 use anyhow::bail;
 
@@ -18,8 +19,8 @@ use anyhow::bail;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Every workload by name.
-const WORKLOADS: [&str; 9] =
-    ["intake", "backfill", "single", "pipeline", "seen", "freshness", "analyst", "search", "kpis"];
+const WORKLOADS: [&str; 10] =
+    ["intake", "backfill", "single", "pipeline", "seen", "freshness", "analyst", "search", "updates", "kpis"];
 
 fn main() -> anyhow::Result<()> {
     let named: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +37,7 @@ fn main() -> anyhow::Result<()> {
             "freshness" => freshness::run()?,
             "analyst" => analyst::run()?,
             "search" => search::run()?,
+            "updates" => updates::run()?,
             "kpis" => kpis::run()?,
             other => bail!("the workload {other} has no code"),
         }

@@ -28,12 +28,14 @@ use tantivy::{
     schema::IndexRecordOption,
 };
 
-const LISTINGS: usize = 1_000_000;
+pub(crate) const LISTINGS: usize = 1_000_000;
 /// Each kind of page is asked for so often.
 const PAGES: usize = 60;
 /// Listings that change at once, and how often that happens.
 const CHANGED: usize = 20;
-const CHANGES: usize = 300;
+const CHANGES: usize = 1_000;
+/// How often what changed is committed.
+const KEPT_EVERY: Duration = Duration::from_millis(500);
 const SUGGESTED: usize = 2_000;
 const SAVED: usize = 100_000;
 /// How long pages are asked for on every core.
@@ -116,7 +118,7 @@ fn one<T: Copy>(random: &mut ChaCha8Rng, of: &[T]) -> T {
     of.choose(random).copied().unwrap_or(of[0])
 }
 
-fn listing(random: &mut ChaCha8Rng, number: usize) -> Listing {
+pub(crate) fn listing(random: &mut ChaCha8Rng, number: usize) -> Listing {
     let (make, kind) = (one(random, &MAKES), random.random_range(0..12));
     let model = format!("{}{}", &make[..2], kind * 100 + 100);
     let trim = one(random, &["LX", "EX", "Sport", "Touring"]);
@@ -348,9 +350,9 @@ fn together(snapshot: &Arc<ListingSnapshot>, market: &Arc<Market>) -> anyhow::Re
     Ok(())
 }
 
-/// From a change to its being found: listings are put, committed, and looked up.
+/// From a change to its being found: listings are put, refreshed, and looked up, while what was refreshed is committed beside.
 fn freshness(index: &mut ListingIndex, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
-    let mut times = Vec::new();
+    let (mut times, mut kept) = (Vec::new(), Instant::now());
     for change in 0..CHANGES {
         let changed: Vec<Listing> = (0..CHANGED)
             .map(|_| {
@@ -363,10 +365,14 @@ fn freshness(index: &mut ListingIndex, random: &mut ChaCha8Rng) -> anyhow::Resul
             put(index, listing)?;
         }
         let position = Position::new(change as u64 + 2);
-        let snapshot = index.commit(Reflected { position, event_time: Some(NOW), retirements: 0 })?;
+        let snapshot = index.refresh(Reflected { position, event_time: Some(NOW), retirements: 0 })?;
         let found = snapshot.listing(&changed[0].listing_id)?.context("a listing is gone")?;
         anyhow::ensure!(found.price_cents == changed[0].price_cents, "a change is not found");
         times.push(started.elapsed());
+        if kept.elapsed() > KEPT_EVERY {
+            index.keep()?;
+            kept = Instant::now();
+        }
     }
     println!(
         "  {:<44} {:>9.2} {:>9.2} (p99 {:.2})",

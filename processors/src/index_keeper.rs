@@ -1,4 +1,5 @@
-//! The task that keeps the index: it folds what the lake hands on, commits, and opens the index again when it fails.
+//! The task that keeps the index: it folds what the lake hands on, refreshes and commits, and opens the index again when it
+//! fails.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,14 +28,15 @@ use crate::{
     pipeline::{PipelineError, position_gauge},
 };
 
-/// Entities the index may hold back for one commit while more rows are waiting.
+/// Entities the index may hold back for one refresh while more rows are waiting.
 const MAX_PENDING_ENTITIES: usize = 20_000;
-/// How long the index may hold back a commit while more rows are waiting.
-const MAX_COMMIT_DELAY: Duration = Duration::from_millis(500);
-/// The index commits at most this often, and rests so many times as long as a commit took: it writes files, and the log's
-/// syncs wait for the disk with it. After a pause of this length a change is committed at once.
-const COMMIT_EVERY: Duration = Duration::from_millis(20);
-const REST_FACTOR: u32 = 2;
+/// How long the index may hold back a refresh while more rows are waiting.
+const MAX_REFRESH_DELAY: Duration = Duration::from_millis(500);
+/// A refresh that took longer is followed by a rest of its length, so that what comes meanwhile is refreshed together.
+const QUICK: Duration = Duration::from_millis(8);
+const MOST_REST: Duration = Duration::from_millis(50);
+/// How often what was refreshed is committed. A restart folds what came since again.
+const COMMIT_EVERY: Duration = Duration::from_secs(2);
 /// How often an index that was opened again looks for what the lake has got meanwhile.
 const CATCH_UP_EVERY: Duration = Duration::from_millis(20);
 
@@ -57,7 +59,7 @@ pub(crate) struct IndexSource {
     pub(crate) lake: watch::Receiver<Option<Arc<LakeView>>>,
 }
 
-/// Fold and commit until the rows end. What no commit reflects is folded again after a restart.
+/// Fold, refresh and commit until the rows end. What no commit reflects is folded again after a restart.
 pub(crate) async fn keep_listings(
     listings: Listings,
     source: IndexSource,
@@ -66,6 +68,8 @@ pub(crate) async fn keep_listings(
     snapshots: watch::Sender<Option<Arc<ListingSnapshot>>>,
 ) -> Result<(), PipelineError> {
     let event_time = listings.snapshot().event_time;
+    // It may be ahead of the lake: what it has comes again from the log, and is passed over.
+    let position = position.max(listings.position());
     let keeper = IndexKeeper {
         listings: Some(listings),
         source: Arc::new(source),
@@ -76,6 +80,8 @@ pub(crate) async fn keep_listings(
         forgetting: None,
         held_since: None,
         due: Instant::now(),
+        commit_due: Instant::now(),
+        is_kept: true,
     };
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || keeper.run(&runtime)).await?
@@ -91,10 +97,14 @@ struct IndexKeeper {
     rows: mpsc::Receiver<ForIndex>,
     snapshots: watch::Sender<Option<Arc<ListingSnapshot>>>,
     forgetting: Option<Forgetting>,
-    /// Since when something waits for a commit.
+    /// Since when something waits for a refresh.
     held_since: Option<Instant>,
-    /// When the next commit may be made.
+    /// When the next refresh may be made.
     due: Instant,
+    /// When the next commit may be begun.
+    commit_due: Instant,
+    /// Whether a commit has all that was refreshed.
+    is_kept: bool,
 }
 
 /// Entities of which retention took events, while what is left of them is read from the lake.
@@ -110,7 +120,8 @@ struct Forgetting {
 enum Step {
     Take(ForIndex),
     Forget(Result<HashMap<EntityKey, Entity>, PipelineError>),
-    Commit,
+    /// Refresh or commit what is due.
+    Write,
     End,
 }
 
@@ -119,20 +130,28 @@ impl IndexKeeper {
         loop {
             let Some(mut listings) = self.listings.take() else { return Ok(()) };
             let done = match runtime.block_on(self.next()) {
-                Step::End => return Ok(()),
-                Step::Commit => Ok(()),
+                Step::End => {
+                    // What is committed now need not be folded again.
+                    let has_more = self.held_since.is_some() || !self.is_kept;
+                    if has_more && let Err(error) = listings.commit(self.position, self.event_time) {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the index could not be committed");
+                    }
+                    return Ok(());
+                }
+                Step::Write => Ok(()),
                 Step::Take(ForIndex::Rows(batch)) => self.fold(&mut listings, &batch),
                 Step::Take(ForIndex::Retired { table, rows, view }) => {
                     self.begin_to_forget(&mut listings, table, &rows, view, runtime)
                 }
                 Step::Forget(left) => left.and_then(|left| Ok(self.forget(&mut listings, left)?)),
             };
-            match done.and_then(|()| Ok(self.commit_if_due(&mut listings)?)) {
+            match done.and_then(|()| Ok(self.write_what_is_due(&mut listings)?)) {
                 Ok(()) => self.listings = Some(listings),
                 Err(error) => {
                     // The disk may be full. What was not committed is lost with the writer, and is in the lake.
                     tracing::warn!(error = &error as &dyn std::error::Error, "the index failed; opening it again");
                     drop(listings);
+                    self.is_kept = true;
                     self.forgetting = None;
                     self.held_since = None;
                     self.listings = runtime.block_on(self.open_patiently());
@@ -147,10 +166,11 @@ impl IndexKeeper {
         }
     }
 
-    /// Wait for something to do. While something is held, only until a commit may be made again.
+    /// Wait for something to do: while something is not visible or not kept, only until it may be.
     async fn next(&mut self) -> Step {
-        let due = self.held_since.map(|_| self.due);
-        let commit = async {
+        let commit_due = (!self.is_kept).then_some(self.commit_due);
+        let due = self.held_since.map(|_| self.due).or(commit_due);
+        let write = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
                 None => std::future::pending().await,
@@ -166,7 +186,7 @@ impl IndexKeeper {
             biased;
             left = forgotten => Step::Forget(left),
             given = self.rows.recv() => given.map_or(Step::End, Step::Take),
-            () = commit => Step::Commit,
+            () = write => Step::Write,
         }
     }
 
@@ -221,20 +241,33 @@ impl IndexKeeper {
         listings.replace(&forgetting.keys, left)?;
         listings.set_retirements(forgetting.retirements);
         self.held_since.get_or_insert_with(Instant::now);
+        // An index that was killed without it would be built again.
+        self.commit_due = Instant::now();
         Ok(())
     }
 
-    fn commit_if_due(&mut self, listings: &mut Listings) -> Result<(), ListingsError> {
-        let Some(since) = self.held_since else { return Ok(()) };
-        let may_hold = listings.pending() < MAX_PENDING_ENTITIES && since.elapsed() < MAX_COMMIT_DELAY;
-        if may_hold && (!self.rows.is_empty() || Instant::now() < self.due) {
-            return Ok(());
+    fn write_what_is_due(&mut self, listings: &mut Listings) -> Result<(), ListingsError> {
+        if let Some(since) = self.held_since {
+            let may_hold = listings.pending() < MAX_PENDING_ENTITIES && since.elapsed() < MAX_REFRESH_DELAY;
+            if may_hold && (!self.rows.is_empty() || Instant::now() < self.due) {
+                return Ok(());
+            }
+            self.held_since = None;
+            let started = Instant::now();
+            let snapshot = listings.refresh(self.position, self.event_time)?;
+            self.show(snapshot);
+            self.is_kept = false;
+            let took = started.elapsed();
+            metrics::histogram!("index_refresh_seconds").record(took);
+            let rest = if took > QUICK { took.min(MOST_REST) } else { Duration::ZERO };
+            self.due = Instant::now() + rest;
         }
-        self.held_since = None;
-        let started = Instant::now();
-        let snapshot = listings.commit(self.position, self.event_time)?;
-        self.show(snapshot);
-        self.due = Instant::now() + COMMIT_EVERY.max(started.elapsed() * REST_FACTOR);
+        if !self.is_kept && Instant::now() >= self.commit_due {
+            self.is_kept = listings.keep()?;
+            metrics::gauge!("index_committed_position").set(position_gauge(listings.committed()));
+            self.show(listings.snapshot());
+            self.commit_due = Instant::now() + COMMIT_EVERY;
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The sink that keeps the index.
 //!
-//! It folds rows into the facts of their entities, builds the listings those touch, and commits facts, listings and
+//! It folds rows into the facts of their entities, builds the listings those touch, and writes facts, listings and
 //! position together. Its owner is one blocking thread.
 
 use std::{
@@ -34,7 +34,7 @@ pub struct Listings {
     /// Used since the last time the cache was turned over.
     recent: HashMap<EntityKey, Entity>,
     older: HashMap<EntityKey, Entity>,
-    /// Changed since the last commit: always in the cache.
+    /// Changed since the last refresh or commit: always in the cache.
     touched: BTreeSet<EntityKey>,
     /// The lake's number of retirements whose events' facts are not in it any more.
     retirements: u64,
@@ -57,7 +57,7 @@ impl Listings {
         self.index.snapshot()
     }
 
-    /// The position of the last commit.
+    /// The position of the last refresh or commit.
     #[must_use]
     pub fn position(&self) -> Position {
         self.index.snapshot().position
@@ -124,13 +124,26 @@ impl Listings {
         Ok(())
     }
 
-    /// How many entities wait for a commit.
+    /// How many entities wait to be visible.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.touched.len()
     }
 
-    /// Write what was touched and the listings built from it, as reflecting `position`.
+    /// Make what was touched and the listings built from it visible, as reflecting `position`. It is kept after a commit.
+    ///
+    /// # Errors
+    /// When the index cannot be written.
+    pub fn refresh(
+        &mut self,
+        position: Position,
+        event_time: Option<i64>,
+    ) -> Result<Arc<ListingSnapshot>, ListingsError> {
+        self.put_touched(position)?;
+        Ok(self.index.refresh(self.reflected(position, event_time))?)
+    }
+
+    /// Make what was touched and the listings built from it visible and keep it, as reflecting `position`.
     ///
     /// # Errors
     /// When the index cannot be written.
@@ -139,13 +152,36 @@ impl Listings {
         position: Position,
         event_time: Option<i64>,
     ) -> Result<Arc<ListingSnapshot>, ListingsError> {
+        self.put_touched(position)?;
+        Ok(self.index.commit(self.reflected(position, event_time))?)
+    }
+
+    /// Commit what was refreshed, beside whatever else is done. Whether all of it is kept by now.
+    ///
+    /// # Errors
+    /// When a commit failed.
+    pub fn keep(&mut self) -> Result<bool, ListingsError> {
+        Ok(self.index.keep()?)
+    }
+
+    /// The position of the last commit.
+    #[must_use]
+    pub const fn committed(&self) -> Position {
+        self.index.committed()
+    }
+
+    const fn reflected(&self, position: Position, event_time: Option<i64>) -> Reflected {
+        Reflected { position, event_time, retirements: self.retirements }
+    }
+
+    fn put_touched(&mut self, position: Position) -> Result<(), ListingsError> {
         let mut written = std::mem::take(&mut self.touched);
         for key in written.clone() {
             written.extend(self.listings_of(&key)?);
         }
         for key in &written {
             if self.entity(key)?.is_empty() {
-                self.index.delete(key.as_str());
+                self.index.delete(key.as_str())?;
                 continue;
             }
             let listing = match key.id(EntityKind::Listing) {
@@ -155,12 +191,10 @@ impl Listings {
             let state = serde_json::to_vec(self.entity(key)?)?;
             self.index.put(&Entry { key: key.as_str(), state: &state, listing: listing.as_ref() }, position)?;
         }
-        let reflected = Reflected { position, event_time, retirements: self.retirements };
-        let snapshot = self.index.commit(reflected)?;
         if self.recent.len() > CACHED_ENTITIES {
             self.older = std::mem::take(&mut self.recent);
         }
-        Ok(snapshot)
+        Ok(())
     }
 
     /// The listings that an entity's facts show in, itself included.
@@ -205,7 +239,7 @@ impl Listings {
         Ok((entity.vehicle() == own.vehicle()).then_some(entity))
     }
 
-    /// An entity's facts: from the cache, else as committed, else none yet.
+    /// An entity's facts: from the cache, else as last refreshed, else none yet.
     fn entity(&mut self, key: &EntityKey) -> Result<&mut Entity, ListingsError> {
         if !self.recent.contains_key(key) {
             let entity = match self.older.remove(key) {

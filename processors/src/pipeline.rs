@@ -42,7 +42,7 @@ use crate::{
 /// Batches between two stages: one being worked on, one ready.
 const STAGE_QUEUE: usize = 2;
 /// What arrives within this after a batch makes one batch: many small ones would cost more than they tell.
-const GATHER_FOR: Duration = Duration::from_millis(5);
+const GATHER_FOR: Duration = Duration::from_millis(3);
 /// Tries of decoding before the process ends. Its messages are in the log.
 const MAX_DECODE_TRIES: u32 = 5;
 /// How often the log is looked at for what must not happen to it.

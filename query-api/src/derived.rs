@@ -7,7 +7,7 @@ use std::{
 
 use schemas::Position;
 use search_index::{IndexError, ListingSnapshot, Market, lexicon::Lexicon};
-use tokio::sync::OwnedMutexGuard;
+use tokio::{runtime::Handle, sync::OwnedMutexGuard};
 
 use crate::problem::Problem;
 
@@ -31,12 +31,14 @@ pub struct Derived<T> {
     newest: Arc<Mutex<Option<Made<T>>>>,
     /// Held while one is made.
     making: Arc<tokio::sync::Mutex<()>>,
+    /// Where it is made while nobody waits for it.
+    threads: Handle,
 }
 
 impl<T> Clone for Derived<T> {
     fn clone(&self) -> Self {
         let (newest, making) = (Arc::clone(&self.newest), Arc::clone(&self.making));
-        Self { make: self.make, newest, making }
+        Self { make: self.make, newest, making, threads: self.threads.clone() }
     }
 }
 
@@ -62,29 +64,32 @@ impl<T> Clone for Made<T> {
 }
 
 impl Lexicons {
+    /// Made on these threads, which give way to searches, while nobody waits for it.
     #[must_use]
-    pub fn new() -> Self {
-        Self::of(Lexicon::of)
+    pub fn new(threads: &Handle) -> Self {
+        Self::of(Lexicon::of, threads)
     }
 }
 
 impl Markets {
+    /// Made on these threads, which give way to searches, while nobody waits for it.
     #[must_use]
-    pub fn new() -> Self {
-        Self::of(Market::of)
+    pub fn new(threads: &Handle) -> Self {
+        Self::of(Market::of, threads)
     }
 }
 
 impl PublicIds {
+    /// Made on these threads, which give way to searches, while nobody waits for it.
     #[must_use]
-    pub fn new() -> Self {
-        Self::of(ListingSnapshot::public_ids)
+    pub fn new(threads: &Handle) -> Self {
+        Self::of(ListingSnapshot::public_ids, threads)
     }
 }
 
 impl<T: Send + Sync + 'static> Derived<T> {
-    fn of(make: fn(&ListingSnapshot) -> Result<T, IndexError>) -> Self {
-        Self { make, newest: Arc::default(), making: Arc::default() }
+    fn of(make: fn(&ListingSnapshot) -> Result<T, IndexError>, threads: &Handle) -> Self {
+        Self { make, newest: Arc::default(), making: Arc::default(), threads: threads.clone() }
     }
 
     /// The newest there is, of a position at least. It is waited for when there is none such; otherwise the next is made
@@ -103,7 +108,7 @@ impl<T: Send + Sync + 'static> Derived<T> {
                 && let Ok(turn) = Arc::clone(&self.making).try_lock_owned()
             {
                 // Whoever asks next has it.
-                drop(self.remake(snapshot, turn));
+                drop(self.remake(snapshot, turn, &self.threads));
             }
             return Ok(made.value);
         }
@@ -111,7 +116,8 @@ impl<T: Send + Sync + 'static> Derived<T> {
         match self.newest().filter(is_good) {
             Some(made) => Ok(made.value),
             None => {
-                let made = self.remake(snapshot, turn).await.map_err(|error| Problem::internal(&error))?;
+                let made =
+                    self.remake(snapshot, turn, &Handle::current()).await.map_err(|error| Problem::internal(&error))?;
                 made.map_err(|error| Problem::internal(&error))
             }
         }
@@ -125,9 +131,10 @@ impl<T: Send + Sync + 'static> Derived<T> {
         &self,
         snapshot: &Arc<ListingSnapshot>,
         turn: OwnedMutexGuard<()>,
+        threads: &Handle,
     ) -> tokio::task::JoinHandle<Result<Arc<T>, IndexError>> {
         let (newest, snapshot, make) = (Arc::clone(&self.newest), Arc::clone(snapshot), self.make);
-        tokio::task::spawn_blocking(move || {
+        threads.spawn_blocking(move || {
             let _turn = turn;
             let started = Instant::now();
             let made = make(&snapshot).inspect_err(|error| {

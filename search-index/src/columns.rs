@@ -11,21 +11,17 @@ mod counted;
 mod numbering;
 mod sets;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
-};
+use std::{collections::HashMap, sync::RwLock};
 
 pub(crate) use counted::{Counted, Part};
 use fixedbitset::FixedBitSet;
 pub(crate) use numbering::{NONE, Numbering};
 use numbering::{numbered, place_of, write};
-use sets::{bits, words};
-pub(crate) use sets::{select, select_by};
+use sets::bits;
+pub(crate) use sets::{select, select_by, set_of};
 use tantivy::{
-    BitSet, DocId, SegmentReader,
+    DocId, SegmentReader,
     columnar::{Column, StrColumn},
-    index::SegmentId,
 };
 
 use crate::{
@@ -77,7 +73,6 @@ pub(crate) struct Columns {
     pub(crate) docs: usize,
     /// Those that are listings people may see, deleted or not: what all totals are about.
     pub(crate) all: FixedBitSet,
-    public: BitSet,
     facets: Vec<Counted>,
     /// Make, model and trim together.
     pub(crate) names: Counted,
@@ -96,6 +91,8 @@ pub(crate) struct Columns {
     pub(crate) featured: Vec<(usize, i64, i64)>,
     pub(crate) owners: Column<i64>,
     pub(crate) ids: Option<StrColumn>,
+    /// The ordinal of every listing's id.
+    pub(crate) id_ords: Vec<u32>,
 }
 
 impl Columns {
@@ -113,14 +110,10 @@ impl Columns {
         &self.ranges[range as usize]
     }
 
-    fn of(segment: &SegmentReader, numbering: &RwLock<Numbering>) -> tantivy::Result<Self> {
+    pub(crate) fn of(segment: &SegmentReader, numbering: &RwLock<Numbering>) -> tantivy::Result<Self> {
         let fast = segment.fast_fields();
         let docs = segment.max_doc();
-        let mut public = BitSet::with_max_value(docs);
         let is_public = fast.u64("public")?;
-        (0..docs).filter(|doc| is_public.first(*doc) == Some(1)).for_each(|doc| {
-            public.insert(doc);
-        });
         let mut facets = Vec::new();
         for (at, facet) in Facet::STORED.iter().enumerate() {
             facets.push(facet_of(at, fast.str(facet.name())?, docs, numbering)?);
@@ -157,11 +150,15 @@ impl Columns {
         let dropped = fast.i64("price_drop_cents")?;
         let popularity = fast.f64("popularity")?;
         let (latitude, longitude) = (fast.f64("latitude")?, fast.f64("longitude")?);
+        let ids = fast.str("listing_id")?;
+        let id_ord = |doc: DocId| {
+            let ord = ids.as_ref().and_then(|ids| ids.ords().first(doc)).unwrap_or_default();
+            u32::try_from(ord).unwrap_or(u32::MAX)
+        };
         let place = |doc: DocId| Place::new(latitude.first(doc)?, longitude.first(doc)?);
         Ok(Self {
             docs: docs as usize,
-            all: words(docs as usize, &public),
-            public,
+            all: bits(docs as usize, (0..docs).filter(|doc| is_public.first(*doc) == Some(1))),
             facets,
             names,
             ranges,
@@ -176,7 +173,8 @@ impl Columns {
             reserved: times("reserved_until")?,
             featured,
             owners: fast.i64("owner_count")?,
-            ids: fast.str("listing_id")?,
+            id_ords: (0..docs).map(id_ord).collect(),
+            ids,
         })
     }
 }
@@ -210,45 +208,5 @@ fn facet_of(
         Ok((flat, Some(starts)))
     } else {
         Ok(((0..docs).map(|doc| ords.first(doc).map_or(NONE, numbered)).collect(), None))
-    }
-}
-
-/// A segment as of one commit.
-pub(crate) struct Segment {
-    pub(crate) id: SegmentId,
-    pub(crate) columns: Arc<Columns>,
-    /// Those of its documents that are listings people may see, and were not deleted by then.
-    pub(crate) public: FixedBitSet,
-}
-
-/// The segments as of one commit.
-#[derive(Default)]
-pub(crate) struct Segments {
-    pub(crate) segments: Vec<Segment>,
-    numbering: Arc<RwLock<Numbering>>,
-}
-
-impl Segments {
-    /// The segments of the next commit. Those that were there before are not read again.
-    pub(crate) fn next(&self, readers: &[SegmentReader]) -> tantivy::Result<Self> {
-        let mut segments = Vec::with_capacity(readers.len());
-        for reader in readers {
-            let known = self.segments.iter().find(|segment| segment.id == reader.segment_id());
-            let columns = match known {
-                Some(known) => Arc::clone(&known.columns),
-                None => Arc::new(Columns::of(reader, &self.numbering)?),
-            };
-            let mut public = columns.public.clone();
-            if let Some(alive) = reader.alive_bitset() {
-                public.intersect_update(alive.bitset());
-            }
-            let public = words(columns.docs, &public);
-            segments.push(Segment { id: reader.segment_id(), columns, public });
-        }
-        Ok(Self { segments, numbering: Arc::clone(&self.numbering) })
-    }
-
-    pub(crate) fn numbering(&self) -> RwLockReadGuard<'_, Numbering> {
-        self.numbering.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

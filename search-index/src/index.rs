@@ -3,27 +3,33 @@
 //! Beside the listings, the index keeps the folded facts of every entity a listing is made of, opaque here, so that
 //! facts, documents and the position they reflect are one atomic commit. It is a cache of the lake: damaged or made
 //! by another version, it is emptied, and its owner fills it again.
+//!
+//! What is put is seen after a refresh, which takes a few milliseconds and no disk, and kept after a commit, which runs
+//! beside it. A restart begins at the last commit.
 
 use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
 use schemas::Position;
 use serde::{Deserialize, Serialize};
 use tantivy::{
-    DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader,
-    TERMINATED, TantivyDocument, Term,
-    schema::{IndexRecordOption, Value},
+    DocAddress, DocSet, Index, IndexSettings, ReloadPolicy, TERMINATED, TantivyDocument, Term,
+    schema::{IndexRecordOption, Schema, Value},
 };
 
 use crate::{
-    columns::Segments,
     fields::Fields,
+    fresh::{self, Fresh, Said},
     listing::{Listing, ListingStatus},
+    segments::{Segment, Segments},
+    store::{Disk, Store},
     unsynced_directory::UnsyncedDirectory,
     words::register_tokenizers,
 };
 
-/// Memory for documents not yet committed.
-const WRITER_MEMORY: usize = 64 << 20;
+/// Entities of one refresh. A segment of more takes so long to make that a commit is as good, and is made only once.
+const MOST_FRESH: usize = 1_000;
+/// Entities in memory. Where commits take so long that there are more, a refresh waits for one.
+const MOST_IN_MEMORY: usize = 20_000;
 /// Changes whenever the meaning of the stored facts does: an index of another version is rebuilt.
 const VERSION: u32 = 4;
 
@@ -36,6 +42,8 @@ pub enum IndexError {
     Engine(#[from] tantivy::TantivyError),
     #[error("the index holds a listing that cannot be read")]
     Document(#[from] serde_json::Error),
+    #[error("a commit of the index failed before; it has to be opened again")]
+    Failed,
 }
 
 /// One entity to be written.
@@ -59,7 +67,7 @@ struct Payload {
     retirements: u64,
 }
 
-/// What a commit reflects.
+/// What a refresh or commit reflects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reflected {
     pub position: Position,
@@ -78,10 +86,17 @@ impl From<&Payload> for Reflected {
 
 /// The writing side; one task owns it.
 pub struct ListingIndex {
-    fields: Arc<Fields>,
-    reader: IndexReader,
-    writer: IndexWriter,
-    committed: Arc<ListingSnapshot>,
+    schema: Schema,
+    store: Store,
+    /// The segments of the last commit, and what it reflects.
+    committed: (Segments, Reflected),
+    /// What the commit that runs will reflect.
+    committing: Reflected,
+    /// What was put since the last refresh; not all of it, once it is more than a refresh takes: the next one commits.
+    said: Said,
+    /// What was refreshed since the last commit, in order.
+    fresh: Vec<Fresh>,
+    shown: Arc<ListingSnapshot>,
 }
 
 impl ListingIndex {
@@ -109,7 +124,9 @@ impl ListingIndex {
         let Some((index, payload)) = stored(folder)? else { return Ok(None) };
         register_tokenizers(&index);
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        ListingSnapshot::first(&reader, Reflected::from(&payload)).map(|snapshot| Some(Arc::new(snapshot)))
+        let segments = Segments::default().of(reader.searcher().segment_readers())?;
+        let fields = Arc::new(Fields::new().1);
+        Ok(Some(Arc::new(ListingSnapshot::new(fields, segments, Reflected::from(&payload)))))
     }
 
     fn open_existing(folder: &Path) -> Result<Option<Self>, IndexError> {
@@ -127,43 +144,61 @@ impl ListingIndex {
 
     fn start(index: &Index, reflected: Reflected) -> Result<Self, IndexError> {
         register_tokenizers(index);
-        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        let writer = index.writer_with_num_threads(1, WRITER_MEMORY)?;
-        let committed = Arc::new(ListingSnapshot::first(&reader, reflected)?);
-        Ok(Self { fields: Arc::clone(&committed.fields), reader, writer, committed })
+        let fields = Arc::new(Fields::new().1);
+        let disk = Disk::open(index, fields.key)?;
+        let segments = disk.segments(&Segments::default())?;
+        let shown = Arc::new(ListingSnapshot::new(fields, segments.clone(), reflected));
+        Ok(Self {
+            schema: index.schema(),
+            store: Store::Idle(Box::new(disk)),
+            committed: (segments, reflected),
+            committing: reflected,
+            said: Said::new(),
+            fresh: Vec::new(),
+            shown,
+        })
     }
 
-    /// What searches may read: the last commit.
+    /// What searches may read: the last refresh or commit.
     #[must_use]
     pub fn snapshot(&self) -> Arc<ListingSnapshot> {
-        Arc::clone(&self.committed)
+        Arc::clone(&self.shown)
     }
 
-    /// Replace an entity, in the commit that will reflect `position`.
+    /// Replace an entity, in the refresh or commit that will reflect `position`.
     ///
     /// # Errors
     /// When the index cannot take it.
     pub fn put(&mut self, entry: &Entry<'_>, position: Position) -> Result<(), IndexError> {
-        self.writer.delete_term(Term::from_field_text(self.fields.key, entry.key));
+        let fields = &self.shown.fields;
         let mut document = TantivyDocument::default();
-        document.add_text(self.fields.key, entry.key);
-        document.add_bytes(self.fields.state, entry.state);
+        document.add_text(fields.key, entry.key);
+        document.add_bytes(fields.state, entry.state);
         if let Some(listing) = entry.listing {
-            document.add_bytes(self.fields.listing, &serde_json::to_vec(listing)?);
-            document.add_u64(self.fields.written, position.get());
+            document.add_bytes(fields.listing, &serde_json::to_vec(listing)?);
+            document.add_u64(fields.written, position.get());
             self.add_search_fields(&mut document, listing);
         }
-        self.writer.add_document(document)?;
-        Ok(())
+        self.say(entry.key, Some(document))
     }
 
     /// Take an entity out.
-    pub fn delete(&mut self, key: &str) {
-        self.writer.delete_term(Term::from_field_text(self.fields.key, key));
+    ///
+    /// # Errors
+    /// When the index cannot take it.
+    pub fn delete(&mut self, key: &str) -> Result<(), IndexError> {
+        self.say(key, None)
+    }
+
+    fn say(&mut self, key: &str, document: Option<TantivyDocument>) -> Result<(), IndexError> {
+        if self.said.len() <= MOST_FRESH {
+            self.said.insert(key.to_owned(), document.clone());
+        }
+        self.store.say(key, document)
     }
 
     fn add_search_fields(&self, document: &mut TantivyDocument, listing: &Listing) {
-        let fields = &self.fields;
+        let fields = &self.shown.fields;
         document.add_text(fields.listing_id, &listing.listing_id);
         if listing.status != ListingStatus::Public {
             return;
@@ -204,26 +239,111 @@ impl ListingIndex {
         fields.add_texts(document, listing);
     }
 
-    /// Make everything put so far visible, as reflecting `position`.
+    /// Make everything put so far visible, as reflecting `reflected`. It is not kept before a commit. Very much at once is
+    /// committed as well, which takes longer.
+    ///
+    /// # Errors
+    /// When the index cannot be read or written: it has to be opened again.
+    pub fn refresh(&mut self, reflected: Reflected) -> Result<Arc<ListingSnapshot>, IndexError> {
+        self.take_ended_commit()?;
+        let in_memory = self.fresh.iter().map(|fresh| fresh.said.len()).sum::<usize>();
+        if self.said.len() > MOST_FRESH || in_memory > MOST_IN_MEMORY {
+            return self.commit(reflected);
+        }
+        let mut segments = self.shown.segments.clone();
+        let said = std::mem::take(&mut self.said);
+        if !said.is_empty() {
+            for key in said.keys() {
+                segments.remove(&self.term(key))?;
+            }
+            let (said, taken_in) = fresh::take_in(&mut self.fresh, said);
+            segments.segments.retain(|segment| !taken_in.contains(&segment.id()));
+            let reader = fresh::segment(&self.schema, &said)?;
+            let segment = reader.as_ref().map(|reader| segments.add(reader)).transpose()?;
+            self.fresh.push(Fresh { said, segment, in_commit: false });
+        }
+        Ok(self.show(segments, reflected))
+    }
+
+    /// Make everything put so far visible and keep it, as reflecting `reflected`.
     ///
     /// # Errors
     /// When the index cannot be written.
     pub fn commit(&mut self, reflected: Reflected) -> Result<Arc<ListingSnapshot>, IndexError> {
+        self.wait_for_commit()?;
+        self.said.clear();
+        self.begin_commit(reflected)?;
+        self.wait_for_commit()?;
+        let segments = self.shown.segments.clone();
+        Ok(self.show(segments, reflected))
+    }
+
+    /// Keep what was refreshed, beside whatever else is done: begin a commit, and see to the one before. Whether all that
+    /// is visible is kept by now.
+    ///
+    /// # Errors
+    /// When a commit failed.
+    pub fn keep(&mut self) -> Result<bool, IndexError> {
+        self.take_ended_commit()?;
+        let kept = self.fresh.is_empty() && self.committed.1 == self.shown.reflected();
+        // What was put and is not visible yet belongs to a later position.
+        if !kept && self.store.is_idle() && self.said.is_empty() {
+            self.begin_commit(self.shown.reflected())?;
+        }
+        Ok(kept)
+    }
+
+    /// What the last commit reflects: what is there after a restart.
+    #[must_use]
+    pub const fn committed(&self) -> Position {
+        self.committed.1.position
+    }
+
+    fn begin_commit(&mut self, reflected: Reflected) -> Result<(), IndexError> {
         let Reflected { position, event_time, retirements } = reflected;
         let payload = Payload { version: VERSION, position: position.get(), event_time, retirements };
-        let mut prepared = self.writer.prepare_commit()?;
-        prepared.set_payload(&serde_json::to_string(&payload)?);
-        prepared.commit()?;
-        self.reader.reload()?;
-        self.committed = Arc::new(self.committed.next(&self.reader, reflected)?);
-        Ok(self.snapshot())
+        self.store.begin_commit(serde_json::to_string(&payload)?, self.committed.0.clone())?;
+        self.committing = reflected;
+        self.fresh.iter_mut().for_each(|fresh| fresh.in_commit = true);
+        Ok(())
+    }
+
+    fn take_ended_commit(&mut self) -> Result<(), IndexError> {
+        self.store.ended()?.map_or(Ok(()), |segments| self.take_commit(segments))
+    }
+
+    fn wait_for_commit(&mut self) -> Result<(), IndexError> {
+        self.store.wait()?.map_or(Ok(()), |segments| self.take_commit(segments))
+    }
+
+    /// Go on from what a commit left: only what was refreshed since is still in memory.
+    fn take_commit(&mut self, mut segments: Segments) -> Result<(), IndexError> {
+        self.committed = (segments.clone(), self.committing);
+        self.fresh.retain(|fresh| !fresh.in_commit);
+        for fresh in &self.fresh {
+            for key in fresh.said.keys() {
+                segments.remove(&self.term(key))?;
+            }
+        }
+        let is_fresh = |segment: &&Arc<Segment>| self.fresh.iter().any(|fresh| fresh.segment == Some(segment.id()));
+        segments.segments.extend(self.shown.segments.segments.iter().filter(is_fresh).cloned());
+        self.show(segments, self.shown.reflected());
+        Ok(())
+    }
+
+    fn show(&mut self, segments: Segments, reflected: Reflected) -> Arc<ListingSnapshot> {
+        self.shown = Arc::new(ListingSnapshot::new(Arc::clone(&self.shown.fields), segments, reflected));
+        self.snapshot()
+    }
+
+    fn term(&self, key: &str) -> Term {
+        Term::from_field_text(self.shown.fields.key, key)
     }
 }
 
-/// The index as of one commit.
+/// The index as of one refresh or commit.
 pub struct ListingSnapshot {
     pub(crate) fields: Arc<Fields>,
-    pub(crate) searcher: Searcher,
     pub(crate) segments: Segments,
     /// What it reflects.
     pub position: Position,
@@ -234,25 +354,9 @@ pub struct ListingSnapshot {
 }
 
 impl ListingSnapshot {
-    fn first(reader: &IndexReader, reflected: Reflected) -> Result<Self, IndexError> {
-        Self::of(Arc::new(Fields::new().1), &Segments::default(), reader, reflected)
-    }
-
-    /// What a later commit left.
-    fn next(&self, reader: &IndexReader, reflected: Reflected) -> Result<Self, IndexError> {
-        Self::of(Arc::clone(&self.fields), &self.segments, reader, reflected)
-    }
-
-    fn of(
-        fields: Arc<Fields>,
-        before: &Segments,
-        reader: &IndexReader,
-        reflected: Reflected,
-    ) -> Result<Self, IndexError> {
+    const fn new(fields: Arc<Fields>, segments: Segments, reflected: Reflected) -> Self {
         let Reflected { position, event_time, retirements } = reflected;
-        let searcher = reader.searcher();
-        let segments = before.next(searcher.segment_readers())?;
-        Ok(Self { fields, searcher, segments, position, event_time, retirements })
+        Self { fields, segments, position, event_time, retirements }
     }
 
     /// What it reflects, as one.
@@ -267,8 +371,8 @@ impl ListingSnapshot {
     /// When the index cannot be read.
     pub fn keys(&self) -> Result<BTreeSet<String>, IndexError> {
         let mut keys = BTreeSet::new();
-        for segment in self.searcher.segment_readers() {
-            let index = segment.inverted_index(self.fields.key)?;
+        for segment in &self.segments.segments {
+            let index = segment.reader.inverted_index(self.fields.key)?;
             let mut terms = index.terms().stream().map_err(tantivy::TantivyError::from)?;
             while terms.advance() {
                 let postings = index
@@ -308,10 +412,9 @@ impl ListingSnapshot {
     /// When the index cannot be read.
     pub fn public_ids(&self) -> Result<Vec<String>, IndexError> {
         let mut ids = Vec::new();
-        for segment in self.searcher.segment_readers() {
-            let fast = segment.fast_fields();
-            let (public, Some(column)) = (fast.u64("public")?, fast.str("listing_id")?) else { continue };
-            for doc in segment.doc_ids_alive().filter(|doc| public.first(*doc) == Some(1)) {
+        for segment in &self.segments.segments {
+            let Some(column) = &segment.columns.ids else { continue };
+            for doc in segment.shown() {
                 let mut id = String::new();
                 if let Some(ord) = column.ords().first(doc)
                     && column.ord_to_str(ord, &mut id).map_err(tantivy::TantivyError::from)?
@@ -335,15 +438,12 @@ impl ListingSnapshot {
     ) -> Result<(), E> {
         const AT_ONCE: usize = 500;
         let mut some = Vec::new();
-        for (ord, segment) in (0_u32..).zip(self.searcher.segment_readers()) {
-            let fast = segment.fast_fields();
-            let columns = || Ok::<_, tantivy::TantivyError>((fast.u64("written")?, fast.u64("public")?));
-            let (written, public) = columns().map_err(IndexError::from)?;
+        for (ord, segment) in (0_u32..).zip(&self.segments.segments) {
+            let written = segment.reader.fast_fields().u64("written").map_err(IndexError::from)?;
             if written.max_value() <= position.get() {
                 continue;
             }
-            let is_meant = |doc: &u32| written.first(*doc) > Some(position.get()) && public.first(*doc) == Some(1);
-            for doc in segment.doc_ids_alive().filter(is_meant) {
+            for doc in segment.shown().filter(|doc| written.first(*doc) > Some(position.get())) {
                 some.extend(self.listing_at(DocAddress::new(ord, doc))?);
                 if some.len() == AT_ONCE {
                     each(&some)?;
@@ -365,7 +465,8 @@ impl ListingSnapshot {
     }
 
     pub(crate) fn listing_at(&self, address: DocAddress) -> Result<Option<Listing>, IndexError> {
-        self.listing_of(&self.searcher.doc(address)?)
+        let segment = self.segments.segments.get(address.segment_ord as usize);
+        segment.map_or(Ok(None), |segment| self.listing_of(&segment.document(address.doc_id)?))
     }
 
     fn listing_of(&self, document: &TantivyDocument) -> Result<Option<Listing>, IndexError> {
@@ -375,16 +476,9 @@ impl ListingSnapshot {
 
     fn document(&self, key: &str) -> Result<Option<TantivyDocument>, IndexError> {
         let term = Term::from_field_text(self.fields.key, key);
-        for (ord, segment) in (0_u32..).zip(self.searcher.segment_readers()) {
-            let index = segment.inverted_index(self.fields.key)?;
-            let postings = index.read_postings(&term, IndexRecordOption::Basic).map_err(tantivy::TantivyError::from)?;
-            let Some(mut postings) = postings else { continue };
-            let mut doc = postings.doc();
-            while doc != TERMINATED {
-                if !segment.is_deleted(doc) {
-                    return Ok(Some(self.searcher.doc(DocAddress::new(ord, doc))?));
-                }
-                doc = postings.advance();
+        for segment in &self.segments.segments {
+            if let Some(doc) = segment.find(&term)? {
+                return Ok(Some(segment.document(doc)?));
             }
         }
         Ok(None)
@@ -410,10 +504,10 @@ fn stored(folder: &Path) -> Result<Option<(Index, Payload)>, IndexError> {
 }
 
 /// Whether a term has a document that was not deleted.
-fn alive(segment: &SegmentReader, mut postings: impl DocSet) -> bool {
+fn alive(segment: &Segment, mut postings: impl DocSet) -> bool {
     let mut doc = postings.doc();
     while doc != TERMINATED {
-        if !segment.is_deleted(doc) {
+        if segment.is_alive(doc) {
             return true;
         }
         doc = postings.advance();

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use tantivy::{DocId, SegmentReader, columnar::StrColumn};
+use tantivy::{DocId, columnar::StrColumn};
 
 use crate::{
     geo::Place,
     index::{IndexError, ListingSnapshot},
     query::Facet,
+    segments::Segment,
     words::{plain, stems, words},
 };
 
@@ -70,7 +71,7 @@ impl Lexicon {
     /// When the index cannot be read.
     pub fn of(snapshot: &ListingSnapshot) -> Result<Self, IndexError> {
         let mut counts: HashMap<Vec<(Facet, String)>, Counted> = HashMap::new();
-        for segment in snapshot.searcher.segment_readers() {
+        for segment in &snapshot.segments.segments {
             count(segment, &mut counts)?;
         }
         let entries = counts.into_iter().map(|(filters, counted)| {
@@ -214,8 +215,8 @@ impl Counted {
 }
 
 /// Count what the documents of a segment have.
-fn count(segment: &SegmentReader, counts: &mut HashMap<Vec<(Facet, String)>, Counted>) -> Result<(), IndexError> {
-    let fast = segment.fast_fields();
+fn count(segment: &Segment, counts: &mut HashMap<Vec<(Facet, String)>, Counted>) -> Result<(), IndexError> {
+    let fast = segment.reader.fast_fields();
     let column = |facet: Facet| fast.str(facet.name());
     // A city is of its province, if that is known.
     let paths: [&[Facet]; 5] = [
@@ -231,7 +232,7 @@ fn count(segment: &SegmentReader, counts: &mut HashMap<Vec<(Facet, String)>, Cou
         let columns = path.iter().map(|facet| column(*facet)).collect::<Result<Option<Vec<StrColumn>>, _>>()?;
         let Some(columns) = columns else { continue };
         let mut by_ords: HashMap<Vec<u64>, Counted> = HashMap::new();
-        for doc in segment.doc_ids_alive() {
+        for doc in segment.alive() {
             if *path == [Facet::City] && provinces.as_ref().is_some_and(|column| column.ords().first(doc).is_some()) {
                 continue;
             }
@@ -255,7 +256,7 @@ fn count(segment: &SegmentReader, counts: &mut HashMap<Vec<(Facet, String)>, Cou
     for facet in TYPED {
         let Some(column) = column(facet)? else { continue };
         let mut by_ord: Vec<u64> = vec![0; column.dictionary().num_terms()];
-        for doc in segment.doc_ids_alive() {
+        for doc in segment.alive() {
             count_values(&column, doc, &mut by_ord);
         }
         for (ord, count) in (0_u64..).zip(by_ord).filter(|(_, count)| *count > 0) {

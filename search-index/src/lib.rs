@@ -2,7 +2,8 @@
 //!
 //! - [`listing`]: the document a buyer sees;
 //! - [`fields`]: how it is laid out in the index;
-//! - [`index`]: writing documents and entity states, and the snapshot a search reads;
+//! - [`index`]: writing documents and entity states, and the snapshot a search reads: `segments`, those of the last commit
+//!   from the `store` on disk, and `fresh` ones in memory;
 //! - [`query`]: what a search may ask;
 //! - [`search`]: the answer: hits, facets, ranges, a cursor;
 //! - `pass`: what is found and counted for it, over the `columns` of every segment;
@@ -17,6 +18,7 @@
 pub mod alerts;
 mod columns;
 pub mod fields;
+mod fresh;
 pub mod geo;
 mod highlight;
 pub mod index;
@@ -29,7 +31,9 @@ pub mod query;
 pub mod ranges;
 pub mod reading;
 pub mod search;
+mod segments;
 mod similar;
+mod store;
 mod text;
 mod unsynced_directory;
 mod words;

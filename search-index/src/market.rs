@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use schemas::Position;
@@ -15,10 +15,11 @@ use tantivy::{
 };
 
 use crate::{
-    columns::{Counted, NONE, Segment},
+    columns::{Columns, Counted, NONE},
     index::{IndexError, ListingSnapshot, Reflected},
     listing::Listing,
     pricing::{Car, Estimate, HeldOut, PriceModel},
+    segments::Segment,
 };
 
 /// Up to which share of what cars like it are offered for a price is what.
@@ -94,9 +95,13 @@ pub struct Market {
     pub event_time: Option<i64>,
     /// How wrong it is about listings it has not seen.
     pub held_out: Option<HeldOut>,
-    /// Ratings of documents never change while the market is the same.
-    ratings: Mutex<HashMap<SegmentId, Arc<SegmentRatings>>>,
+    /// Ratings of documents never change while the market is the same. They are kept as long as a snapshot has the segment:
+    /// those in memory come and go many times a second.
+    ratings: Mutex<HashMap<SegmentId, Rated>>,
 }
+
+/// A segment's columns, and its ratings.
+type Rated = (Weak<Columns>, Arc<SegmentRatings>);
 
 impl fmt::Debug for Market {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,15 +144,13 @@ impl Market {
         let Reflected { position, event_time, .. } = snapshot.reflected();
         let mut market = Self { position, event_time, ..Self::default() };
         let mut found: Vec<(String, Option<u32>, (Car, f64))> = Vec::new();
-        for segment in snapshot.searcher.segment_readers() {
-            let cars = Cars::of(segment, |at, name| {
+        for segment in &snapshot.segments.segments {
+            let cars = Cars::of(&segment.reader, |at, name| {
                 let names = &mut market.names.0[at];
                 let next = u32::try_from(names.len()).ok()?;
                 Some(*names.entry(name.to_owned()).or_insert(next))
             })?;
-            let public = segment.fast_fields().u64("public")?;
-            let shown = segment.doc_ids_alive().filter(|doc| public.first(*doc) == Some(1));
-            for doc in shown {
+            for doc in segment.shown() {
                 if let Some(offer) = cars.offer(doc) {
                     found.push((cars.id(doc)?, cars.named(4, doc), offer));
                 }
@@ -164,8 +167,8 @@ impl Market {
         let models = offers.into_iter().map(|(currency, offers)| (currency, PriceModel::learn(&offers, now)));
         market.models = models.collect();
         // Whoever searches first with it finds everything rated.
-        for (reader, segment) in snapshot.searcher.segment_readers().iter().zip(&snapshot.segments.segments) {
-            market.segment(reader, segment)?;
+        for segment in &snapshot.segments.segments {
+            market.segment(segment)?;
         }
         Ok(market)
     }
@@ -198,12 +201,12 @@ impl Market {
     }
 
     /// The ratings of a segment's documents.
-    pub(crate) fn segment(&self, reader: &SegmentReader, segment: &Segment) -> tantivy::Result<Arc<SegmentRatings>> {
+    pub(crate) fn segment(&self, segment: &Segment) -> tantivy::Result<Arc<SegmentRatings>> {
         let known = || self.ratings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ratings) = known().get(&segment.id) {
+        if let Some((_, ratings)) = known().get(&segment.id()) {
             return Ok(Arc::clone(ratings));
         }
-        let cars = Cars::of(reader, |at, name| self.names.0[at].get(name).copied())?;
+        let cars = Cars::of(&segment.reader, |at, name| self.names.0[at].get(name).copied())?;
         let (mut deals, mut shares) = (vec![NONE; segment.columns.docs], vec![f64::INFINITY; segment.columns.docs]);
         for at in segment.columns.all.ones() {
             let Ok(doc) = DocId::try_from(at) else { continue };
@@ -216,7 +219,9 @@ impl Market {
             }
         }
         let ratings = Arc::new(SegmentRatings { deals: Counted::single(deals), shares });
-        known().insert(segment.id, Arc::clone(&ratings));
+        let mut known = known();
+        known.retain(|_, (columns, _)| columns.strong_count() > 0);
+        known.insert(segment.id(), (Arc::downgrade(&segment.columns), Arc::clone(&ratings)));
         Ok(ratings)
     }
 }

@@ -7,7 +7,7 @@
 
 mod best;
 
-use std::{borrow::Cow, collections::HashMap, io};
+use std::{borrow::Cow, collections::HashMap, io, sync::Arc};
 
 use best::Best;
 pub(crate) use best::Ranked;
@@ -16,12 +16,13 @@ use fixedbitset::FixedBitSet;
 use tantivy::{DocId, Score, SegmentOrdinal};
 
 use crate::{
-    columns::{Columns, Counted, NAMES, Numbering, Part, Segment, Segments, select, select_by},
+    columns::{Columns, Counted, NAMES, Numbering, Part, select, select_by},
     geo::{Place, Reach},
     listing::Availability,
     market::{Deal, SegmentRatings},
     query::{Bounds, Criterion, Cursor, Facet, Range, SearchRequest, Sort},
     ranges::RangeCounter,
+    segments::{Segment, Segments},
     text::Scores,
 };
 
@@ -92,8 +93,10 @@ impl Found {
 pub(crate) struct Pass<'a> {
     request: &'a SearchRequest,
     /// Of stored facets, which numbers are chosen.
-    chosen: Vec<(Facet, Vec<bool>)>,
+    chosen: Arc<Vec<(Facet, Vec<bool>)>>,
     found: Found,
+    /// As long as nothing is found: what fails one criterion, by segment.
+    missed: Vec<(SegmentPass<'a>, Sorted)>,
 }
 
 impl<'a> Pass<'a> {
@@ -101,15 +104,15 @@ impl<'a> Pass<'a> {
         let numbering = segments.numbering();
         let chosen = request.filters.iter().filter(|(facet, _)| Facet::STORED.contains(facet));
         let chosen = chosen.map(|(facet, values)| (*facet, numbering.chosen(*facet, values))).collect();
-        Self { request, chosen, found: Found::default() }
+        Self { request, chosen: Arc::new(chosen), found: Found::default(), missed: Vec::new() }
     }
 
     /// Take what was found in one segment.
     pub(crate) fn take(
         &mut self,
         ord: SegmentOrdinal,
-        segment: &Segment,
-        ratings: Option<&SegmentRatings>,
+        segment: &'a Segment,
+        ratings: Option<Arc<SegmentRatings>>,
         has_text: Option<Scores>,
     ) -> io::Result<()> {
         let mut seen = segment.public.clone();
@@ -119,35 +122,44 @@ impl<'a> Pass<'a> {
         if seen.is_clear() {
             return Ok(());
         }
-        SegmentPass {
+        let pass = SegmentPass {
             request: self.request,
-            chosen: &self.chosen,
+            chosen: Arc::clone(&self.chosen),
             ord,
             columns: &segment.columns,
             ratings,
             scores: has_text.map(|text| text.scores),
+        };
+        let sorted = pass.take(seen, &mut self.found)?;
+        if self.found.total > 0 {
+            self.missed.clear();
+        } else if self.request.cursor.is_none() {
+            self.missed.push((pass, sorted));
         }
-        .take(seen, &mut self.found)
+        Ok(())
     }
 
-    /// Everything that was found, in order.
-    pub(crate) fn end(self) -> Found {
+    /// Everything that was found, in order; what nearly was, when nothing is.
+    pub(crate) fn end(self) -> io::Result<Found> {
         let mut found = self.found;
+        for (pass, sorted) in &self.missed {
+            found.near_misses.extend(pass.near_misses(sorted)?);
+        }
         found.page.sort_unstable();
         found.page.truncate(self.request.page_size);
         found.near_misses.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         found.near_misses.truncate(NEAR_MISSES);
-        found
+        Ok(found)
     }
 }
 
 struct SegmentPass<'a> {
     request: &'a SearchRequest,
-    chosen: &'a [(Facet, Vec<bool>)],
+    chosen: Arc<Vec<(Facet, Vec<bool>)>>,
     ord: SegmentOrdinal,
     columns: &'a Columns,
     /// None without a market.
-    ratings: Option<&'a SegmentRatings>,
+    ratings: Option<Arc<SegmentRatings>>,
     /// How well they have the text, when there is one.
     scores: Option<Vec<Score>>,
 }
@@ -163,7 +175,7 @@ struct Sorted {
 }
 
 impl SegmentPass<'_> {
-    fn take(&self, seen: FixedBitSet, found: &mut Found) -> io::Result<()> {
+    fn take(&self, seen: FixedBitSet, found: &mut Found) -> io::Result<Sorted> {
         found.seen += seen.count_ones(..);
         let sorted = self.sort(seen);
         let total = sorted.hits.count_ones(..);
@@ -179,20 +191,21 @@ impl SegmentPass<'_> {
         }
         self.count(&sorted, found);
         found.page.extend(self.best(&sorted.hits, self.request.page_size, self.request.cursor.as_ref())?);
-        // Only where nothing is found they are shown.
-        if found.total == 0 && self.request.cursor.is_none() {
-            let nearest = self.best(&sorted.one, NEAR_MISSES, None)?;
-            let failed = |ranked: &Ranked| {
-                let is_in = |(_, alone): &&(Criterion, FixedBitSet)| alone.contains(ranked.address.doc_id as usize);
-                sorted.alone.iter().find(is_in).map(|(criterion, _)| *criterion)
-            };
-            let told = nearest.into_iter().filter_map(|ranked| {
-                let criterion = failed(&ranked)?;
-                Some((ranked, criterion))
-            });
-            found.near_misses.extend(told);
-        }
-        Ok(())
+        Ok(sorted)
+    }
+
+    /// The best of what fails one criterion, and which.
+    fn near_misses(&self, sorted: &Sorted) -> io::Result<Vec<(Ranked, Criterion)>> {
+        let nearest = self.best(&sorted.one, NEAR_MISSES, None)?;
+        let failed = |ranked: &Ranked| {
+            let is_in = |(_, alone): &&(Criterion, FixedBitSet)| alone.contains(ranked.address.doc_id as usize);
+            sorted.alone.iter().find(is_in).map(|(criterion, _)| *criterion)
+        };
+        let told = nearest.into_iter().filter_map(|ranked| {
+            let criterion = failed(&ranked)?;
+            Some((ranked, criterion))
+        });
+        Ok(told.collect())
     }
 
     /// Ask every criterion. One that costs much is asked last, of those alone that it matters for.
@@ -267,7 +280,7 @@ impl SegmentPass<'_> {
                     .into_iter()
                     .chain(Deal::ALL.into_iter().map(|deal| self.wants(Facet::Deal, deal.name())))
                     .collect();
-                match self.ratings {
+                match &self.ratings {
                     Some(ratings) => ratings.deals.select(docs, &chosen),
                     None if self.wants(Facet::Deal, Deal::Unrated.name()) => docs.clone(),
                     None => FixedBitSet::with_capacity(columns.docs),
@@ -355,7 +368,7 @@ impl SegmentPass<'_> {
                 Facet::Deal => {
                     counts.resize(Deal::ALL.len(), 0);
                     let by_number = &mut vec![0; Deal::ALL.len() + 1];
-                    match self.ratings {
+                    match &self.ratings {
                         Some(ratings) => add(&ratings.deals, &docs, by_number),
                         None => by_number[Deal::Unrated.number() as usize] = docs.count_ones(..) as u64,
                     }
@@ -383,7 +396,7 @@ impl SegmentPass<'_> {
     /// The first of some documents, after a cursor.
     fn best(&self, docs: &FixedBitSet, most: usize, after: Option<&Cursor>) -> io::Result<Vec<Ranked>> {
         let columns = self.columns;
-        let mut best = Best::new(columns.ids.as_ref(), after, most);
+        let mut best = Best::new(columns, after, most)?;
         let absent = |value: f64| if value.is_nan() { f64::INFINITY } else { value };
         let values = |range: Range| &columns.range(range).values;
         let [prices, years, mileages] = [Range::Price, Range::Year, Range::Mileage].map(values);
@@ -399,7 +412,7 @@ impl SegmentPass<'_> {
                 best.offer(doc, if at == i64::MIN { f64::INFINITY } else { -micros(at) });
             }),
             (Sort::Deal, _) => some.for_each(|doc| {
-                best.offer(doc, self.ratings.and_then(|ratings| ratings.share(doc)).unwrap_or(f64::INFINITY));
+                best.offer(doc, self.ratings.as_ref().and_then(|ratings| ratings.share(doc)).unwrap_or(f64::INFINITY));
             }),
             (Sort::Price, _) => some.for_each(|doc| best.offer(doc, absent(prices[doc]))),
             (Sort::PriceDescending, _) => some.for_each(|doc| best.offer(doc, absent(-prices[doc]))),
@@ -464,7 +477,7 @@ impl SegmentPass<'_> {
     }
 
     fn deal(&self, doc: usize) -> Deal {
-        self.ratings.map_or(Deal::Unrated, |ratings| ratings.deal(doc))
+        self.ratings.as_ref().map_or(Deal::Unrated, |ratings| ratings.deal(doc))
     }
 }
 

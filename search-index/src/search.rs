@@ -155,13 +155,12 @@ impl ListingSnapshot {
 
     fn pass(&self, wanted: &Wanted, request: &SearchRequest) -> Result<Found, IndexError> {
         let mut pass = Pass::new(request, &self.segments);
-        let readers = self.searcher.segment_readers().iter();
-        for ((ord, segment), reader) in (0..).zip(&self.segments.segments).zip(readers) {
-            let has_text = if wanted.is_empty() { None } else { Some(wanted.scores(&self.fields, reader)?) };
-            let ratings = request.market.as_ref().map(|market| market.segment(reader, segment)).transpose()?;
-            pass.take(ord, segment, ratings.as_deref(), has_text).map_err(tantivy::TantivyError::from)?;
+        for (ord, segment) in (0..).zip(&self.segments.segments) {
+            let has_text = if wanted.is_empty() { None } else { Some(wanted.scores(&self.fields, &segment.reader)?) };
+            let ratings = request.market.as_ref().map(|market| market.segment(segment)).transpose()?;
+            pass.take(ord, segment, ratings, has_text).map_err(tantivy::TantivyError::from)?;
         }
-        Ok(pass.end())
+        Ok(pass.end().map_err(tantivy::TantivyError::from)?)
     }
 
     fn hit(&self, ranked: &Ranked, marks: &Marks, request: &SearchRequest) -> Result<Option<Hit>, IndexError> {

@@ -315,7 +315,8 @@ impl ListingSnapshot {
 
     fn has(&self, Sought { word, stem }: &Sought, prefix: bool) -> Result<bool, IndexError> {
         let fields = &self.fields;
-        for segment in self.searcher.segment_readers() {
+        for segment in &self.segments.segments {
+            let segment = &segment.reader;
             for text in &fields.texts {
                 let index = segment.inverted_index(text.field)?;
                 if index.terms().get(word).map_err(tantivy::TantivyError::from)?.is_some() {
@@ -343,9 +344,9 @@ impl ListingSnapshot {
         let Some(distance) = typos(word) else { return Ok(Vec::new()) };
         // By word: how far it is, and how many listings have it, by how much the field counts.
         let mut likely: BTreeMap<String, (usize, f32)> = BTreeMap::new();
-        for segment in self.searcher.segment_readers() {
+        for segment in &self.segments.segments {
             for text in &self.fields.texts {
-                let index = segment.inverted_index(text.field)?;
+                let index = segment.reader.inverted_index(text.field)?;
                 let term = Term::from_field_text(text.field, word);
                 let wanted = if prefix && text.names {
                     FuzzyTermQuery::new_prefix(term, distance, true)

@@ -76,8 +76,11 @@ impl Derived {
             listings.fold_tables(&decoded.tables).unwrap();
             lake.append(decoded.tables, decoded.to, decoded.event_time).unwrap();
             updates.send(BoardUpdate { touched, view: Some(Arc::new(lake.view())) }).await.unwrap();
-            if rng.random_bool(0.3) {
-                listings.commit(lake.position(), None).unwrap();
+            match rng.random_range(0..10) {
+                0..3 => drop(listings.refresh(lake.position(), None).unwrap()),
+                3 => drop(listings.commit(lake.position(), None).unwrap()),
+                4..7 => _ = listings.keep().unwrap(),
+                _ => {}
             }
             if rng.random_bool(0.1) {
                 let flushed = lake.begin_flush().unwrap().run().await.unwrap();

@@ -59,7 +59,7 @@ fn bits_of(bytes: [u8; BLOCK]) -> usize {
 
 /// The same set, word by word.
 #[expect(clippy::cast_possible_truncation, reason = "a machine's word is half of it at least, and then every second")]
-pub(super) fn words(docs: usize, set: &BitSet) -> FixedBitSet {
+pub(crate) fn set_of(docs: usize, set: &BitSet) -> FixedBitSet {
     let buckets = 0..set.max_value().div_ceil(u64::BITS);
     let words = buckets.map(|bucket| u64::from_le_bytes(set.tinyset(bucket).into_bytes()));
     if usize::BITS == u64::BITS {

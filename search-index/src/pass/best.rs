@@ -2,9 +2,9 @@
 
 use std::{cmp::Ordering, collections::BinaryHeap, io};
 
-use tantivy::{DocAddress, DocId, SegmentOrdinal, columnar::StrColumn};
+use tantivy::{DocAddress, DocId, SegmentOrdinal, columnar::TermOrdHit};
 
-use crate::query::Cursor;
+use crate::{columns::Columns, query::Cursor};
 
 /// A hit with what decides its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +32,7 @@ impl Ord for Ranked {
 struct Candidate {
     key: f64,
     /// The listing id's ordinal: ids of a segment order like their ordinals.
-    id: u64,
+    id: u32,
     doc: DocId,
 }
 
@@ -52,17 +52,25 @@ impl Ord for Candidate {
 
 /// The first of what is offered.
 pub(super) struct Best<'a> {
-    ids: Option<&'a StrColumn>,
-    after: Option<&'a Cursor>,
+    columns: &'a Columns,
+    /// What comes after a cursor has a greater key, or the same and at least this id.
+    after: Option<(f64, u64)>,
     most: usize,
     /// The last on top, to be dropped first.
     found: BinaryHeap<Candidate>,
-    failure: Option<io::Error>,
 }
 
 impl<'a> Best<'a> {
-    pub(super) const fn new(ids: Option<&'a StrColumn>, after: Option<&'a Cursor>, most: usize) -> Self {
-        Self { ids, after, most, found: BinaryHeap::new(), failure: None }
+    pub(super) fn new(columns: &'a Columns, after: Option<&Cursor>, most: usize) -> io::Result<Self> {
+        let after = after.map(|cursor| {
+            let Some(ids) = &columns.ids else { return Ok((cursor.key, 0)) };
+            let next = match ids.dictionary().term_ord_or_next(&cursor.listing_id)? {
+                TermOrdHit::Exact(id) => id + 1,
+                TermOrdHit::Next(id) => id,
+            };
+            Ok::<_, io::Error>((cursor.key, next))
+        });
+        Ok(Self { columns, after: after.transpose()?, most, found: BinaryHeap::new() })
     }
 
     pub(super) fn offer(&mut self, doc: usize, key: f64) {
@@ -70,12 +78,14 @@ impl<'a> Best<'a> {
         if is_full && self.found.peek().is_none_or(|last| key.total_cmp(&last.key) == Ordering::Greater) {
             return;
         }
+        let id = self.columns.id_ords[doc];
         let Ok(doc) = DocId::try_from(doc) else { return };
-        let id = self.ids.and_then(|ids| ids.ords().first(doc)).unwrap_or_default();
-        if !self.is_after(key, id) {
+        let candidate = Candidate { key, id, doc };
+        // Of many with the same key, few are among the first.
+        if is_full && self.found.peek().is_none_or(|last| candidate > *last) || !self.is_after(&candidate) {
             return;
         }
-        self.found.push(Candidate { key, id, doc });
+        self.found.push(candidate);
         if self.found.len() > self.most {
             self.found.pop();
         }
@@ -90,36 +100,22 @@ impl<'a> Best<'a> {
         }
     }
 
-    fn is_after(&mut self, key: f64, id: u64) -> bool {
-        let Some(cursor) = self.after else { return true };
-        match key.total_cmp(&cursor.key) {
+    fn is_after(&self, candidate: &Candidate) -> bool {
+        self.after.is_none_or(|(key, id)| match candidate.key.total_cmp(&key) {
             Ordering::Less => false,
             Ordering::Greater => true,
-            Ordering::Equal => match listing_id(self.ids, id) {
-                Ok(listing_id) => listing_id > cursor.listing_id,
-                Err(error) => {
-                    self.failure = Some(error);
-                    false
-                }
-            },
-        }
+            Ordering::Equal => u64::from(candidate.id) >= id,
+        })
     }
 
     pub(super) fn end(self, ord: SegmentOrdinal) -> io::Result<Vec<Ranked>> {
-        if let Some(error) = self.failure {
-            return Err(error);
-        }
         let ranked = |Candidate { key, id, doc }: Candidate| {
-            Ok(Ranked { key, listing_id: listing_id(self.ids, id)?, address: DocAddress::new(ord, doc) })
+            let mut listing_id = String::new();
+            if let Some(ids) = &self.columns.ids {
+                ids.ord_to_str(u64::from(id), &mut listing_id)?;
+            }
+            Ok(Ranked { key, listing_id, address: DocAddress::new(ord, doc) })
         };
         self.found.into_iter().map(ranked).collect()
     }
-}
-
-fn listing_id(ids: Option<&StrColumn>, ord: u64) -> io::Result<String> {
-    let mut value = String::new();
-    if let Some(ids) = ids {
-        ids.ord_to_str(ord, &mut value)?;
-    }
-    Ok(value)
 }

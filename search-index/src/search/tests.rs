@@ -194,13 +194,13 @@ fn counted(values: &BTreeMap<String, u64>) -> BTreeMap<&str, u64> {
     values.iter().filter(|(_, count)| **count > 0).map(|(value, count)| (value.as_str(), *count)).collect()
 }
 
-/// The page is what a scan of every listing finds.
-fn check(
-    listings: &BTreeMap<String, Listing>,
+/// The page is what a scan of every listing finds: the ids of all hits, in order.
+fn check<'a>(
+    listings: &'a BTreeMap<String, Listing>,
     ratings: &HashMap<String, Rating>,
     request: &SearchRequest,
     page: &SearchPage,
-) {
+) -> Vec<&'a str> {
     let (mut hits, mut facets, mut ranges) = (Vec::new(), HashMap::new(), HashMap::new());
     let (mut alone, mut names): (BTreeMap<Criterion, u64>, BTreeMap<Vec<String>, u64>) = Default::default();
     let is_name =
@@ -292,6 +292,7 @@ fn check(
     } else {
         assert!(page.relaxations.is_empty() && page.near_misses.is_empty());
     }
+    hits.into_iter().map(|(_, id)| id.as_str()).collect()
 }
 
 fn put(index: &mut ListingIndex, listings: &mut BTreeMap<String, Listing>, listing: Listing) {
@@ -310,18 +311,30 @@ fn searches_find_what_a_scan_finds_while_listings_change() {
         let listing = listing(&mut rng, number);
         put(&mut index, &mut listings, listing);
     }
-    let (mut found, mut empty, mut position) = (0, 0, 1);
+    let (mut found, mut empty, mut paged, mut position) = (0, 0, 0, 1);
     let (mut market, mut ratings, mut rated) = (Arc::new(Market::default()), HashMap::new(), 0);
     for search in 0..SEARCHES {
         if search % CHANGED_EVERY == 0 {
-            for _ in 0..500 {
-                let number = rng.random_range(0..LISTINGS + 500);
-                let listing = listing(&mut rng, number);
-                put(&mut index, &mut listings, listing);
-            }
-            position += 1;
-            let reflected = Reflected { position: Position::new(position), event_time: Some(NOW), retirements: 0 };
-            let snapshot = index.commit(reflected).unwrap();
+            let mut left = 500;
+            let snapshot = loop {
+                let some = rng.random_range(1..=150).min(left);
+                left -= some;
+                for _ in 0..some {
+                    let number = rng.random_range(0..LISTINGS + 500);
+                    let listing = listing(&mut rng, number);
+                    put(&mut index, &mut listings, listing);
+                }
+                position += 1;
+                let reflected = Reflected { position: Position::new(position), event_time: Some(NOW), retirements: 0 };
+                let is_commit = rng.random_bool(0.1);
+                let shown = if is_commit { index.commit(reflected) } else { index.refresh(reflected) }.unwrap();
+                if rng.random_bool(0.3) {
+                    index.keep().unwrap();
+                }
+                if left == 0 {
+                    break shown;
+                }
+            };
             // The market may be older than the listings that it rates.
             if search % (2 * CHANGED_EVERY) == 0 {
                 market = Arc::new(Market::of(&snapshot).unwrap());
@@ -338,7 +351,21 @@ fn searches_find_what_a_scan_finds_while_listings_change() {
         } else {
             found += 1
         }
-        check(&listings, &ratings, &request, &page);
+        let all = check(&listings, &ratings, &request, &page);
+        // What follows: the next page, now and then all of them.
+        let whole = search % 8 == 0 && all.len() < 1_000;
+        let (mut shown, mut next) = (page.hits.len(), page.next_cursor.filter(|_| search % 4 == 0));
+        while let Some(cursor) = next.take().filter(|_| whole || shown == request.page_size) {
+            request.cursor = Some(cursor);
+            let page = index.snapshot().search(request.clone()).unwrap();
+            let ids: Vec<&str> = page.hits.iter().map(|hit| hit.listing.listing_id.as_str()).collect();
+            assert_eq!(ids, all[shown..all.len().min(shown + request.page_size)], "{request:?}");
+            shown += ids.len();
+            paged += 1;
+            next = page.next_cursor;
+        }
+        assert!(!whole || shown == all.len(), "{shown} of {} {request:?}", all.len());
     }
+    assert!(paged > SEARCHES / 8, "{paged}");
     assert!(found > SEARCHES / 4 && empty > SEARCHES / 50 && rated > LISTINGS, "{found} {empty} {rated}");
 }
