@@ -38,6 +38,9 @@ const DEFAULT_POSTGRES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 const DEFAULT_FLIGHT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_051);
 /// Of each thread, as far as it is used: a statement of many operators is taken apart on it.
 const STACK: usize = 64 << 20;
+/// Priorities, of 100: nice values of about 5 and 12, where the door has 0.
+const PIPELINE: u8 = 35;
+const QUERIES: u8 = 18;
 /// How long requests may take to end after we were told to stop.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// The demo's market: more than 100,000 events.
@@ -51,11 +54,12 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot use the data folder {}", arguments.data.display()))?;
     let _lock = lock(&arguments.data)?;
     // Queries may be heavy: they have threads of their own, so that requests and the pipeline never wait for them. Both
-    // give way to the door: what is acknowledged comes first, and what is derived from it catches up.
+    // give way to the door: what is acknowledged comes first, and what is derived from it catches up. Queries are many, and
+    // give way to the pipeline too: it is one, and who reads waits for it.
     // A query that is planned for long keeps its thread, so there are some more than cores.
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let queries = giving_way("query", cores + 4).context("cannot start the query threads")?;
-    let pipeline = giving_way("pipeline", cores).context("cannot start the pipeline's threads")?;
+    let queries = giving_way("query", cores + 4, QUERIES).context("cannot start the query threads")?;
+    let pipeline = giving_way("pipeline", cores, PIPELINE).context("cannot start the pipeline's threads")?;
     let main = runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
     let main = main.context("cannot start")?;
     let served = main.block_on(serve(arguments, metrics, pipeline.handle().clone(), queries.handle().clone()));
@@ -76,11 +80,9 @@ pub(crate) fn log_to_stderr(usual: &str) {
 }
 
 /// A runtime whose threads, and those they start, run when the others leave them a core.
-fn giving_way(name: &str, count: usize) -> io::Result<Runtime> {
-    /// Of 100: a nice value of 10.
-    const PRIORITY: u8 = 25;
-    let lower = || {
-        let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform);
+fn giving_way(name: &str, count: usize, priority: u8) -> io::Result<Runtime> {
+    let lower = move || {
+        let priority = ThreadPriorityValue::try_from(priority).map(ThreadPriority::Crossplatform);
         // Where the system does not allow it, all are equal.
         let _ = priority.map(set_current_thread_priority);
     };

@@ -38,7 +38,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let data = std::env::var_os("BENCH_UPDATES_DATA").map_or_else(|| folder.path().join("data"), PathBuf::from);
         let nats = NatsServer::start(&data.join("nats")).await?;
-        let server = Server::start(&data, nats.url(), &["--retention", "off"])?;
+        // Nobody asks for KPIs, unless this does.
+        let quiet = ["--retention", "off", "--close-periods-from", "2100-01-01"];
+        let server = Server::start(&data, nats.url(), &quiet)?;
         let measured = measure(&server, folder.path()).await;
         let stopped = server.stop();
         nats.stop().await;
@@ -67,13 +69,22 @@ async fn measure(server: &Server, folder: &Path) -> anyhow::Result<()> {
     }
     let mut random = ChaCha8Rng::from_os_rng();
     println!("  {:<44} {:>9} {:>8} {:>8} {:>8} {:>8}", "", "changes/s", "p50 ms", "p95 ms", "p99 ms", "max ms");
-    for (name, rate) in [("nothing else", 0_usize), ("1,000 changes/s", 1_000)] {
+    let loads = [
+        ("nothing else", 0_usize),
+        ("1,000 changes/s", 1_000),
+        ("1,000 changes/s, and a dashboard of the inventory", 1_000),
+    ];
+    for (name, rate) in loads {
         let count = rate * (LASTS + WARM_UP).as_secs() as usize;
         // Listings that are followed have odd numbers.
         let load =
             (0..count).map(|_| priced(random.random_range(0..LISTINGS / 2) * 2, random.random_range(3_000..60_000)));
         let load: Vec<Bytes> = load.collect();
         let seed = random.random();
+        if name.ends_with("inventory") {
+            // What is asked for once is kept up to date for a quarter of an hour.
+            get(&client, &format!("{url}/v1/kpis/inventory?grain=day&wait_ms=60000")).await?;
+        }
         let (sent, waits) = tokio::join!(send(url, &load, rate), probe(url, ChaCha8Rng::seed_from_u64(seed)));
         let ([mut shown, mut found, mut known], rate) = (waits?, sent?);
         let row = |what: &str, times: &mut Vec<f64>| {

@@ -109,7 +109,7 @@ fn listing(story: &mut Story<'_>, everything: bool) {
                 review(story, &viewer, &vehicle);
             }
             if story.chance(0.1) {
-                // Another dealer takes it in and offers it again.
+                // A dealer, maybe the same, takes it in and offers it again.
                 let (dealer, listing) =
                     (self::dealer(story.whole(0, STORES.len() as i64 - 1).unsigned_abs() as usize), story.id("dls"));
                 story.days(20.0, 60.0);

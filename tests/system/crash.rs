@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::{
     door::everything,
-    support::{Forecourt, Nats, assert_same, counted, eventually, finish, ingest, market},
+    support::{Forecourt, Nats, assert_same, counted, eventually, finish, ingest, market, run, stdout},
 };
 
 /// Vehicles whose lives are more than 100,000 events.
@@ -107,4 +107,34 @@ async fn a_deleted_or_damaged_index_is_built_again_from_the_lake() {
     forecourt.launch();
     forecourt.ready().await;
     assert_same(&everything(&forecourt, position).await, &expected, "after damage");
+}
+
+#[tokio::test]
+async fn an_index_that_is_ahead_of_the_lake_is_right_however_soon_it_is_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let nats = Nats::start().await;
+    let mut forecourt = Forecourt::start(&nats, &data).await;
+    let file = market(folder.path(), 9, 60, 15);
+    let position = counted(&finish(ingest(&file, &forecourt.url)), "position");
+    eventually("a commit of the index", || async {
+        let metrics =
+            forecourt.client.get(format!("{}/metrics", forecourt.url)).send().await.ok()?.text().await.ok()?;
+        let committed = metrics.lines().find_map(|line| line.strip_prefix("index_committed_position "))?;
+        (committed.parse() == Ok(position)).then_some(())
+    })
+    .await;
+    forecourt.kill();
+    let lake = run(&["sql", "SELECT count(*) FROM lake.events", "--format", "csv", "--data", data.to_str().unwrap()]);
+    let flushed: u64 = stdout(&lake).lines().nth(1).unwrap().parse().unwrap();
+    assert!(flushed < position, "the lake has {flushed} of {position} events");
+    // Views add up: what is folded twice makes cars more popular than they are.
+    for _ in 0..3 {
+        forecourt.launch();
+        eventually("an answer", || forecourt.position()).await;
+        forecourt.stop();
+    }
+    forecourt.launch();
+    forecourt.ready().await;
+    stdout(&run(&["verify", "--to", &forecourt.url]));
 }

@@ -1,10 +1,7 @@
 //! The SQL functions `bucket(time)`, the start of the bucket a time lies in, `buckets(time)`, the starts of those whose
 //! windows it lies in, and `years(bucket)` or `years(from, to)`, how long a bucket's window or a range is.
 
-use std::{
-    hash::{Hash, Hasher},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use arrow::{
     array::{AsArray, Float64Array, ListBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder},
@@ -27,7 +24,7 @@ pub(crate) fn functions(calendar: Calendar, window: u32) -> Vec<ScalarUDF> {
     ]
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Bucket {
     calendar: Calendar,
     signature: Signature,
@@ -36,20 +33,6 @@ struct Bucket {
 impl Bucket {
     fn new(calendar: Calendar) -> Self {
         Self { calendar, signature: Signature::exact(vec![timestamp_type()], Volatility::Immutable) }
-    }
-}
-
-impl PartialEq for Bucket {
-    fn eq(&self, other: &Self) -> bool {
-        self.calendar == other.calendar
-    }
-}
-
-impl Eq for Bucket {}
-
-impl Hash for Bucket {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.calendar.hash(state);
     }
 }
 
@@ -86,7 +69,7 @@ impl ScalarUDFImpl for Bucket {
 }
 
 /// `buckets(time)`: a window ends with its bucket, and is so many buckets long.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Buckets {
     calendar: Calendar,
     window: u32,
@@ -96,20 +79,6 @@ struct Buckets {
 impl Buckets {
     fn new(calendar: Calendar, window: u32) -> Self {
         Self { calendar, window, signature: Signature::exact(vec![timestamp_type()], Volatility::Immutable) }
-    }
-}
-
-impl PartialEq for Buckets {
-    fn eq(&self, other: &Self) -> bool {
-        (self.calendar, self.window) == (other.calendar, other.window)
-    }
-}
-
-impl Eq for Buckets {}
-
-impl Hash for Buckets {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.calendar, self.window).hash(state);
     }
 }
 
@@ -145,7 +114,7 @@ impl ScalarUDFImpl for Buckets {
 }
 
 /// `years(bucket)` or `years(from, to)`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Years {
     calendar: Calendar,
     window: u32,
@@ -161,20 +130,6 @@ impl Years {
     fn of_bucket(&self, start: i64) -> Option<f64> {
         let first = self.calendar.offset(start, 1 - i64::from(self.window))?;
         self.calendar.years(first, self.calendar.next(start)?)
-    }
-}
-
-impl PartialEq for Years {
-    fn eq(&self, other: &Self) -> bool {
-        (self.calendar, self.window) == (other.calendar, other.window)
-    }
-}
-
-impl Eq for Years {}
-
-impl Hash for Years {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.calendar, self.window).hash(state);
     }
 }
 
