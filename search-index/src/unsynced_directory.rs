@@ -7,7 +7,10 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tantivy::directory::{
@@ -81,8 +84,10 @@ impl Directory for UnsyncedDirectory {
     }
 
     fn atomic_write(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        // An index that was dropped may still be merging, and write beside the one that was opened after it.
+        static WRITTEN: AtomicU64 = AtomicU64::new(0);
         let target = self.root.join(path);
-        let temporary = target.with_extension("new");
+        let temporary = target.with_extension(format!("{}.new", WRITTEN.fetch_add(1, Ordering::Relaxed)));
         fs::write(&temporary, data)?;
         fs::rename(temporary, target)
     }
