@@ -94,6 +94,12 @@ impl Store {
         matches!(self, Self::Idle(_))
     }
 
+    /// Whether a commit has begun and not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        let Self::Committing(committing) = self else { return false };
+        committing.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Commit what was said, with this payload, beside whatever else is done. One at a time.
     pub(crate) fn begin_commit(&mut self, payload: String, before: Segments) -> Result<(), IndexError> {
         let Self::Idle(disk) = std::mem::replace(self, Self::Failed) else { return Err(IndexError::Failed) };
@@ -104,12 +110,7 @@ impl Store {
 
     /// What a commit that has ended left, if there is one.
     pub(crate) fn ended(&mut self) -> Result<Option<Segments>, IndexError> {
-        match self {
-            Self::Committing(committing) if committing.thread.as_ref().is_some_and(|thread| !thread.is_finished()) => {
-                Ok(None)
-            }
-            _ => self.wait(),
-        }
+        if self.is_running() { Ok(None) } else { self.wait() }
     }
 
     /// What a commit left, waited for if one runs.

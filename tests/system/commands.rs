@@ -206,6 +206,6 @@ async fn every_route_of_openapi_is_served() {
             assert!(!body.contains("nothing at this address") && !body.contains("another method"), "{path}: {body}");
         }
     }
-    let metrics = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+    let metrics = server.metrics().await;
     assert!(metrics.contains("lake_position 0"), "{metrics}");
 }

@@ -118,8 +118,7 @@ async fn an_index_that_is_ahead_of_the_lake_is_right_however_soon_it_is_stopped(
     let file = market(folder.path(), 9, 60, 15);
     let position = counted(&finish(ingest(&file, &forecourt.url)), "position");
     eventually("a commit of the index", || async {
-        let metrics =
-            forecourt.client.get(format!("{}/metrics", forecourt.url)).send().await.ok()?.text().await.ok()?;
+        let metrics = forecourt.metrics().await;
         let committed = metrics.lines().find_map(|line| line.strip_prefix("index_committed_position "))?;
         (committed.parse() == Ok(position)).then_some(())
     })

@@ -134,7 +134,7 @@ async fn a_query_that_nobody_waits_for_ends_and_a_plan_can_be_asked_for() {
     let nats = Nats::start().await;
     let server = Forecourt::start(&nats, folder.path()).await;
     let running = async || {
-        let metrics = server.client.get(format!("{}/metrics", server.url)).send().await.unwrap().text().await.unwrap();
+        let metrics = server.metrics().await;
         let line = metrics.lines().find_map(|line| line.strip_prefix("sql_queries_running ")).map(str::to_owned);
         line.map_or(0.0, |value| value.parse::<f64>().unwrap())
     };

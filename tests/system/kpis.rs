@@ -388,8 +388,7 @@ async fn a_kpi_of_ones_own_is_a_file() {
     assert_eq!(forecourt.try_get("/v1/kpis/fails").await.0, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(values(&answer, "units"), [("2026-11-15T00:00:00Z", json!(1))]);
     assert_eq!(forecourt.sql("SELECT units FROM kpi.dear_sales", position).await, [json!([1])]);
-    let metrics =
-        forecourt.client.get(format!("{}/metrics", forecourt.url)).send().await.unwrap().text().await.unwrap();
+    let metrics = forecourt.metrics().await;
     assert!(metrics.contains("kpi_value{kpi=\"dear_sales\",value=\"units\"} 1"), "{metrics}");
     let listed = run(&["kpi", "show", "dear_sales", "--kpis", kpis.to_str().unwrap()]);
     assert!(String::from_utf8_lossy(&listed.stdout).contains("Sales of 30,000 and more."));

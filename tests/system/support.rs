@@ -289,6 +289,11 @@ impl Forecourt {
         (answer.status(), answer.json().await.unwrap())
     }
 
+    /// What it tells Prometheus.
+    pub(crate) async fn metrics(&self) -> String {
+        self.client.get(format!("{}/metrics", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
     pub(crate) async fn publish(&self, body: impl Into<reqwest::Body>) -> (StatusCode, Value) {
         let answer = self.client.post(format!("{}/v1/events", self.url)).body(body).send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())
