@@ -5,8 +5,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    mem,
     path::Path,
     sync::Arc,
+    thread,
 };
 
 use arrow::array::RecordBatch;
@@ -175,7 +177,7 @@ impl Listings {
     }
 
     fn put_touched(&mut self, position: Position) -> Result<(), ListingsError> {
-        let mut written = std::mem::take(&mut self.touched);
+        let mut written = mem::take(&mut self.touched);
         for key in written.clone() {
             written.extend(self.listings_of(&key)?);
         }
@@ -191,10 +193,24 @@ impl Listings {
             let state = serde_json::to_vec(self.entity(key)?)?;
             self.index.put(&Entry { key: key.as_str(), state: &state, listing: listing.as_ref() }, position)?;
         }
-        if self.recent.len() > CACHED_ENTITIES {
-            self.older = std::mem::take(&mut self.recent);
-        }
+        self.turn_over();
         Ok(())
+    }
+
+    /// Keep only what was used lately in memory.
+    fn turn_over(&mut self) {
+        if self.recent.len() <= CACHED_ENTITIES {
+            return;
+        }
+        let recent = mem::take(&mut self.recent);
+        // Whoever used so many at once has built the index again, and goes on with others.
+        let (kept, gone) =
+            if recent.len() > 2 * CACHED_ENTITIES { (HashMap::new(), recent) } else { (recent, HashMap::new()) };
+        let gone = (mem::replace(&mut self.older, kept), gone);
+        // Freeing so many small things takes as long as many refreshes: none waits for it.
+        if let Err(error) = thread::Builder::new().name("forget".to_owned()).spawn(move || drop(gone)) {
+            tracing::debug!(error = %error, "no thread to forget entities on");
+        }
     }
 
     /// The listings that an entity's facts show in, itself included.
@@ -252,5 +268,34 @@ impl Listings {
             self.recent.insert(key.clone(), entity);
         }
         Ok(self.recent.entry(key.clone()).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::Catalogue;
+
+    use super::{CACHED_ENTITIES, Entity, EntityKind, Listings};
+
+    #[test]
+    fn only_what_was_used_lately_stays_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::embedded().unwrap();
+        let mut listings = Listings::open(folder.path(), catalogue).unwrap();
+        let mut used = 0;
+        let mut keep_after = |listings: &mut Listings, count: usize| {
+            for _ in 0..count {
+                used += 1;
+                listings.recent.insert(EntityKind::Vehicle.key(&used.to_string()), Entity::default());
+            }
+            listings.turn_over();
+            (listings.recent.len(), listings.older.len())
+        };
+        assert_eq!(keep_after(&mut listings, CACHED_ENTITIES), (CACHED_ENTITIES, 0));
+        assert_eq!(keep_after(&mut listings, 1), (0, CACHED_ENTITIES + 1));
+        assert_eq!(keep_after(&mut listings, CACHED_ENTITIES + 2), (0, CACHED_ENTITIES + 2));
+        assert!(!listings.older.contains_key(&EntityKind::Vehicle.key("1")));
+        // As many as when the index is built again.
+        assert_eq!(keep_after(&mut listings, 2 * CACHED_ENTITIES + 1), (0, 0));
     }
 }

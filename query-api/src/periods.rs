@@ -4,17 +4,24 @@
 //! An event's id follows from its KPI, period and revision. So a restart publishes nothing twice; and nothing of what is
 //! published here is an input of a KPI that is.
 
-use std::{collections::HashMap, error::Error, fs, io, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    error::Error,
+    fs, io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lake::{
-    ParamValues,
+    LakeView, ParamValues,
     arrow::array::{Array, AsArray, RecordBatch},
 };
 use processors::{
-    Board, KpiDefinition, SeriesKey,
+    KpiDefinition, SeriesKey,
     calendar::{Calendar, Grain},
     kpi_definition::Measures,
-    kpis::{DAYS, RowKey},
+    kpis::{DAYS, RowKey, recomputed},
 };
 use schemas::{
     Position,
@@ -27,6 +34,8 @@ use crate::{Api, alerts, consistency::Freshness};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
+/// After a look at every period this many times as long passes before the next, unless a day ends.
+const REST_FACTOR: u32 = 20;
 /// Periods that are closed.
 const GRAINS: [Grain; 2] = [Grain::Day, Grain::Month];
 /// A period that ended longer ago is told as it was: its events begin to go.
@@ -106,7 +115,7 @@ pub fn since(folder: &Path, said: Option<i64>, now: i64) -> io::Result<i64> {
 /// Close periods that begin at `since` or later, until everything stops. What fails is tried again.
 pub async fn close(api: Api, since: i64) {
     let stop = api.stop.clone();
-    let mut closer = Closer { api, since, published: None, told: HashMap::new() };
+    let mut closer = Closer { api, since, published: None, looked_at: None, day: None, next: Instant::now() };
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -115,7 +124,7 @@ pub async fn close(api: Api, since: i64) {
         if let Err(error) = closer.step().await {
             // What was told by now is in the lake, and what was not is looked at again.
             closer.published = None;
-            closer.told.clear();
+            closer.looked_at = None;
             tracing::warn!(error = error.as_ref() as &dyn Error, "closed periods were not told; trying again");
         }
     }
@@ -126,8 +135,12 @@ struct Closer {
     since: i64,
     /// None, before it is read from the lake.
     published: Option<Published>,
-    /// By series: the position it had changed by when it was looked at, and the day of that.
-    told: HashMap<SeriesKey, (Position, Option<i64>)>,
+    /// The position by which every period was looked at.
+    looked_at: Option<Position>,
+    /// The day on which that was.
+    day: Option<i64>,
+    /// When the next look at the same day's periods may be.
+    next: Instant,
 }
 
 impl Closer {
@@ -140,6 +153,24 @@ impl Closer {
         if DAYS.start(self.since).and_then(|start| DAYS.offset(start, 1)).is_none_or(|end| end > now) {
             return Ok(());
         }
+        let Some(view) = self.api.pipeline.lake.borrow().clone() else { return Ok(()) };
+        let day = DAYS.start(now);
+        let is_known = self.looked_at == Some(view.position) || Instant::now() < self.next;
+        if is_known && self.day == day {
+            return Ok(());
+        }
+        self.day = day;
+        let started = Instant::now();
+        let looked = self.look(&view, now).await;
+        self.next = Instant::now() + started.elapsed() * REST_FACTOR;
+        looked?;
+        self.looked_at = Some(view.position);
+        Ok(())
+    }
+
+    /// Tell what has not been told of the periods that are closed, or differently. The board is not asked: it would keep
+    /// what nobody reads up to date.
+    async fn look(&mut self, view: &Arc<LakeView>, now: i64) -> Result<(), Failure> {
         if self.published.is_none() {
             self.published = Some(self.read().await?);
         }
@@ -152,13 +183,8 @@ impl Closer {
                 let Some(kpi) = kpi.filter(|kpi| !is_fed(kpi)) else { continue };
                 let calendar = Calendar { grain, ..DAYS };
                 let key = SeriesKey::whole(kpi.name.clone(), calendar);
-                let board = self.api.pipeline.kpis.board_with(&key).await?;
-                let looked_at = (board.changed(&key), DAYS.start(now));
-                if self.told.insert(key.clone(), looked_at) == Some(looked_at) {
-                    // Nothing of it has changed, and no day has ended.
-                    continue;
-                }
-                self.tell(measurement, &kpi, &key, &board, now, &mut events);
+                let series = recomputed(&self.api.pipeline.sql, view, &kpi, &key).await?;
+                self.tell(measurement, &kpi, calendar, &series, now, &mut events);
             }
         }
         for some in events.chunks(AT_ONCE) {
@@ -172,21 +198,19 @@ impl Closer {
         &mut self,
         &Measurement { event, at, fields, .. }: &Measurement,
         kpi: &KpiDefinition,
-        key: &SeriesKey,
-        board: &Board,
+        calendar: Calendar,
+        series: &BTreeMap<RowKey, Map<String, Value>>,
         now: i64,
         events: &mut Vec<Value>,
     ) {
-        let calendar = key.calendar;
-        let Some(series) = board.series(key) else { return };
         let mut start = calendar.start(self.since).filter(|start| *start >= self.since);
         start = start.or_else(|| calendar.offset(calendar.start(self.since)?, 1));
         let Some(published) = &mut self.published else { return };
         while let Some(begin) = start {
             let Some(end) = calendar.offset(begin, 1).filter(|end| *end <= now) else { break };
             let values = match kpi.measures {
-                Measures::Flow => series.get(&RowKey::first_of(begin)).map(|row| row.values.clone()),
-                Measures::Level => Some(level(series.range(..RowKey::first_of(end)).map(|(_, row)| &row.values))),
+                Measures::Flow => series.get(&RowKey::first_of(begin)).cloned(),
+                Measures::Level => Some(level(series.range(..RowKey::first_of(end)).map(|(_, values)| values))),
             };
             let values = values.unwrap_or_default();
             let mut data = Map::new();

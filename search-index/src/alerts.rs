@@ -8,8 +8,9 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{
     listing::{Listing, ListingStatus},
     market::Rating,
+    own_words::OwnWords,
     query::{Facet, Range, SearchRequest},
-    text::{OwnWords, Wanted},
+    text::Wanted,
 };
 
 /// The facets that searches are kept by, the narrowest first.

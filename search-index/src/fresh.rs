@@ -12,8 +12,6 @@ use tantivy::{
     store::Compressor,
 };
 
-use crate::words::register_tokenizers;
-
 /// A segment takes in those before it up to so many entities: a larger one takes longer to make than a reader should wait.
 const MOST_ENTITIES: usize = 64;
 /// Memory for the words of one. More is taken when it is needed.
@@ -52,7 +50,6 @@ pub(crate) fn segment(schema: &Schema, said: &Said) -> tantivy::Result<Option<Se
         ..IndexSettings::default()
     };
     let index = Index::create(RamDirectory::create(), schema.clone(), settings)?;
-    register_tokenizers(&index);
     let segment = index.new_segment();
     let mut writer = SegmentWriter::for_segment(WRITER_MEMORY, segment.clone())?;
     for document in said.values().flatten() {

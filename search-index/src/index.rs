@@ -23,7 +23,6 @@ use crate::{
     segments::{Segment, Segments},
     store::{Disk, Store},
     unsynced_directory::UnsyncedDirectory,
-    words::register_tokenizers,
 };
 
 /// Entities of one refresh. A segment of more takes so long to make that a commit is as good, and is made only once.
@@ -31,7 +30,7 @@ const MOST_FRESH: usize = 1_000;
 /// Entities in memory. Where commits take so long that there are more, a refresh waits for one.
 const MOST_IN_MEMORY: usize = 20_000;
 /// Changes whenever the meaning of the stored facts does: an index of another version is rebuilt.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// What keeps the index from being read or written. The lake still has everything: delete the folder to rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +87,7 @@ impl From<&Payload> for Reflected {
 pub struct ListingIndex {
     schema: Schema,
     store: Store,
-    /// The segments of the last commit, and what it reflects.
+    /// The segments that the last commit left, and what it reflects.
     committed: (Segments, Reflected),
     /// What the commit that runs will reflect.
     committing: Reflected,
@@ -122,7 +121,6 @@ impl ListingIndex {
     /// When it is damaged.
     pub fn look(folder: &Path) -> Result<Option<Arc<ListingSnapshot>>, IndexError> {
         let Some((index, payload)) = stored(folder)? else { return Ok(None) };
-        register_tokenizers(&index);
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let segments = Segments::default().of(reader.searcher().segment_readers())?;
         let fields = Arc::new(Fields::new().1);
@@ -143,7 +141,6 @@ impl ListingIndex {
     }
 
     fn start(index: &Index, reflected: Reflected) -> Result<Self, IndexError> {
-        register_tokenizers(index);
         let fields = Arc::new(Fields::new().1);
         let disk = Disk::open(index, fields.key)?;
         let segments = disk.segments(&Segments::default())?;
@@ -236,7 +233,7 @@ impl ListingIndex {
                 document.add_text(field, value);
             }
         }
-        fields.add_texts(document, listing);
+        fields.add_words(document, listing);
     }
 
     /// Make everything put so far visible, as reflecting `reflected`. It is not kept before a commit. Very much at once is
@@ -254,7 +251,9 @@ impl ListingIndex {
         let said = std::mem::take(&mut self.said);
         if !said.is_empty() {
             for key in said.keys() {
-                segments.remove(&self.term(key))?;
+                let key = self.term(key);
+                segments.remove(&key)?;
+                self.store.replace(key);
             }
             let (said, taken_in) = fresh::take_in(&mut self.fresh, said);
             segments.segments.retain(|segment| !taken_in.contains(&segment.id()));
@@ -309,26 +308,26 @@ impl ListingIndex {
     }
 
     fn take_ended_commit(&mut self) -> Result<(), IndexError> {
-        self.store.ended()?.map_or(Ok(()), |segments| self.take_commit(segments))
+        if let Some(segments) = self.store.ended()? {
+            self.take_commit(segments);
+        }
+        Ok(())
     }
 
     fn wait_for_commit(&mut self) -> Result<(), IndexError> {
-        self.store.wait()?.map_or(Ok(()), |segments| self.take_commit(segments))
+        if let Some(segments) = self.store.wait()? {
+            self.take_commit(segments);
+        }
+        Ok(())
     }
 
     /// Go on from what a commit left: only what was refreshed since is still in memory.
-    fn take_commit(&mut self, mut segments: Segments) -> Result<(), IndexError> {
+    fn take_commit(&mut self, mut segments: Segments) {
         self.committed = (segments.clone(), self.committing);
         self.fresh.retain(|fresh| !fresh.in_commit);
-        for fresh in &self.fresh {
-            for key in fresh.said.keys() {
-                segments.remove(&self.term(key))?;
-            }
-        }
         let is_fresh = |segment: &&Arc<Segment>| self.fresh.iter().any(|fresh| fresh.segment == Some(segment.id()));
         segments.segments.extend(self.shown.segments.segments.iter().filter(is_fresh).cloned());
         self.show(segments, self.shown.reflected());
-        Ok(())
     }
 
     fn show(&mut self, segments: Segments, reflected: Reflected) -> Arc<ListingSnapshot> {

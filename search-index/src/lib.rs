@@ -7,7 +7,8 @@
 //! - [`query`]: what a search may ask;
 //! - [`search`]: the answer: hits, facets, ranges, a cursor;
 //! - `pass`: what is found and counted for it, over the `columns` of every segment;
-//! - `text`: from what people type to what the index is asked; `words` cuts and compares, `highlight` shows it;
+//! - `text`: from what people type to what the index is asked; `words` cuts and compares, `own_words` is what a listing has of
+//!   them, `highlight` shows it;
 //! - [`lexicon`]: what there is, in words: for suggestions, and for
 //! - [`reading`]: the filters that a text says in words;
 //! - `similar`: listings like one;
@@ -25,6 +26,7 @@ pub mod index;
 pub mod lexicon;
 pub mod listing;
 pub mod market;
+mod own_words;
 mod pass;
 mod pricing;
 pub mod query;

@@ -1,7 +1,11 @@
 //! The index on disk: what is said to it, and its commits, which run beside the searches and the refreshes, and give way to
 //! them.
 
-use std::thread::{self, JoinHandle};
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+};
 
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term, schema::Field};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
@@ -10,6 +14,8 @@ use crate::{fresh::Said, index::IndexError, segments::Segments};
 
 /// Memory for documents not yet committed.
 const WRITER_MEMORY: usize = 64 << 20;
+/// So much of what came beside a commit is left to whoever takes the commit: it takes less than a millisecond.
+const FEW: usize = 32;
 
 /// The writing side.
 pub(crate) struct Disk {
@@ -47,6 +53,17 @@ impl Disk {
         let segments = self.segments(before)?;
         Ok((self, segments))
     }
+
+    /// Go on with what came beside the commit that left these segments.
+    fn catch_up(&self, beside: Beside, segments: &mut Segments) -> Result<(), IndexError> {
+        for key in &beside.replaced {
+            segments.remove(key)?;
+        }
+        for (key, document) in beside.said {
+            self.say(&key, document)?;
+        }
+        Ok(())
+    }
 }
 
 /// The disk, or its commit that runs.
@@ -60,14 +77,45 @@ pub(crate) enum Store {
 pub(crate) struct Committing {
     /// None when it was waited for.
     thread: Option<JoinHandle<Result<(Disk, Segments), IndexError>>>,
-    /// What was said since: the writer hears of it when the commit has ended.
+    beside: Arc<Mutex<Beside>>,
+}
+
+/// What came while a commit ran.
+#[derive(Default)]
+struct Beside {
+    /// What was said: the writer has not heard of it.
     said: Said,
+    /// Keys of which there is something newer than the commit.
+    replaced: Vec<Term>,
 }
 
 impl Committing {
-    fn wait(&mut self) -> Result<(Disk, Segments), IndexError> {
-        self.thread.take().map_or(Err(IndexError::Failed), |thread| waited(thread)?)
+    fn begin(disk: Disk, payload: String, before: Segments) -> Result<Self, IndexError> {
+        let beside = Arc::new(Mutex::new(Beside::default()));
+        let of_thread = Arc::clone(&beside);
+        let thread = in_background("index-commit", move || {
+            let (disk, mut segments) = disk.commit(&payload, &before)?;
+            loop {
+                let beside = mem::take(&mut *locked(&of_thread));
+                let were_few = beside.said.len().max(beside.replaced.len()) <= FEW;
+                disk.catch_up(beside, &mut segments)?;
+                if were_few {
+                    return Ok((disk, segments));
+                }
+            }
+        })?;
+        Ok(Self { thread: Some(thread), beside })
     }
+
+    fn wait(&mut self) -> Result<(Disk, Segments), IndexError> {
+        let (disk, mut segments) = self.thread.take().map_or(Err(IndexError::Failed), |thread| waited(thread)?)?;
+        disk.catch_up(mem::take(&mut *locked(&self.beside)), &mut segments)?;
+        Ok((disk, segments))
+    }
+}
+
+fn locked(beside: &Mutex<Beside>) -> MutexGuard<'_, Beside> {
+    beside.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Committing {
@@ -83,10 +131,17 @@ impl Store {
         match self {
             Self::Idle(disk) => disk.say(key, document),
             Self::Committing(committing) => {
-                committing.said.insert(key.to_owned(), document);
+                locked(&committing.beside).said.insert(key.to_owned(), document);
                 Ok(())
             }
             Self::Failed => Err(IndexError::Failed),
+        }
+    }
+
+    /// Newer segments have what is with this key: what a commit that runs leaves of it does not count.
+    pub(crate) fn replace(&self, key: Term) {
+        if let Self::Committing(committing) = self {
+            locked(&committing.beside).replaced.push(key);
         }
     }
 
@@ -102,31 +157,26 @@ impl Store {
 
     /// Commit what was said, with this payload, beside whatever else is done. One at a time.
     pub(crate) fn begin_commit(&mut self, payload: String, before: Segments) -> Result<(), IndexError> {
-        let Self::Idle(disk) = std::mem::replace(self, Self::Failed) else { return Err(IndexError::Failed) };
-        let thread = in_background("index-commit", move || disk.commit(&payload, &before))?;
-        *self = Self::Committing(Committing { thread: Some(thread), said: Said::new() });
+        let Self::Idle(disk) = mem::replace(self, Self::Failed) else { return Err(IndexError::Failed) };
+        *self = Self::Committing(Committing::begin(*disk, payload, before)?);
         Ok(())
     }
 
-    /// What a commit that has ended left, if there is one.
+    /// What a commit that has ended left, if there is one; without what was replaced since it began.
     pub(crate) fn ended(&mut self) -> Result<Option<Segments>, IndexError> {
         if self.is_running() { Ok(None) } else { self.wait() }
     }
 
-    /// What a commit left, waited for if one runs.
+    /// What a commit left, waited for if one runs; without what was replaced since it began.
     pub(crate) fn wait(&mut self) -> Result<Option<Segments>, IndexError> {
         let committing = match self {
             Self::Idle(_) => return Ok(None),
             Self::Committing(committing) => committing,
             Self::Failed => return Err(IndexError::Failed),
         };
-        let said = std::mem::take(&mut committing.said);
         let ended = committing.wait();
         *self = Self::Failed;
         let (disk, segments) = ended?;
-        for (key, document) in said {
-            disk.say(&key, document)?;
-        }
         *self = Self::Idle(Box::new(disk));
         Ok(Some(segments))
     }

@@ -14,10 +14,10 @@ use tantivy::{
 };
 
 use crate::{
-    fields::{self, Fields},
+    fields::Fields,
     index::{IndexError, ListingSnapshot},
-    listing::Listing,
-    words::{Word, phrases, stem, stems, synonyms, text_of, words},
+    own_words::{Has, OwnWords},
+    words::{Word, phrases, stem, synonyms, text_of, words},
 };
 
 /// How much a word counts that was found another way than as it is.
@@ -153,7 +153,7 @@ impl Wanted {
 
     /// Whether these words have all of it; the last may not go on.
     pub(crate) fn is_in(&self, own: &OwnWords) -> bool {
-        let has = |Sought { word, stem }: &Sought| own.words.contains(word) || own.stems.contains(stem);
+        let has = |Sought { word, stem }: &Sought| own.has(word, stem);
         self.phrases.iter().all(|phrase| phrase.ways.iter().any(|way| way.words.iter().all(has)))
     }
 
@@ -209,26 +209,6 @@ impl Way {
     }
 }
 
-/// The words of one listing.
-#[derive(Debug, Default)]
-pub(crate) struct OwnWords {
-    words: HashSet<String>,
-    stems: HashSet<String>,
-}
-
-impl OwnWords {
-    pub(crate) fn of(listing: &Listing) -> Self {
-        let mut own = Self::default();
-        for (text, joined) in fields::texts(listing) {
-            for text in text.as_deref().into_iter().chain(joined.as_deref()) {
-                own.words.extend(words(text).into_iter().map(|word| word.text));
-            }
-            own.stems.extend(text.as_deref().map(stems).into_iter().flatten().map(|word| word.text));
-        }
-        own
-    }
-}
-
 /// How well documents of a segment have what is wanted.
 #[derive(Debug)]
 pub(crate) struct Scores {
@@ -267,21 +247,16 @@ impl Scores {
         prefix: bool,
         weight: f32,
     ) -> tantivy::Result<()> {
-        for text in &fields.texts {
-            let index = segment.inverted_index(text.field)?;
-            if let Some(term) = index.terms().get(word)? {
-                self.raise_by_term(&index, &term, text.boost * weight)?;
-            }
-            if prefix && text.names {
-                let mut begun = index.terms().range().gt(word).into_stream()?;
-                while begun.advance() && begun.key().starts_with(word.as_bytes()) {
-                    self.raise_by_term(&index, begun.value(), text.boost * PREFIX * weight)?;
-                }
+        let index = segment.inverted_index(fields.words)?;
+        let mut terms = index.terms().range().ge(word).into_stream()?;
+        while terms.advance() {
+            let Some(worth) = worth(terms.key(), word, prefix) else { break };
+            if worth > 0.0 {
+                self.raise_by_term(&index, terms.value(), worth * weight)?;
             }
         }
-        let index = segment.inverted_index(fields.stems.field)?;
-        if let Some(term) = index.terms().get(stem)? {
-            self.raise_by_term(&index, &term, fields.stems.boost * STEM * weight)?;
+        if let Some(term) = index.terms().get(Has::Stem.term(stem))? {
+            self.raise_by_term(&index, &term, Has::Stem.boost() * STEM * weight)?;
         }
         Ok(())
     }
@@ -314,25 +289,17 @@ impl ListingSnapshot {
     }
 
     fn has(&self, Sought { word, stem }: &Sought, prefix: bool) -> Result<bool, IndexError> {
-        let fields = &self.fields;
         for segment in &self.segments.segments {
-            let segment = &segment.reader;
-            for text in &fields.texts {
-                let index = segment.inverted_index(text.field)?;
-                if index.terms().get(word).map_err(tantivy::TantivyError::from)?.is_some() {
+            let index = segment.reader.inverted_index(self.fields.words)?;
+            let failed = tantivy::TantivyError::from;
+            let mut terms = index.terms().range().ge(word).into_stream().map_err(failed)?;
+            while terms.advance() {
+                let Some(worth) = worth(terms.key(), word, prefix) else { break };
+                if worth > 0.0 {
                     return Ok(true);
                 }
-                if prefix && text.names {
-                    let begun = FuzzyTermQuery::new_prefix(Term::from_field_text(text.field, word), 0, true);
-                    let mut found =
-                        index.terms().search(begun.automaton()?).into_stream().map_err(tantivy::TantivyError::from)?;
-                    if found.advance() {
-                        return Ok(true);
-                    }
-                }
             }
-            let stems = segment.inverted_index(fields.stems.field)?;
-            if stems.terms().get(stem).map_err(tantivy::TantivyError::from)?.is_some() {
+            if index.terms().get(Has::Stem.term(stem)).map_err(failed)?.is_some() {
                 return Ok(true);
             }
         }
@@ -345,30 +312,26 @@ impl ListingSnapshot {
         // By word: how far it is, and how many listings have it, by how much the field counts.
         let mut likely: BTreeMap<String, (usize, f32)> = BTreeMap::new();
         for segment in &self.segments.segments {
-            for text in &self.fields.texts {
-                let index = segment.reader.inverted_index(text.field)?;
-                let term = Term::from_field_text(text.field, word);
-                let wanted = if prefix && text.names {
-                    FuzzyTermQuery::new_prefix(term, distance, true)
-                } else {
-                    FuzzyTermQuery::new(term, distance, true)
-                };
-                let mut found =
-                    index.terms().search(wanted.automaton()?).into_stream().map_err(tantivy::TantivyError::from)?;
-                while found.advance() {
-                    let Ok(other) = std::str::from_utf8(found.key()) else { continue };
-                    if other == word {
-                        continue;
-                    }
-                    let far = if prefix {
-                        let begun: String = other.chars().take(word.chars().count()).collect();
-                        strsim::osa_distance(word, other).min(strsim::osa_distance(word, &begun))
-                    } else {
-                        strsim::osa_distance(word, other)
-                    };
-                    let known = likely.entry(other.to_owned()).or_insert((far, 0.0));
-                    known.1 += text.boost * found.value().doc_freq as f32;
+            let index = segment.reader.inverted_index(self.fields.words)?;
+            // What begins like the word: how the listing has it follows it in a term.
+            let wanted = FuzzyTermQuery::new_prefix(Term::from_field_text(self.fields.words, word), distance, true);
+            let mut found =
+                index.terms().search(wanted.automaton()?).into_stream().map_err(tantivy::TantivyError::from)?;
+            while found.advance() {
+                let Some((other, has)) = Has::read(found.key()) else { continue };
+                if other == word || has == Has::Stem {
+                    continue;
                 }
+                let mut far = strsim::osa_distance(word, other);
+                if prefix && has.may_be_begun() {
+                    let begun: String = other.chars().take(word.chars().count()).collect();
+                    far = far.min(strsim::osa_distance(word, &begun));
+                } else if far > usize::from(distance) {
+                    continue;
+                }
+                let known = likely.entry(other.to_owned()).or_insert((far, 0.0));
+                known.0 = far.min(known.0);
+                known.1 += has.boost() * found.value().doc_freq as f32;
             }
         }
         let first = word.chars().next();
@@ -385,6 +348,18 @@ impl ListingSnapshot {
         likely.retain(|(_, far, _)| *far <= nearest);
         likely.truncate(MOST_CORRECTIONS);
         Ok(likely.into_iter().map(|(other, ..)| other).collect())
+    }
+}
+
+/// How much a term counts where a word is looked for; none when it neither is the word nor, where it may, goes on from it.
+fn worth(term: &[u8], word: &str, goes_on: bool) -> Option<f32> {
+    match Has::read(term)? {
+        (other, Has::Stem) if other == word => Some(0.0),
+        (other, has) if other == word => Some(has.boost()),
+        (other, has) if goes_on && other.starts_with(word) => {
+            Some(if has.may_be_begun() { has.boost() * PREFIX } else { 0.0 })
+        }
+        _ => None,
     }
 }
 

@@ -2,17 +2,10 @@
 
 use std::{cell::RefCell, collections::HashMap, sync::LazyLock};
 
-use tantivy::{
-    Index,
-    tokenizer::{
-        AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer, TokenStream,
-    },
+use tantivy::tokenizer::{
+    AsciiFoldingFilter, Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, TextAnalyzer, TokenStream,
 };
 
-/// Words in lower case, without accents.
-pub(crate) const FOLDED: &str = "folded";
-/// The same, without endings.
-pub(crate) const STEMMED: &str = "stemmed";
 /// Longer "words" are not words.
 const LONGEST_WORD: usize = 60;
 /// Words of the longest phrase that has synonyms.
@@ -26,11 +19,7 @@ pub(crate) struct Word {
     pub(crate) to: usize,
 }
 
-pub(crate) fn register_tokenizers(index: &Index) {
-    index.tokenizers().register(FOLDED, folded());
-    index.tokenizers().register(STEMMED, stemmed());
-}
-
+/// Words in lower case, without accents.
 fn folded() -> TextAnalyzer {
     TextAnalyzer::builder(SimpleTokenizer::default())
         .filter(RemoveLongFilter::limit(LONGEST_WORD))
@@ -39,6 +28,7 @@ fn folded() -> TextAnalyzer {
         .build()
 }
 
+/// The same, without endings.
 fn stemmed() -> TextAnalyzer {
     TextAnalyzer::builder(SimpleTokenizer::default())
         .filter(RemoveLongFilter::limit(LONGEST_WORD))

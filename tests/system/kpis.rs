@@ -425,4 +425,7 @@ async fn a_closed_period_is_told_once_and_again_when_it_changes() {
     eventually("the correction", || async { (forecourt.sql(told, 0).await == corrected).then_some(()) }).await;
     let grown = before[0][0].as_u64().unwrap() + 2;
     assert_eq!(forecourt.sql(count, 0).await, [json!([grown])], "the month and its day, and nothing else again");
+    let metrics = forecourt.metrics().await;
+    let computed = metrics.lines().find(|line| line.starts_with("kpi_computations_total "));
+    assert_eq!(computed, Some("kpi_computations_total 0"), "nobody asked for a KPI");
 }
