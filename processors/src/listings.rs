@@ -17,7 +17,7 @@ use search_index::{Entry, IndexError, Listing, ListingIndex, ListingSnapshot, Re
 
 use crate::listing_fold::{self, CONTEXTS, Entity, EntityKey, EntityKind};
 
-/// Entities kept in memory; beyond twice as many, the ones not used lately are read from the index again.
+/// Entities used lately that are kept in memory, and as many used before them; the others are read from the index again.
 const CACHED_ENTITIES: usize = 50_000;
 
 /// What keeps listings from being folded.
@@ -193,20 +193,20 @@ impl Listings {
             let state = serde_json::to_vec(self.entity(key)?)?;
             self.index.put(&Entry { key: key.as_str(), state: &state, listing: listing.as_ref() }, position)?;
         }
-        self.turn_over();
+        self.turn_over(written.len());
         Ok(())
     }
 
-    /// Keep only what was used lately in memory.
-    fn turn_over(&mut self) {
+    /// Keep only what was used lately in memory, after so many entities were written.
+    fn turn_over(&mut self, written: usize) {
         if self.recent.len() <= CACHED_ENTITIES {
             return;
         }
-        let recent = mem::take(&mut self.recent);
-        // Whoever used so many at once has built the index again, and goes on with others.
-        let (kept, gone) =
-            if recent.len() > 2 * CACHED_ENTITIES { (HashMap::new(), recent) } else { (recent, HashMap::new()) };
-        let gone = (mem::replace(&mut self.older, kept), gone);
+        let mut gone = [mem::take(&mut self.older), mem::take(&mut self.recent)];
+        // Whoever wrote so many at once has built the index again, and goes on with others.
+        if written <= 2 * CACHED_ENTITIES {
+            mem::swap(&mut self.older, &mut gone[1]);
+        }
         // Freeing so many small things takes as long as many refreshes: none waits for it.
         if let Err(error) = thread::Builder::new().name("forget".to_owned()).spawn(move || drop(gone)) {
             tracing::debug!(error = %error, "no thread to forget entities on");
@@ -288,7 +288,7 @@ mod tests {
                 used += 1;
                 listings.recent.insert(EntityKind::Vehicle.key(&used.to_string()), Entity::default());
             }
-            listings.turn_over();
+            listings.turn_over(count);
             (listings.recent.len(), listings.older.len())
         };
         assert_eq!(keep_after(&mut listings, CACHED_ENTITIES), (CACHED_ENTITIES, 0));

@@ -34,8 +34,8 @@ use crate::{Api, alerts, consistency::Freshness};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
-/// After a look at every period this many times as long passes before the next, unless a day ends.
-const REST_FACTOR: u32 = 20;
+/// After a look at every period this many times as long as computing it passes before the next, unless a day ends.
+const REST_FACTOR: u32 = 10;
 /// Periods that are closed.
 const GRAINS: [Grain; 2] = [Grain::Day, Grain::Month];
 /// A period that ended longer ago is told as it was: its events begin to go.
@@ -115,16 +115,21 @@ pub fn since(folder: &Path, said: Option<i64>, now: i64) -> io::Result<i64> {
 /// Close periods that begin at `since` or later, until everything stops. What fails is tried again.
 pub async fn close(api: Api, since: i64) {
     let stop = api.stop.clone();
-    let mut closer = Closer { api, since, published: None, looked_at: None, day: None, next: Instant::now() };
+    let mut closer =
+        Closer { api, since, published: None, looked_at: Position::START, day: None, next: Instant::now() };
     loop {
-        tokio::select! {
+        let step = async {
+            tokio::time::sleep(EVERY).await;
+            closer.step().await
+        };
+        let done = tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
-        if let Err(error) = closer.step().await {
+            done = step => done,
+        };
+        if let Err(error) = done {
             // What was told by now is in the lake, and what was not is looked at again.
             closer.published = None;
-            closer.looked_at = None;
+            closer.day = None;
             tracing::warn!(error = error.as_ref() as &dyn Error, "closed periods were not told; trying again");
         }
     }
@@ -135,11 +140,11 @@ struct Closer {
     since: i64,
     /// None, before it is read from the lake.
     published: Option<Published>,
-    /// The position by which every period was looked at.
-    looked_at: Option<Position>,
-    /// The day on which that was.
+    /// The position by which every period was looked at last.
+    looked_at: Position,
+    /// The day on which that was; none, when it is to be looked at again.
     day: Option<i64>,
-    /// When the next look at the same day's periods may be.
+    /// When the next look on the same day may be.
     next: Instant,
 }
 
@@ -155,25 +160,25 @@ impl Closer {
         }
         let Some(view) = self.api.pipeline.lake.borrow().clone() else { return Ok(()) };
         let day = DAYS.start(now);
-        let is_known = self.looked_at == Some(view.position) || Instant::now() < self.next;
-        if is_known && self.day == day {
+        let rests = self.looked_at == view.position || Instant::now() < self.next;
+        if rests && self.day == day {
             return Ok(());
         }
-        self.day = day;
-        let started = Instant::now();
-        let looked = self.look(&view, now).await;
-        self.next = Instant::now() + started.elapsed() * REST_FACTOR;
-        looked?;
-        self.looked_at = Some(view.position);
-        Ok(())
-    }
-
-    /// Tell what has not been told of the periods that are closed, or differently. The board is not asked: it would keep
-    /// what nobody reads up to date.
-    async fn look(&mut self, view: &Arc<LakeView>, now: i64) -> Result<(), Failure> {
         if self.published.is_none() {
             self.published = Some(self.read().await?);
         }
+        let started = Instant::now();
+        let events = self.look(&view, now).await?;
+        let took = started.elapsed();
+        for some in events.chunks(AT_ONCE) {
+            alerts::publish_events(&self.api.intake, some).await?;
+        }
+        (self.looked_at, self.day, self.next) = (view.position, day, Instant::now() + took * REST_FACTOR);
+        Ok(())
+    }
+
+    /// What is to be told of every closed period. The board is not asked: it would keep up to date what nobody reads.
+    async fn look(&mut self, view: &Arc<LakeView>, now: i64) -> Result<Vec<Value>, Failure> {
         let mut events = Vec::new();
         for grain in GRAINS {
             for measurement in &TOLD {
@@ -187,10 +192,7 @@ impl Closer {
                 self.tell(measurement, &kpi, calendar, &series, now, &mut events);
             }
         }
-        for some in events.chunks(AT_ONCE) {
-            alerts::publish_events(&self.api.intake, some).await?;
-        }
-        Ok(())
+        Ok(events)
     }
 
     /// The events of closed periods that have not been told, or differently.

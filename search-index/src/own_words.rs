@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Between a word and how a listing has it: before every letter.
-const AFTER_WORD: char = '\0';
+pub(crate) const AFTER_WORD: char = '\0';
 
 /// How a listing has a word: by the best of the texts that have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,7 +14,7 @@ use crate::{fresh::Said, index::IndexError, segments::Segments};
 
 /// Memory for documents not yet committed.
 const WRITER_MEMORY: usize = 64 << 20;
-/// So much of what came beside a commit is left to whoever takes the commit: it takes less than a millisecond.
+/// The thread of a commit ends when it finds no more than this that came beside it; what comes after is left to whoever takes it.
 const FEW: usize = 32;
 
 /// The writing side.

@@ -1,22 +1,26 @@
 //! From what people type to what the index is asked.
 //!
-//! Every word has to be found, in the field where it counts most: as it is, by its stem, by a word that means the same,
+//! Every word has to be found, in the text where it counts most: as it is, by its stem, by a word that means the same,
 //! as the beginning of a word while it is still being typed, or, when nothing else has it, as a word it was meant to be.
 //! Scores are sums of these weights, without frequencies: they do not change when other listings come or go, so that pages
 //! follow each other. Which word a mistyped one was meant to be may change with them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::ControlFlow,
+};
 
 use fixedbitset::FixedBitSet;
 use tantivy::{
     DocSet, InvertedIndexReader, Score, SegmentReader, TERMINATED, Term, postings::TermInfo, query::FuzzyTermQuery,
     schema::IndexRecordOption,
 };
+use tantivy_fst::Automaton;
 
 use crate::{
     fields::Fields,
     index::{IndexError, ListingSnapshot},
-    own_words::{Has, OwnWords},
+    own_words::{AFTER_WORD, Has, OwnWords},
     words::{Word, phrases, stem, synonyms, text_of, words},
 };
 
@@ -238,7 +242,7 @@ impl Scores {
         self
     }
 
-    /// Raise the scores of what has a word in some field.
+    /// Raise the scores of what has a word.
     fn raise_by_word(
         &mut self,
         fields: &Fields,
@@ -309,28 +313,28 @@ impl ListingSnapshot {
     /// The words of the index that this one may have been meant to be, the likeliest first.
     fn like(&self, word: &str, prefix: bool) -> Result<Vec<String>, IndexError> {
         let Some(distance) = typos(word) else { return Ok(Vec::new()) };
-        // By word: how far it is, and how many listings have it, by how much the field counts.
+        // By word: how far it is, and how many listings have it, by how much that counts.
         let mut likely: BTreeMap<String, (usize, f32)> = BTreeMap::new();
+        let term = Term::from_field_text(self.fields.words, word);
+        let wanted = if prefix {
+            FuzzyTermQuery::new_prefix(term, distance, true)
+        } else {
+            FuzzyTermQuery::new(term, distance, true)
+        };
         for segment in &self.segments.segments {
             let index = segment.reader.inverted_index(self.fields.words)?;
-            // What begins like the word: how the listing has it follows it in a term.
-            let wanted = FuzzyTermQuery::new_prefix(Term::from_field_text(self.fields.words, word), distance, true);
-            let mut found =
-                index.terms().search(wanted.automaton()?).into_stream().map_err(tantivy::TantivyError::from)?;
+            let found = index.terms().search(OfTerm(wanted.automaton()?)).into_stream();
+            let mut found = found.map_err(tantivy::TantivyError::from)?;
             while found.advance() {
                 let Some((other, has)) = Has::read(found.key()) else { continue };
-                if other == word || has == Has::Stem {
+                let whole = strsim::osa_distance(word, other);
+                let is_meant = !prefix || has.may_be_begun() || whole <= usize::from(distance);
+                if other == word || has == Has::Stem || !is_meant {
                     continue;
                 }
-                let mut far = strsim::osa_distance(word, other);
-                if prefix && has.may_be_begun() {
-                    let begun: String = other.chars().take(word.chars().count()).collect();
-                    far = far.min(strsim::osa_distance(word, &begun));
-                } else if far > usize::from(distance) {
-                    continue;
-                }
+                let begun: String = other.chars().take(word.chars().count()).collect();
+                let far = if prefix { whole.min(strsim::osa_distance(word, &begun)) } else { whole };
                 let known = likely.entry(other.to_owned()).or_insert((far, 0.0));
-                known.0 = far.min(known.0);
                 known.1 += has.boost() * found.value().doc_freq as f32;
             }
         }
@@ -348,6 +352,39 @@ impl ListingSnapshot {
         likely.retain(|(_, far, _)| *far <= nearest);
         likely.truncate(MOST_CORRECTIONS);
         Ok(likely.into_iter().map(|(other, ..)| other).collect())
+    }
+}
+
+/// The terms whose words are accepted.
+struct OfTerm<A>(A);
+
+impl<A: Automaton> Automaton for OfTerm<A> {
+    /// In the word; or after it, and whether it is accepted.
+    type State = ControlFlow<bool, A::State>;
+
+    fn start(&self) -> Self::State {
+        ControlFlow::Continue(self.0.start())
+    }
+
+    fn is_match(&self, state: &Self::State) -> bool {
+        matches!(state, ControlFlow::Break(true))
+    }
+
+    fn can_match(&self, state: &Self::State) -> bool {
+        match state {
+            ControlFlow::Continue(state) => self.0.can_match(state),
+            ControlFlow::Break(accepted) => *accepted,
+        }
+    }
+
+    fn accept(&self, state: &Self::State, byte: u8) -> Self::State {
+        match state {
+            ControlFlow::Continue(state) if char::from(byte) == AFTER_WORD => {
+                ControlFlow::Break(self.0.is_match(state))
+            }
+            ControlFlow::Continue(state) => ControlFlow::Continue(self.0.accept(state, byte)),
+            ControlFlow::Break(accepted) => ControlFlow::Break(*accepted),
+        }
     }
 }
 
@@ -372,5 +409,48 @@ fn typos(word: &str) -> Option<u8> {
         0..=3 => None,
         4..=7 => Some(1),
         _ => Some(2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::Position;
+
+    use crate::{
+        index::{Entry, ListingIndex, Reflected},
+        listing::{Listing, ListingStatus},
+    };
+
+    #[test]
+    fn a_mistyped_word_is_like_the_words_it_may_have_been_meant_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = ListingIndex::open(folder.path()).unwrap();
+        let listing = Listing {
+            status: ListingStatus::Public,
+            title: Some("Subaru Honda Civic Wrangler Ford".to_owned()),
+            description: Some("windy, and vancouver".to_owned()),
+            ..Listing::default()
+        };
+        let entry = Entry { key: "listing/1", state: b"{}", listing: Some(&listing) };
+        index.put(&entry, Position::START).unwrap();
+        let snapshot = index.refresh(Reflected::default()).unwrap();
+        // As it is typed, with what it is like when it is whole, and when it may go on.
+        let words: [(&str, &[&str], &[&str]); 11] = [
+            ("hnda", &["honda"], &["honda"]),
+            ("subarrru", &["subaru"], &["subaru"]),
+            ("wrangleeer", &["wrangler"], &["wrangler"]),
+            ("vancouveeer", &["vancouver"], &["vancouver"]),
+            ("wrangelr", &["wrangler"], &["wrangler"]),
+            ("wrangx", &[], &["wrangler"]),
+            ("vancox", &[], &[]),
+            ("civicon", &[], &[]),
+            ("fordon", &[], &[]),
+            ("civics", &["civic"], &["civic"]),
+            ("civ", &[], &[]),
+        ];
+        for (typed, whole, begun) in words {
+            let like = [false, true].map(|prefix| snapshot.like(typed, prefix).unwrap());
+            assert_eq!(like, [whole, begun], "{typed}");
+        }
     }
 }
