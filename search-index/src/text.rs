@@ -332,8 +332,12 @@ impl ListingSnapshot {
                 if other == word || has == Has::Stem || !is_meant {
                     continue;
                 }
-                let begun: String = other.chars().take(word.chars().count()).collect();
-                let far = if prefix { whole.min(strsim::osa_distance(word, &begun)) } else { whole };
+                let far = if prefix {
+                    let begun: String = other.chars().take(word.chars().count()).collect();
+                    whole.min(strsim::osa_distance(word, &begun))
+                } else {
+                    whole
+                };
                 let known = likely.entry(other.to_owned()).or_insert((far, 0.0));
                 known.1 += has.boost() * found.value().doc_freq as f32;
             }
@@ -435,7 +439,7 @@ mod tests {
         index.put(&entry, Position::START).unwrap();
         let snapshot = index.refresh(Reflected::default()).unwrap();
         // As it is typed, with what it is like when it is whole, and when it may go on.
-        let words: [(&str, &[&str], &[&str]); 11] = [
+        let words: [(&str, &[&str], &[&str]); 12] = [
             ("hnda", &["honda"], &["honda"]),
             ("subarrru", &["subaru"], &["subaru"]),
             ("wrangleeer", &["wrangler"], &["wrangler"]),
@@ -443,6 +447,7 @@ mod tests {
             ("wrangelr", &["wrangler"], &["wrangler"]),
             ("wrangx", &[], &["wrangler"]),
             ("vancox", &[], &[]),
+            ("wind", &["windy"], &["windy"]),
             ("civicon", &[], &[]),
             ("fordon", &[], &[]),
             ("civics", &["civic"], &["civic"]),
