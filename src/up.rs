@@ -16,7 +16,9 @@ use ingest::{Intake, Log, Publisher, server::NatsServer};
 use lake::LakeConfig;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{KpiDefinition, Pipeline, PipelineConfig};
-use query_api::{Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, WrittenAnswers, periods, sql_turns};
+use query_api::{
+    Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, WrittenAnswers, derived, periods, sql_turns,
+};
 use schemas::{Catalogue, Position};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::{
@@ -53,6 +55,9 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(&arguments.data)
         .with_context(|| format!("cannot use the data folder {}", arguments.data.display()))?;
     let _lock = lock(&arguments.data)?;
+    // What a search does on all cores, it does at the door's priority.
+    let started = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("search-{number}")).build_global();
+    started.context("cannot start the search threads")?;
     // Queries may be heavy: they have threads of their own, so that requests and the pipeline never wait for them. Both
     // give way to the door: what is acknowledged comes first, and what is derived from it catches up. Queries are many, and
     // give way to the pipeline too: it is one, and who reads waits for it.
@@ -184,6 +189,7 @@ async fn serve_log(
     let alerts = tokio::spawn(Alerts::keep(api.clone()));
     let since = periods::since(&arguments.data, arguments.close_periods_from, now())?;
     let closing = tokio::spawn(periods::close(api.clone(), since));
+    let deriving = queries.spawn(derived::keep(api.clone()));
 
     let listener = TcpListener::bind(arguments.http)
         .await
@@ -199,8 +205,8 @@ async fn serve_log(
     let mut server = tokio::spawn(query_api::serve(listener, api.clone(), stop.clone().cancelled_owned()));
     let mut wires = JoinSet::new();
     wires.spawn(query_api::serve_postgres(postgres, api.clone(), stop.clone().cancelled_owned()));
-    wires.spawn(query_api::serve_flight(flight, api, stop.clone().cancelled_owned()));
-    let announce = announce(pipeline, addresses, arguments.demo);
+    wires.spawn(query_api::serve_flight(flight, api.clone(), stop.clone().cancelled_owned()));
+    let announce = announce(api, addresses, arguments.demo);
     let mut announced = tokio::spawn(announce);
 
     let ended = tokio::select! {
@@ -220,7 +226,7 @@ async fn serve_log(
     stop.cancel();
     announced.abort();
     tracing::info!("stopping");
-    let _ = tokio::time::timeout(DRAIN_WITHIN, async { tokio::join!(alerts, closing) }).await;
+    let _ = tokio::time::timeout(DRAIN_WITHIN, async { tokio::join!(alerts, closing, deriving) }).await;
     // Requests end first, so that what they publish is acknowledged; then the log's readers; then nothing is written.
     let _ = tokio::time::timeout(DRAIN_WITHIN, server).await;
     let _ = tokio::time::timeout(DRAIN_WITHIN, async { while publishing.join_next().await.is_some() {} }).await;
@@ -276,12 +282,20 @@ async fn stop_signal() -> anyhow::Result<()> {
 }
 
 /// Wait until everything the log held is reflected, and say so in one line. With `demo`, load the market first.
-async fn announce(pipeline: Pipeline, addresses: Addresses, demo: bool) -> anyhow::Result<()> {
+async fn announce(api: Api, addresses: Addresses, demo: bool) -> anyhow::Result<()> {
     let Addresses { http, postgres, flight, nats } = addresses;
+    let pipeline = &api.pipeline;
     let end = pipeline.log_end_at_start;
     pipeline.lake.clone().wait_for(|view| view.as_ref().is_some_and(|view| view.position >= end)).await?;
     let end = if demo { load_demo(http).await?.max(end) } else { end };
-    pipeline.listings.clone().wait_for(|listings| listings.as_ref().is_some_and(|it| it.position >= end)).await?;
+    let mut listings = pipeline.listings.clone();
+    let listings = listings.wait_for(|listings| listings.as_ref().is_some_and(|it| it.position >= end)).await?.clone();
+    if let Some(listings) = listings {
+        // A market that was just loaded is learned as it is; otherwise any will do for a moment.
+        let from = if demo { end } else { Position::START };
+        // What fails is logged, and tried again. All else is there meanwhile.
+        let _ = tokio::join!(api.markets.get(&listings, from), api.lexicons.get(&listings, from));
+    }
     pipeline.kpis.board.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
     println!("ready http=http://{http} postgres={postgres} flight={flight} nats={nats} position={end}");
     if demo {

@@ -2,9 +2,11 @@
 //! the same index.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fs,
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -174,8 +176,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
         put(&mut index, &listing(&mut random, number))?;
     }
     let reflected = Reflected { position: Position::new(1), event_time: Some(NOW), retirements: 0 };
-    let snapshot = index.commit(reflected)?;
+    index.commit(reflected)?;
     let built = started.elapsed();
+    wait_for_merges(folder.path())?;
+    let snapshot = index.commit(reflected)?;
     let (market, learned) = timed(|| Market::of(&snapshot));
     let market = Arc::new(market?);
     let (lexicon, read) = timed(|| Lexicon::of(&snapshot));
@@ -193,6 +197,22 @@ pub(crate) fn run() -> anyhow::Result<()> {
     together(&snapshot, &market)?;
     println!("  {:<44} {:>9.0} MB", "memory of the process", resident_megabytes()?);
     freshness(&mut index, &mut random)
+}
+
+/// Until the engine has merged what it merges after so many documents: both sides are asked when it is done.
+fn wait_for_merges(folder: &Path) -> anyhow::Result<()> {
+    let files = || -> anyhow::Result<BTreeSet<_>> {
+        Ok(fs::read_dir(folder)?.flatten().map(|file| file.file_name()).collect())
+    };
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let before = files()?;
+        thread::sleep(Duration::from_secs(2));
+        if files()? == before {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "the index is merged without end");
+    }
 }
 
 /// Page by page, ours and the raw query with the same facets.
@@ -322,9 +342,9 @@ fn alerts(market: &Arc<Market>, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
 
 /// Pages per second on every core, half of them filtered, the others of texts.
 fn together(snapshot: &Arc<ListingSnapshot>, market: &Arc<Market>) -> anyhow::Result<()> {
-    let cores = std::thread::available_parallelism()?.get();
+    let cores = thread::available_parallelism()?.get();
     let started = Instant::now();
-    let counts = std::thread::scope(|scope| {
+    let counts = thread::scope(|scope| {
         let asked = |_| {
             scope.spawn(|| {
                 let mut count = 0_u64;
@@ -398,7 +418,7 @@ fn quantile(times: &mut [Duration], at: f64) -> f64 {
 }
 
 fn resident_megabytes() -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+    let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1_024.0)
 }

@@ -17,7 +17,6 @@ use reqwest::Client;
 use schemas::field_type::format_timestamp;
 use search_index::Listing;
 use serde_json::{Value, json};
-use tokio::time::MissedTickBehavior;
 
 use crate::{
     freshness::send,
@@ -27,9 +26,9 @@ use crate::{
 
 /// How long each load lasts.
 const LASTS: Duration = Duration::from_secs(40);
-/// How often a listing is followed.
+/// How often a listing is followed, more or less: at any moment between two changes of the others.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
-/// What is left out of the times at first: the market is learned meanwhile.
+/// What is left out of the times at first: files are read for the first time.
 const WARM_UP: Duration = Duration::from_secs(3);
 
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -157,10 +156,8 @@ async fn set_price(client: &Client, url: &str, number: usize, price: u32) -> any
 async fn probe(url: &str, mut random: ChaCha8Rng) -> anyhow::Result<[Vec<f64>; 3]> {
     let (client, started) = (Client::new(), Instant::now());
     let mut times = [const { Vec::new() }; 3];
-    let mut ticks = tokio::time::interval(PROBE_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for turn in 0.. {
-        ticks.tick().await;
+        tokio::time::sleep(PROBE_EVERY.mul_f64(random.random_range(0.5..1.5))).await;
         if started.elapsed() > WARM_UP + LASTS {
             break;
         }

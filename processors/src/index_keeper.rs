@@ -23,6 +23,7 @@ use tokio::{
 
 use crate::{
     decode::Decoded,
+    freeing::Freeing,
     listing_fold::{CONTEXTS, Change, Entity, EntityKey, changes},
     listings::{Listings, ListingsError},
     pipeline::{PipelineError, position_gauge},
@@ -32,8 +33,9 @@ use crate::{
 const MAX_PENDING_ENTITIES: usize = 20_000;
 /// How long the index may hold back a refresh while more rows are waiting.
 const MAX_REFRESH_DELAY: Duration = Duration::from_millis(500);
-/// A refresh that took longer is followed by a rest of its length, so that what comes meanwhile is refreshed together.
-const QUICK: Duration = Duration::from_millis(8);
+/// A refresh of more entities, or one that takes longer than the longest rest, is followed by a rest of its length: while so much
+/// comes, more at once is cheaper.
+const FEW: usize = 200;
 const MOST_REST: Duration = Duration::from_millis(50);
 /// How often what was refreshed is committed. A restart folds what came since again.
 const COMMIT_EVERY: Duration = Duration::from_secs(2);
@@ -77,6 +79,7 @@ pub(crate) async fn keep_listings(
         event_time,
         rows,
         snapshots,
+        gone: Freeing::start("index-freeing"),
         forgetting: None,
         held_since: None,
         due: Instant::now(),
@@ -96,6 +99,8 @@ struct IndexKeeper {
     event_time: Option<i64>,
     rows: mpsc::Receiver<ForIndex>,
     snapshots: watch::Sender<Option<Arc<ListingSnapshot>>>,
+    /// Segments that were merged take long to free: neither a refresh nor a search should be the last that has one.
+    gone: Freeing<ListingSnapshot>,
     forgetting: Option<Forgetting>,
     /// Since when something waits for a refresh.
     held_since: Option<Instant>,
@@ -253,13 +258,14 @@ impl IndexKeeper {
                 return Ok(());
             }
             self.held_since = None;
-            let started = Instant::now();
+            let (started, entities) = (Instant::now(), listings.pending());
             let snapshot = listings.refresh(self.position, self.event_time)?;
             self.show(snapshot);
             self.is_kept = false;
             let took = started.elapsed();
+            listings.prepare()?;
             metrics::histogram!("index_refresh_seconds").record(took);
-            let rest = if took > QUICK { took.min(MOST_REST) } else { Duration::ZERO };
+            let rest = if entities > FEW || took > MOST_REST { took.min(MOST_REST) } else { Duration::ZERO };
             self.due = Instant::now() + rest;
         }
         if !self.is_kept && Instant::now() >= self.commit_due {
@@ -273,7 +279,9 @@ impl IndexKeeper {
 
     fn show(&mut self, snapshot: Arc<ListingSnapshot>) {
         metrics::gauge!("index_position").set(position_gauge(snapshot.position));
-        self.snapshots.send_replace(Some(snapshot));
+        if let Some(before) = self.snapshots.send_replace(Some(snapshot)) {
+            self.gone.free(before);
+        }
     }
 
     /// Open the index and bring it to where the rows are, however long that takes; none, if the rows end meanwhile.

@@ -10,7 +10,7 @@
 //! - [`calendar`]: buckets of time, in any time zone;
 //! - [`kpis`]: the sink that keeps the board;
 //! - [`derived_tables`]: what stands now and the KPIs, as tables of SQL;
-//! - `index_keeper`: the task around it;
+//! - `index_keeper`: the task around it; `freeing`: of snapshots that are not shown any more;
 //! - `upkeep`: events past their time are taken out of the lake, small files become larger ones, and old ones go;
 //!   [`maintenance`]: all of that on demand;
 //! - [`verify`]: the proof that all of it is what the log says.
@@ -18,6 +18,7 @@
 pub mod calendar;
 pub mod decode;
 pub mod derived_tables;
+mod freeing;
 mod index_keeper;
 pub mod kpi_definition;
 pub mod kpis;

@@ -145,6 +145,14 @@ impl Listings {
         Ok(self.index.refresh(self.reflected(position, event_time))?)
     }
 
+    /// Make ready what the next refresh needs, when there is time: it takes less then.
+    ///
+    /// # Errors
+    /// When the index failed.
+    pub fn prepare(&mut self) -> Result<(), ListingsError> {
+        Ok(self.index.prepare()?)
+    }
+
     /// Make what was touched and the listings built from it visible and keep it, as reflecting `position`.
     ///
     /// # Errors

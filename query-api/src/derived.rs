@@ -9,7 +9,7 @@ use schemas::Position;
 use search_index::{IndexError, ListingSnapshot, Market, lexicon::Lexicon};
 use tokio::{runtime::Handle, sync::OwnedMutexGuard};
 
-use crate::problem::Problem;
+use crate::{Api, problem::Problem};
 
 /// How old it is at least before the next is made, when listings have changed.
 const MADE_EVERY: Duration = Duration::from_secs(2);
@@ -17,6 +17,31 @@ const MADE_EVERY: Duration = Duration::from_secs(2);
 const SHARE: u32 = 50;
 /// Nobody asked for so many times as long: whoever asks next waits for the next.
 const OVERDUE: u32 = 10;
+
+/// Keep what every search uses as new as it may be, so that nobody who searches waits for it; until everything ends.
+pub async fn keep(api: Api) {
+    let mut listings = api.pipeline.listings.clone();
+    let kept = async {
+        loop {
+            let Ok(snapshot) = listings.wait_for(Option::is_some).await.map(|snapshot| snapshot.clone()) else {
+                return;
+            };
+            if let Some(snapshot) = snapshot {
+                // What fails is logged, and tried again.
+                let (market, _) = tokio::join!(
+                    api.markets.get(&snapshot, Position::START),
+                    api.lexicons.get(&snapshot, Position::START),
+                );
+                market.iter().for_each(|market| snapshot.rate_with(market));
+            }
+            tokio::time::sleep(MADE_EVERY).await;
+        }
+    };
+    tokio::select! {
+        () = kept => {}
+        () = api.stop.cancelled() => {}
+    }
+}
 
 /// What there is to search for, in words.
 pub type Lexicons = Derived<Lexicon>;
@@ -121,6 +146,12 @@ impl<T: Send + Sync + 'static> Derived<T> {
                 made.map_err(|error| Problem::internal(&error))
             }
         }
+    }
+
+    /// Whether there is one: who asks for any does not wait.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        self.newest().is_some()
     }
 
     fn newest(&self) -> Option<Made<T>> {

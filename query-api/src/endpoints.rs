@@ -512,7 +512,7 @@ fn api() -> Vec<Endpoint> {
         Endpoint {
             method: Method::GET,
             path: "/ready",
-            summary: "Whether everything the log held at the start is reflected",
+            summary: "Whether everything the log held at the start is reflected, and what searches need is learned from it",
             parameters: vec![],
             body: None,
             answer: "ready with the positions, or 503 while starting",

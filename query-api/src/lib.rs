@@ -14,7 +14,7 @@ mod asking;
 pub mod catalogue;
 pub mod consistency;
 pub mod dead_letters;
-mod derived;
+pub mod derived;
 pub mod endpoints;
 pub mod events;
 mod flight;

@@ -29,13 +29,18 @@ pub(crate) async fn ready(State(api): State<Api>, _: Parameters) -> Result<Respo
     let pipeline = &api.pipeline;
     let positions = [position(&pipeline.lake), position(&pipeline.listings), position(&pipeline.kpis.board)];
     let names = ["lake", "listings", "kpis"];
-    let ready = positions.iter().all(|position| position.is_some_and(|position| position >= pipeline.log_end_at_start));
+    let reached = |position: &Option<Position>| position.is_some_and(|position| position >= pipeline.log_end_at_start);
+    // The first search would wait for the market to be learned.
+    let (market, lexicon) = (api.markets.is_made(), api.lexicons.is_made());
+    let ready = positions.iter().all(reached) && market && lexicon;
     let shown =
         names.into_iter().zip(positions).map(|(name, position)| (name.to_owned(), json!(position.map(Position::get))));
     let body = json!({
         "status": if ready { "ready" } else { "starting" },
         "positions": shown.collect::<serde_json::Map<_, _>>(),
         "log_end_at_start": pipeline.log_end_at_start.get(),
+        "market": market,
+        "lexicon": lexicon,
     });
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = (status, Json(body)).into_response();

@@ -11,21 +11,21 @@ mod counted;
 mod numbering;
 mod sets;
 
-use std::{collections::HashMap, sync::RwLock};
+use std::{cmp::Ordering, collections::HashMap, sync::RwLock};
 
 pub(crate) use counted::{Counted, Part};
 use fixedbitset::FixedBitSet;
 pub(crate) use numbering::{NONE, Numbering};
 use numbering::{numbered, place_of, write};
 use sets::bits;
-pub(crate) use sets::{select, select_by, set_of};
+pub(crate) use sets::{MANY, select, select_by, select_told, set_of};
 use tantivy::{
     DocId, SegmentReader,
     columnar::{Column, StrColumn},
 };
 
 use crate::{
-    geo::{Place, Point},
+    geo::{Place, Point, Points},
     query::{Facet, Range},
     ranges,
 };
@@ -33,32 +33,39 @@ use crate::{
 /// A vehicle's name, from the general to the special.
 pub(crate) const NAMES: [Facet; 3] = [Facet::Make, Facet::Model, Facet::Trim];
 
+/// How many documents with the least and the most of a range are known: while one of them is among those asked for, none is
+/// looked for.
+const OUTERMOST: usize = 64;
+
+/// How many of the newest documents are known: a page of the newest need not look for them, while it finds enough there.
+const NEWEST: usize = 512;
+
 /// A range of one segment.
 #[derive(Debug)]
 pub(crate) struct RangeValues {
     /// NaN where there is none: it meets no bound.
     pub(crate) values: Vec<f64>,
     pub(crate) buckets: Counted,
-    /// The documents with the least and the most of all.
-    outermost: Option<[usize; 2]>,
+    /// Documents with the least of all, and with the most, the outermost first.
+    outermost: [Vec<usize>; 2],
 }
 
 impl RangeValues {
     fn of(values: Vec<f64>, range: Range, numbering: &RwLock<Numbering>) -> Self {
         let buckets = values.iter().map(|value| (!value.is_nan()).then(|| ranges::finest_bucket(range, *value)));
         let buckets = numbered(buckets, numbering, |all| &mut all.buckets[range as usize]);
-        let known = || values.iter().enumerate().filter(|(_, value)| !value.is_nan());
-        let least = known().min_by(|(_, a), (_, b)| a.total_cmp(b));
-        let most = known().max_by(|(_, a), (_, b)| a.total_cmp(b));
-        let outermost = least.zip(most).map(|((least, _), (most, _))| [least, most]);
+        let known: Vec<usize> = (0..values.len()).filter(|doc| !values[*doc].is_nan()).collect();
+        let least = first(known.clone(), OUTERMOST, |a, b| values[*a].total_cmp(&values[*b]));
+        let most = first(known, OUTERMOST, |a, b| values[*b].total_cmp(&values[*a]));
+        let outermost = [least, most];
         Self { values, buckets, outermost }
     }
 
     /// The least and the most of some documents.
     pub(crate) fn extremes(&self, docs: &FixedBitSet) -> Option<[f64; 2]> {
-        let outermost = self.outermost?;
-        if outermost.iter().all(|doc| docs.contains(*doc)) {
-            return Some(outermost.map(|doc| self.values[doc]));
+        let [least, most] = self.outermost.each_ref().map(|some| some.iter().find(|doc| docs.contains(**doc)));
+        if let (Some(least), Some(most)) = (least, most) {
+            return Some([self.values[*least], self.values[*most]]);
         }
         let known = docs.ones().map(|doc| self.values[doc]).filter(|value| !value.is_nan());
         known.fold(None, |found, value| match found {
@@ -78,8 +85,10 @@ pub(crate) struct Columns {
     pub(crate) names: Counted,
     ranges: Vec<RangeValues>,
     pub(crate) listed_at: Vec<i64>,
+    /// The newest of `all`, in the order of a page of them.
+    pub(crate) newest: Vec<usize>,
     pub(crate) popularity: Vec<f64>,
-    pub(crate) points: Vec<Point>,
+    pub(crate) points: Points,
     latitude: Column<f64>,
     longitude: Column<f64>,
     pub(crate) unavailable: FixedBitSet,
@@ -156,13 +165,20 @@ impl Columns {
             u32::try_from(ord).unwrap_or(u32::MAX)
         };
         let place = |doc: DocId| Place::new(latitude.first(doc)?, longitude.first(doc)?);
+        let all = bits(docs as usize, (0..docs).filter(|doc| is_public.first(*doc) == Some(1)));
+        let listed_at: Vec<i64> = (0..docs).map(|doc| listed_at.first(doc).unwrap_or(i64::MIN)).collect();
+        let id_ords: Vec<u32> = (0..docs).map(id_ord).collect();
+        let newest = first(all.ones().collect(), NEWEST, |a, b| {
+            listed_at[*b].cmp(&listed_at[*a]).then_with(|| id_ords[*a].cmp(&id_ords[*b]))
+        });
         Ok(Self {
             docs: docs as usize,
-            all: bits(docs as usize, (0..docs).filter(|doc| is_public.first(*doc) == Some(1))),
+            all,
+            newest,
             facets,
             names,
             ranges,
-            listed_at: (0..docs).map(|doc| listed_at.first(doc).unwrap_or(i64::MIN)).collect(),
+            listed_at,
             popularity: (0..docs).map(|doc| popularity.first(doc).unwrap_or(f64::NAN)).collect(),
             points: (0..docs).map(|doc| place(doc).map_or(Point::NOWHERE, Point::of)).collect(),
             latitude,
@@ -173,10 +189,21 @@ impl Columns {
             reserved: times("reserved_until")?,
             featured,
             owners: fast.i64("owner_count")?,
-            id_ords: (0..docs).map(id_ord).collect(),
+            id_ords,
             ids,
         })
     }
+}
+
+/// The first of some documents, in order.
+fn first(mut docs: Vec<usize>, most: usize, order: impl Fn(&usize, &usize) -> Ordering) -> Vec<usize> {
+    if docs.len() > most {
+        docs.select_nth_unstable_by(most, &order);
+        docs.truncate(most);
+        docs.shrink_to_fit();
+    }
+    docs.sort_unstable_by(order);
+    docs
 }
 
 /// A facet's numbers, and where those of a document begin, when one may have several.

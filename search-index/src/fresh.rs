@@ -42,23 +42,32 @@ pub(crate) fn take_in(fresh: &mut Vec<Fresh>, mut said: Said) -> (Said, Vec<Segm
     (said, gone)
 }
 
-/// The documents as a segment in memory; none, when there are none.
-pub(crate) fn segment(schema: &Schema, said: &Said) -> tantivy::Result<Option<SegmentReader>> {
-    let settings = IndexSettings {
-        docstore_compression: Compressor::None,
-        docstore_compress_dedicated_thread: false,
-        ..IndexSettings::default()
-    };
-    let index = Index::create(RamDirectory::create(), schema.clone(), settings)?;
-    let segment = index.new_segment();
-    let mut writer = SegmentWriter::for_segment(WRITER_MEMORY, segment.clone())?;
-    for document in said.values().flatten() {
-        writer.add_document(AddOperation { opstamp: 0, document: document.clone() })?;
+/// A segment in memory that has no documents yet. Making one takes as long as filling it with a few.
+pub(crate) struct Blank {
+    segment: tantivy::Segment,
+    writer: SegmentWriter,
+}
+
+impl Blank {
+    pub(crate) fn new(schema: &Schema) -> tantivy::Result<Self> {
+        let settings = IndexSettings {
+            docstore_compression: Compressor::None,
+            docstore_compress_dedicated_thread: false,
+            ..IndexSettings::default()
+        };
+        let index = Index::create(RamDirectory::create(), schema.clone(), settings)?;
+        let segment = index.new_segment();
+        let writer = SegmentWriter::for_segment(WRITER_MEMORY, segment.clone())?;
+        Ok(Self { segment, writer })
     }
-    let documents = writer.max_doc();
-    if documents == 0 {
-        return Ok(None);
+
+    /// The segment with these documents, one at least.
+    pub(crate) fn with(mut self, said: &Said) -> tantivy::Result<SegmentReader> {
+        for document in said.values().flatten() {
+            self.writer.add_document(AddOperation { opstamp: 0, document: document.clone() })?;
+        }
+        let documents = self.writer.max_doc();
+        self.writer.finalize()?;
+        SegmentReader::open(&self.segment.with_max_doc(documents))
     }
-    writer.finalize()?;
-    SegmentReader::open(&segment.with_max_doc(documents)).map(Some)
 }

@@ -46,6 +46,27 @@ impl Point {
     }
 }
 
+/// Points, coordinate by coordinate: so many are compared at once.
+#[derive(Debug)]
+pub(crate) struct Points([Vec<f32>; 3]);
+
+impl Points {
+    pub(crate) fn at(&self, at: usize) -> Point {
+        Point(self.0.each_ref().map(|coordinates| coordinates[at]))
+    }
+}
+
+impl FromIterator<Point> for Points {
+    fn from_iter<T: IntoIterator<Item = Point>>(points: T) -> Self {
+        let points = points.into_iter();
+        let mut all = Self(std::array::from_fn(|_| Vec::with_capacity(points.size_hint().0)));
+        for point in points {
+            all.0.iter_mut().zip(point.0).for_each(|(coordinates, coordinate)| coordinates.push(coordinate));
+        }
+        all
+    }
+}
+
 /// What is within a distance of a place.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reach {
@@ -77,11 +98,24 @@ impl Reach {
             None
         }
     }
+
+    /// Of the next points from one on, which surely are within, and which may be.
+    pub(crate) fn told<const NEXT: usize>(&self, points: &Points, from: usize) -> [[u8; NEXT]; 2] {
+        let [xs, ys, zs] = points.0.each_ref().map(|coordinates| coordinates.get(from..).unwrap_or_default());
+        let (mut surely, mut maybe) = ([0; NEXT], [0; NEXT]);
+        let ([x0, y0, z0], [within, beyond]) = (self.from.0, self.surely);
+        for ((((x, y), z), surely), maybe) in xs.iter().zip(ys).zip(zs).zip(&mut surely).zip(&mut maybe) {
+            let chord = (x - x0).powi(2) + (y - y0).powi(2) + (z - z0).powi(2);
+            *surely = u8::from(chord < within);
+            *maybe = u8::from(chord <= beyond);
+        }
+        [surely, maybe]
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, Point, Reach};
+    use super::{Place, Point, Points, Reach};
 
     #[test]
     fn what_is_within_reach_is_told_as_by_the_distance() {
@@ -90,10 +124,17 @@ mod tests {
             .flat_map(|latitude| degrees(-180, 180, 20).filter_map(move |longitude| Place::new(latitude, longitude)))
             .flat_map(|place| [0.0, 0.001, 0.4].map(|off| Place { latitude: place.latitude * 0.99 + off, ..place }))
             .collect();
+        let points: Points = places.iter().map(|place| Point::of(*place)).collect();
         let mut told = 0;
         for from in places.iter().step_by(7) {
             for km in [0.0, 0.05, 1.0, 44.4, 100.0, 5_000.0, 20_000.0, 30_000.0] {
                 let reach = Reach::new(*from, km);
+                let [surely, maybe]: [[u8; 64]; 2] = reach.told(&points, 64);
+                for at in 64..128 {
+                    let holds = reach.holds(points.at(at));
+                    let told = (surely[at - 64] == 1, maybe[at - 64] == 1);
+                    assert_eq!(told, (holds == Some(true), holds != Some(false)), "{at} {km}");
+                }
                 for place in &places {
                     if let Some(holds) = reach.holds(Point::of(*place)) {
                         assert_eq!(holds, from.distance_km(*place) <= km, "{from:?} {place:?} {km}");

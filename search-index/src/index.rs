@@ -18,8 +18,9 @@ use tantivy::{
 
 use crate::{
     fields::Fields,
-    fresh::{self, Fresh, Said},
+    fresh::{self, Blank, Fresh, Said},
     listing::{Listing, ListingStatus},
+    market::{Market, MarketInUse},
     segments::{Segment, Segments},
     store::{Disk, Store},
     unsynced_directory::UnsyncedDirectory,
@@ -95,6 +96,8 @@ pub struct ListingIndex {
     said: Said,
     /// What was refreshed since the last commit, in order.
     fresh: Vec<Fresh>,
+    /// For the next refresh.
+    blank: Option<Blank>,
     shown: Arc<ListingSnapshot>,
 }
 
@@ -124,7 +127,7 @@ impl ListingIndex {
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let segments = Segments::default().of(reader.searcher().segment_readers())?;
         let fields = Arc::new(Fields::new().1);
-        Ok(Some(Arc::new(ListingSnapshot::new(fields, segments, Reflected::from(&payload)))))
+        Ok(Some(Arc::new(ListingSnapshot::new(fields, segments, MarketInUse::default(), Reflected::from(&payload)))))
     }
 
     fn open_existing(folder: &Path) -> Result<Option<Self>, IndexError> {
@@ -144,7 +147,7 @@ impl ListingIndex {
         let fields = Arc::new(Fields::new().1);
         let disk = Disk::open(index, fields.key)?;
         let segments = disk.segments(&Segments::default())?;
-        let shown = Arc::new(ListingSnapshot::new(fields, segments.clone(), reflected));
+        let shown = Arc::new(ListingSnapshot::new(fields, segments.clone(), MarketInUse::default(), reflected));
         Ok(Self {
             schema: index.schema(),
             store: Store::Idle(Box::new(disk)),
@@ -152,6 +155,7 @@ impl ListingIndex {
             committing: reflected,
             said: Said::new(),
             fresh: Vec::new(),
+            blank: None,
             shown,
         })
     }
@@ -257,11 +261,26 @@ impl ListingIndex {
             }
             let (said, taken_in) = fresh::take_in(&mut self.fresh, said);
             segments.segments.retain(|segment| !taken_in.contains(&segment.id()));
-            let reader = fresh::segment(&self.schema, &said)?;
-            let segment = reader.as_ref().map(|reader| segments.add(reader)).transpose()?;
+            let segment = if said.values().any(Option::is_some) {
+                let blank = self.blank.take().map_or_else(|| Blank::new(&self.schema), Ok)?;
+                Some(segments.add(&blank.with(&said)?)?)
+            } else {
+                None
+            };
             self.fresh.push(Fresh { said, segment, in_commit: false });
         }
         Ok(self.show(segments, reflected))
+    }
+
+    /// Make ready what the next refresh needs, when there is time: it takes less then.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub fn prepare(&mut self) -> Result<(), IndexError> {
+        if self.blank.is_none() {
+            self.blank = Some(Blank::new(&self.schema)?);
+        }
+        Ok(())
     }
 
     /// Make everything put so far visible and keep it, as reflecting `reflected`.
@@ -271,7 +290,8 @@ impl ListingIndex {
     pub fn commit(&mut self, reflected: Reflected) -> Result<Arc<ListingSnapshot>, IndexError> {
         self.wait_for_commit()?;
         self.said.clear();
-        self.begin_commit(reflected)?;
+        // Whoever waits for so much need not wait for its ratings too.
+        self.begin_commit(reflected, MarketInUse::default())?;
         self.wait_for_commit()?;
         let segments = self.shown.segments.clone();
         Ok(self.show(segments, reflected))
@@ -287,7 +307,7 @@ impl ListingIndex {
         let kept = self.fresh.is_empty() && self.committed.1 == self.shown.reflected();
         // What was put and is not visible yet belongs to a later position.
         if !kept && self.store.is_idle() && self.said.is_empty() {
-            self.begin_commit(self.shown.reflected())?;
+            self.begin_commit(self.shown.reflected(), self.shown.market.clone())?;
         }
         Ok(kept)
     }
@@ -298,10 +318,10 @@ impl ListingIndex {
         self.committed.1.position
     }
 
-    fn begin_commit(&mut self, reflected: Reflected) -> Result<(), IndexError> {
+    fn begin_commit(&mut self, reflected: Reflected, market: MarketInUse) -> Result<(), IndexError> {
         let Reflected { position, event_time, retirements } = reflected;
         let payload = Payload { version: VERSION, position: position.get(), event_time, retirements };
-        self.store.begin_commit(serde_json::to_string(&payload)?, self.committed.0.clone())?;
+        self.store.begin_commit(serde_json::to_string(&payload)?, self.committed.0.clone(), market)?;
         self.committing = reflected;
         self.fresh.iter_mut().for_each(|fresh| fresh.in_commit = true);
         Ok(())
@@ -331,7 +351,8 @@ impl ListingIndex {
     }
 
     fn show(&mut self, segments: Segments, reflected: Reflected) -> Arc<ListingSnapshot> {
-        self.shown = Arc::new(ListingSnapshot::new(Arc::clone(&self.shown.fields), segments, reflected));
+        let (fields, market) = (Arc::clone(&self.shown.fields), self.shown.market.clone());
+        self.shown = Arc::new(ListingSnapshot::new(fields, segments, market, reflected));
         self.snapshot()
     }
 
@@ -344,6 +365,7 @@ impl ListingIndex {
 pub struct ListingSnapshot {
     pub(crate) fields: Arc<Fields>,
     pub(crate) segments: Segments,
+    pub(crate) market: MarketInUse,
     /// What it reflects.
     pub position: Position,
     /// The latest event time reflected, in microseconds since 1970, UTC.
@@ -353,9 +375,14 @@ pub struct ListingSnapshot {
 }
 
 impl ListingSnapshot {
-    const fn new(fields: Arc<Fields>, segments: Segments, reflected: Reflected) -> Self {
+    const fn new(fields: Arc<Fields>, segments: Segments, market: MarketInUse, reflected: Reflected) -> Self {
         let Reflected { position, event_time, retirements } = reflected;
-        Self { fields, segments, position, event_time, retirements }
+        Self { fields, segments, market, position, event_time, retirements }
+    }
+
+    /// What the index commits from now on is rated with this market before it is shown.
+    pub fn rate_with(&self, market: &Arc<Market>) {
+        self.market.set(market);
     }
 
     /// What it reflects, as one.
@@ -412,17 +439,10 @@ impl ListingSnapshot {
     pub fn public_ids(&self) -> Result<Vec<String>, IndexError> {
         let mut ids = Vec::new();
         for segment in &self.segments.segments {
-            let Some(column) = &segment.columns.ids else { continue };
-            for doc in segment.shown() {
-                let mut id = String::new();
-                if let Some(ord) = column.ords().first(doc)
-                    && column.ord_to_str(ord, &mut id).map_err(tantivy::TantivyError::from)?
-                {
-                    ids.push(id);
-                }
-            }
+            ids.extend(segment.shown_ids()?.into_iter().map(|(id, _)| id));
         }
-        ids.sort_unstable();
+        // Each segment's are sorted already.
+        ids.sort();
         Ok(ids)
     }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use schemas::Position;
@@ -19,7 +19,7 @@ use crate::{
     index::{IndexError, ListingSnapshot, Reflected},
     listing::Listing,
     pricing::{Car, Estimate, HeldOut, PriceModel},
-    segments::Segment,
+    segments::{Segment, Segments},
 };
 
 /// Up to which share of what cars like it are offered for a price is what.
@@ -150,14 +150,12 @@ impl Market {
                 let next = u32::try_from(names.len()).ok()?;
                 Some(*names.entry(name.to_owned()).or_insert(next))
             })?;
-            for doc in segment.shown() {
-                if let Some(offer) = cars.offer(doc) {
-                    found.push((cars.id(doc)?, cars.named(4, doc), offer));
-                }
+            for (id, doc) in segment.shown_ids()? {
+                found.extend(cars.offer(doc).map(|offer| (id, cars.named(4, doc), offer)));
             }
         }
-        // In the same order wherever they lie: the same listings make the same market.
-        found.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+        // In the same order wherever they lie: the same listings make the same market. Each segment's are sorted already.
+        found.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         let mut offers: BTreeMap<Option<u32>, Vec<(Car, f64)>> = BTreeMap::new();
         for (_, currency, offer) in found {
             offers.entry(currency).or_default().push(offer);
@@ -200,6 +198,11 @@ impl Market {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_rated(&self, segment: &Segment) -> bool {
+        self.ratings.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&segment.id())
+    }
+
     /// The ratings of a segment's documents.
     pub(crate) fn segment(&self, segment: &Segment) -> tantivy::Result<Arc<SegmentRatings>> {
         let known = || self.ratings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -226,6 +229,29 @@ impl Market {
     }
 }
 
+/// The market that searches compare prices with, if there is one, to rate what is new before they see it.
+#[derive(Clone, Default)]
+pub(crate) struct MarketInUse(Arc<Mutex<Weak<Market>>>);
+
+impl MarketInUse {
+    pub(crate) fn set(&self, market: &Arc<Market>) {
+        let mut known = self.known();
+        if known.as_ptr() != Arc::as_ptr(market) {
+            *known = Arc::downgrade(market);
+        }
+    }
+
+    /// Rate what has not been rated.
+    pub(crate) fn rate(&self, segments: &Segments) -> tantivy::Result<()> {
+        let Some(market) = self.known().upgrade() else { return Ok(()) };
+        segments.segments.iter().try_for_each(|segment| market.segment(segment).map(drop))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Weak<Market>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 fn rating(model: Option<&PriceModel>, car: Option<&Car>, price_cents: Option<i64>) -> Rating {
     let estimate = model.zip(car).and_then(|(model, car)| model.estimate(car));
     let price = price_cents.map(|cents| whole(cents) / 100.0).filter(|price| *price > 0.0);
@@ -236,7 +262,6 @@ fn rating(model: Option<&PriceModel>, car: Option<&Car>, price_cents: Option<i64
 /// What decides a price, of each document of a segment.
 struct Cars {
     names: [(Option<StrColumn>, Vec<Option<u32>>); 6],
-    ids: Option<StrColumn>,
     year: Column<i64>,
     mileage: Column<i64>,
     price_cents: Column<i64>,
@@ -258,21 +283,10 @@ impl Cars {
         }
         Ok(Self {
             names,
-            ids: fast.str("listing_id")?,
             year: fast.i64("year")?,
             mileage: fast.i64("mileage")?,
             price_cents: fast.i64("price_cents")?,
         })
-    }
-
-    fn id(&self, doc: DocId) -> tantivy::Result<String> {
-        let mut id = String::new();
-        if let Some(ids) = &self.ids
-            && let Some(ord) = ids.ords().first(doc)
-        {
-            ids.ord_to_str(ord, &mut id)?;
-        }
-        Ok(id)
     }
 
     fn named(&self, at: usize, doc: DocId) -> Option<u32> {

@@ -13,10 +13,11 @@ use best::Best;
 pub(crate) use best::Ranked;
 
 use fixedbitset::FixedBitSet;
+use rayon::prelude::*;
 use tantivy::{DocId, Score, SegmentOrdinal};
 
 use crate::{
-    columns::{Columns, Counted, NAMES, Numbering, Part, select, select_by},
+    columns::{Columns, Counted, MANY, NAMES, Numbering, Part, select, select_by, select_told},
     geo::{Place, Reach},
     listing::Availability,
     market::{Deal, SegmentRatings},
@@ -42,24 +43,26 @@ const DAYS_PER_WEEK: f64 = 7.0;
 /// The weight of views, as a power of two, from which on it counts in full.
 const MOST_POPULAR: f64 = 8.0;
 
+/// By the number of the bucket, and the least and the most.
+type RangeCounts = (Vec<u64>, Option<[f64; 2]>);
+
 /// Everything a pass finds.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// Public listings that have the text.
     pub(crate) seen: usize,
     pub(crate) total: usize,
-    /// How many fail only this.
+    /// When nothing is found, on the first page: how many fail only this.
     pub(crate) alone: HashMap<Criterion, usize>,
-    /// How many fail only the distance, and are within each of [`RADII_KM`].
+    /// Likewise: how many fail only the distance, and are within each of [`RADII_KM`].
     pub(crate) within: [usize; RADII_KM.len()],
-    /// The best of those that fail one criterion, in order.
+    /// Likewise: the best of those that fail one criterion, in order.
     pub(crate) near_misses: Vec<(Ranked, Criterion)>,
     /// By the number of make, model and trim, whichever of them are chosen.
     pub(crate) names: Vec<u64>,
     /// By the number of the value.
     counts: HashMap<Facet, Vec<u64>>,
-    buckets: HashMap<Range, Vec<u64>>,
-    extremes: HashMap<Range, [f64; 2]>,
+    ranges: HashMap<Range, RangeCounts>,
     /// The page, in order.
     pub(crate) page: Vec<Ranked>,
 }
@@ -83,9 +86,9 @@ impl Found {
     }
 
     pub(crate) fn range(&self, range: Range, numbering: &Numbering) -> RangeCounter {
-        let counts = self.buckets.get(&range).map_or(&[][..], Vec::as_slice);
+        let Some((counts, extremes)) = self.ranges.get(&range) else { return RangeCounter::default() };
         let buckets = numbering.buckets(range).counted(counts).map(|(bucket, count)| (*bucket, count));
-        RangeCounter::new(self.extremes.get(&range).copied(), buckets.collect())
+        RangeCounter::new(*extremes, buckets.collect())
     }
 }
 
@@ -104,7 +107,10 @@ impl<'a> Pass<'a> {
         let numbering = segments.numbering();
         let chosen = request.filters.iter().filter(|(facet, _)| Facet::STORED.contains(facet));
         let chosen = chosen.map(|(facet, values)| (*facet, numbering.chosen(*facet, values))).collect();
-        Self { request, chosen: Arc::new(chosen), found: Found::default(), missed: Vec::new() }
+        let counts = request.facets.iter().map(|facet| (*facet, Vec::new())).collect();
+        let ranges = Range::ALL.map(|range| (range, RangeCounts::default())).into();
+        let found = Found { counts, ranges, ..Found::default() };
+        Self { request, chosen: Arc::new(chosen), found, missed: Vec::new() }
     }
 
     /// Take what was found in one segment.
@@ -143,7 +149,7 @@ impl<'a> Pass<'a> {
     pub(crate) fn end(self) -> io::Result<Found> {
         let mut found = self.found;
         for (pass, sorted) in &self.missed {
-            found.near_misses.extend(pass.near_misses(sorted)?);
+            pass.take_missed(sorted, &mut found)?;
         }
         found.page.sort_unstable();
         found.page.truncate(self.request.page_size);
@@ -180,32 +186,31 @@ impl SegmentPass<'_> {
         let sorted = self.sort(seen);
         let total = sorted.hits.count_ones(..);
         found.total += total;
-        for (criterion, alone) in &sorted.alone {
-            *found.alone.entry(*criterion).or_default() += alone.count_ones(..);
-            if let (Criterion::Radius, Some(near)) = (criterion, self.request.near) {
-                for (count, km) in found.within.iter_mut().zip(RADII_KM) {
-                    let reach = Reach::new(near, km);
-                    *count += alone.ones().filter(|doc| self.is_within(*doc, &reach, km)).count();
-                }
-            }
-        }
         self.count(&sorted, found);
         found.page.extend(self.best(&sorted.hits, self.request.page_size, self.request.cursor.as_ref())?);
         Ok(sorted)
     }
 
-    /// The best of what fails one criterion, and which.
-    fn near_misses(&self, sorted: &Sorted) -> io::Result<Vec<(Ranked, Criterion)>> {
+    /// What fails one criterion: how much, and the best of it.
+    fn take_missed(&self, sorted: &Sorted, found: &mut Found) -> io::Result<()> {
+        for (criterion, alone) in &sorted.alone {
+            *found.alone.entry(*criterion).or_default() += alone.count_ones(..);
+            if let (Criterion::Radius, Some(near)) = (criterion, self.request.near) {
+                for (count, km) in found.within.iter_mut().zip(RADII_KM) {
+                    *count += self.within(alone, near, km).count_ones(..);
+                }
+            }
+        }
         let nearest = self.best(&sorted.one, NEAR_MISSES, None)?;
         let failed = |ranked: &Ranked| {
             let is_in = |(_, alone): &&(Criterion, FixedBitSet)| alone.contains(ranked.address.doc_id as usize);
             sorted.alone.iter().find(is_in).map(|(criterion, _)| *criterion)
         };
-        let told = nearest.into_iter().filter_map(|ranked| {
+        found.near_misses.extend(nearest.into_iter().filter_map(|ranked| {
             let criterion = failed(&ranked)?;
             Some((ranked, criterion))
-        });
-        Ok(told.collect())
+        }));
+        Ok(())
     }
 
     /// Ask every criterion. One that costs much is asked last, of those alone that it matters for.
@@ -311,8 +316,7 @@ impl SegmentPass<'_> {
             }),
             Criterion::Radius => {
                 let (Some(near), Some(radius)) = (request.near, request.radius_km) else { return docs.clone() };
-                let reach = Reach::new(near, radius);
-                select(docs, |doc| self.is_within(doc, &reach, radius))
+                self.within(docs, near, radius)
             }
         }
     }
@@ -355,9 +359,8 @@ impl SegmentPass<'_> {
             Cow::Borrowed(_) => column.count(&hits, counts),
             Cow::Owned(docs) => column.count(&Part::new(docs, all), counts),
         };
-        for &facet in &self.request.facets {
+        let count_facet = |(&facet, counts): (&Facet, &mut Vec<u64>)| {
             let docs = without(Criterion::Facet(facet));
-            let counts = found.counts.entry(facet).or_default();
             match facet {
                 Facet::Availability => {
                     counts.resize(Availability::ALL.len(), 0);
@@ -378,18 +381,25 @@ impl SegmentPass<'_> {
                 }
                 facet => add(columns.facet(facet), &docs, counts),
             }
-        }
-        for range in Range::ALL {
+        };
+        let count_range = |(&range, (counts, extremes)): (&Range, &mut RangeCounts)| {
             let docs = without(Criterion::Range(range));
             let column = columns.range(range);
-            add(&column.buckets, &docs, found.buckets.entry(range).or_default());
+            add(&column.buckets, &docs, counts);
             if let Some([least, most]) = column.extremes(&docs) {
-                let known = found.extremes.entry(range).or_insert([least, most]);
+                let known = extremes.get_or_insert([least, most]);
                 *known = [known[0].min(least), known[1].max(most)];
             }
+        };
+        let Found { counts, ranges, names, .. } = found;
+        if self.columns.docs < MANY {
+            counts.iter_mut().for_each(count_facet);
+            ranges.iter_mut().for_each(count_range);
+        } else {
+            rayon::join(|| counts.par_iter_mut().for_each(count_facet), || ranges.par_iter_mut().for_each(count_range));
         }
         if self.request.hierarchy {
-            columns.names.count(&Part::new(&sorted.named, all), &mut found.names);
+            columns.names.count(&Part::new(&sorted.named, all), names);
         }
     }
 
@@ -407,10 +417,18 @@ impl SegmentPass<'_> {
                 let featured = self.featured();
                 some.for_each(|doc| best.offer(doc, -f64::from(scores[doc]) * self.boost(doc, &featured)));
             }
-            (Sort::Relevance | Sort::Newest, _) => some.for_each(|doc| {
-                let at = columns.listed_at[doc];
-                best.offer(doc, if at == i64::MIN { f64::INFINITY } else { -micros(at) });
-            }),
+            (Sort::Relevance | Sort::Newest, _) => {
+                let age = |doc: usize| match columns.listed_at[doc] {
+                    i64::MIN => f64::INFINITY,
+                    at => -micros(at),
+                };
+                let newest = columns.newest.iter().filter(|doc| docs.contains(**doc));
+                newest.for_each(|doc| best.offer(*doc, age(*doc)));
+                if !best.is_full() {
+                    best = Best::new(columns, after, most)?;
+                    some.for_each(|doc| best.offer(doc, age(doc)));
+                }
+            }
             (Sort::Deal, _) => some.for_each(|doc| {
                 best.offer(doc, self.ratings.as_ref().and_then(|ratings| ratings.share(doc)).unwrap_or(f64::INFINITY));
             }),
@@ -427,7 +445,7 @@ impl SegmentPass<'_> {
                         last = best.last();
                         reach = Reach::new(near, last);
                     }
-                    if last.is_infinite() || reach.holds(columns.points[doc]) != Some(false) {
+                    if last.is_infinite() || reach.holds(columns.points.at(doc)) != Some(false) {
                         best.offer(doc, self.distance_km(doc).unwrap_or(f64::INFINITY));
                     }
                 });
@@ -441,9 +459,11 @@ impl SegmentPass<'_> {
         Some(self.request.near?.distance_km(self.columns.place(doc)?))
     }
 
-    fn is_within(&self, doc: usize, reach: &Reach, km: f64) -> bool {
-        let told = reach.holds(self.columns.points[doc]);
-        told.unwrap_or_else(|| self.distance_km(doc).is_some_and(|distance| distance <= km))
+    /// Those of some documents that are within a distance of a place.
+    fn within(&self, docs: &FixedBitSet, near: Place, km: f64) -> FixedBitSet {
+        let (columns, reach) = (self.columns, Reach::new(near, km));
+        let is_within = |doc: usize| columns.place(doc).is_some_and(|place| near.distance_km(place) <= km);
+        select_told(docs, |from| reach.told(&columns.points, from), is_within)
     }
 
     fn days_listed(&self, doc: usize) -> Option<f64> {

@@ -29,7 +29,8 @@ pub struct RangeBucket {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RangeCounter {
     extremes: Option<[f64; 2]>,
-    fine: BTreeMap<i64, u64>,
+    /// In no order: there may be very many.
+    fine: Vec<(i64, u64)>,
 }
 
 /// The finest bucket of a range; all others are multiples.
@@ -52,14 +53,13 @@ pub(crate) fn finest_bucket(range: Range, value: f64) -> i64 {
 
 impl RangeCounter {
     /// The least and the most there is, and how often each of the finest buckets is.
-    pub(crate) const fn new(extremes: Option<[f64; 2]>, fine: BTreeMap<i64, u64>) -> Self {
+    pub(crate) const fn new(extremes: Option<[f64; 2]>, fine: Vec<(i64, u64)>) -> Self {
         Self { extremes, fine }
     }
 
     pub(crate) fn summary(self, range: Range) -> RangeSummary {
-        let (Some((&first, _)), Some((&last, _))) = (self.fine.first_key_value(), self.fine.last_key_value()) else {
-            return RangeSummary::default();
-        };
+        let buckets = || self.fine.iter().map(|(bucket, _)| *bucket);
+        let (Some(first), Some(last)) = (buckets().min(), buckets().max()) else { return RangeSummary::default() };
         let fits = |step: &i64| last.div_euclid(*step).saturating_sub(first.div_euclid(*step)) < MAX_BUCKETS;
         let step = STEPS.into_iter().find(fits).unwrap_or(last.saturating_sub(first) / MAX_BUCKETS + 1);
         let mut coarse: BTreeMap<i64, u64> = BTreeMap::new();
@@ -82,18 +82,13 @@ impl RangeCounter {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::{RangeBucket, RangeCounter, finest_bucket};
     use crate::query::Range;
 
     #[test]
     fn buckets_are_round_few_and_count_everything() {
-        let mut fine = BTreeMap::new();
-        for price in [999.5, 10_000.0, 10_499.0, 61_000.0] {
-            *fine.entry(finest_bucket(Range::Price, price)).or_insert(0) += 1;
-        }
-        let summary = RangeCounter::new(Some([999.5, 61_000.0]), fine).summary(Range::Price);
+        let fine = [10_000.0, 999.5, 61_000.0, 10_499.0].map(|price| (finest_bucket(Range::Price, price), 1));
+        let summary = RangeCounter::new(Some([999.5, 61_000.0]), fine.into()).summary(Range::Price);
         assert_eq!((summary.min, summary.max), (Some(999.5), Some(61_000.0)));
         let bucket = |from, to, count| RangeBucket { from, to, count };
         assert_eq!(summary.buckets, [bucket(0, 5_000, 1), bucket(10_000, 15_000, 2), bucket(60_000, 65_000, 1)]);

@@ -56,6 +56,23 @@ impl Segment {
         self.public.ones().filter_map(|doc| DocId::try_from(doc).ok())
     }
 
+    /// Their ids, in order, with their documents.
+    pub(crate) fn shown_ids(&self) -> tantivy::Result<Vec<(String, DocId)>> {
+        let Some(ids) = &self.columns.ids else { return Ok(Vec::new()) };
+        let mut docs = vec![None; ids.num_terms()];
+        for doc in self.shown() {
+            if let Some(known) = docs.get_mut(self.columns.id_ords[doc as usize] as usize) {
+                *known = Some(doc);
+            }
+        }
+        let (mut shown, mut terms) = (Vec::new(), ids.dictionary().stream()?);
+        for doc in docs {
+            terms.advance();
+            shown.extend(doc.map(|doc| (String::from_utf8_lossy(terms.key()).into_owned(), doc)));
+        }
+        Ok(shown)
+    }
+
     pub(crate) fn document(&self, doc: DocId) -> tantivy::Result<TantivyDocument> {
         self.store.get(doc)
     }

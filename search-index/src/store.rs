@@ -10,7 +10,7 @@ use std::{
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term, schema::Field};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
-use crate::{fresh::Said, index::IndexError, segments::Segments};
+use crate::{fresh::Said, index::IndexError, market::MarketInUse, segments::Segments};
 
 /// Memory for documents not yet committed.
 const WRITER_MEMORY: usize = 64 << 20;
@@ -90,11 +90,14 @@ struct Beside {
 }
 
 impl Committing {
-    fn begin(disk: Disk, payload: String, before: Segments) -> Result<Self, IndexError> {
+    fn begin(disk: Disk, payload: String, before: Segments, market: MarketInUse) -> Result<Self, IndexError> {
         let beside = Arc::new(Mutex::new(Beside::default()));
         let of_thread = Arc::clone(&beside);
         let thread = in_background("index-commit", move || {
             let (disk, mut segments) = disk.commit(&payload, &before)?;
+            if let Err(error) = market.rate(&segments) {
+                tracing::warn!(error = %error, "what was committed is not rated; the first search does it");
+            }
             loop {
                 let beside = mem::take(&mut *locked(&of_thread));
                 let were_few = beside.said.len().max(beside.replaced.len()) <= FEW;
@@ -155,10 +158,15 @@ impl Store {
         committing.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Commit what was said, with this payload, beside whatever else is done. One at a time.
-    pub(crate) fn begin_commit(&mut self, payload: String, before: Segments) -> Result<(), IndexError> {
+    /// Commit what was said, with this payload, beside whatever else is done, and rate it. One at a time.
+    pub(crate) fn begin_commit(
+        &mut self,
+        payload: String,
+        before: Segments,
+        market: MarketInUse,
+    ) -> Result<(), IndexError> {
         let Self::Idle(disk) = mem::replace(self, Self::Failed) else { return Err(IndexError::Failed) };
-        *self = Self::Committing(Committing::begin(*disk, payload, before)?);
+        *self = Self::Committing(Committing::begin(*disk, payload, before, market)?);
         Ok(())
     }
 

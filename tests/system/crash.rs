@@ -41,7 +41,10 @@ pub(crate) async fn reached(forecourt: &Forecourt, position: u64) {
 /// The log's end, as the restarted system knows it.
 async fn settled(forecourt: &mut Forecourt) -> u64 {
     forecourt.ready().await;
-    forecourt.get("/ready").await["log_end_at_start"].as_u64().unwrap()
+    let ready = forecourt.get("/ready").await;
+    // Nobody has searched, and who searches now does not wait.
+    assert!(ready["market"] == true && ready["lexicon"] == true, "{ready}");
+    ready["log_end_at_start"].as_u64().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,13 @@
 //! Sets of a segment's documents, a bit each.
 
 use fixedbitset::FixedBitSet;
+use rayon::prelude::*;
 use tantivy::{BitSet, DocId};
 
 /// Documents that a word of a set is about.
 const BLOCK: usize = usize::BITS as usize;
+/// Documents of a segment from which on it is worth the while to work on it on all cores.
+pub(crate) const MANY: usize = if cfg!(test) { 1 << 12 } else { 1 << 17 };
 
 pub(super) fn bits(docs: usize, set: impl Iterator<Item = DocId>) -> FixedBitSet {
     let mut bits = FixedBitSet::with_capacity(docs);
@@ -13,25 +16,22 @@ pub(super) fn bits(docs: usize, set: impl Iterator<Item = DocId>) -> FixedBitSet
 }
 
 /// Those of some documents that pass a test.
-pub(crate) fn select(docs: &FixedBitSet, test: impl Fn(usize) -> bool) -> FixedBitSet {
-    let blocks = docs.as_slice().iter().enumerate().map(|(at, &block)| {
-        let (mut left, mut selected) = (block, 0);
-        while left != 0 {
-            let bit = left.trailing_zeros();
-            selected |= usize::from(test(at * BLOCK + bit as usize)) << bit;
-            left &= left - 1;
-        }
-        selected
-    });
-    FixedBitSet::with_capacity_and_blocks(docs.len(), blocks)
+pub(crate) fn select(docs: &FixedBitSet, test: impl Fn(usize) -> bool + Sync) -> FixedBitSet {
+    of_blocks(docs, |at, block| tested(block, at, &test))
 }
 
 /// Those of some documents whose value passes a test that costs nothing.
-pub(crate) fn select_by<T: Copy>(docs: &FixedBitSet, values: &[T], test: impl Fn(T) -> bool) -> FixedBitSet {
-    let blocks = docs.as_slice().iter().zip(values.chunks(BLOCK)).map(|(&block, values)| {
+pub(crate) fn select_by<T: Copy + Sync>(
+    docs: &FixedBitSet,
+    values: &[T],
+    test: impl Fn(T) -> bool + Sync,
+) -> FixedBitSet {
+    of_blocks(docs, |at, block| {
         if block == 0 {
             return 0;
         }
+        let from = at * BLOCK;
+        let values = &values[from..values.len().min(from + BLOCK)];
         // First all tests, then all bits: so the machine does many at once.
         let passed = match <[T; BLOCK]>::try_from(values) {
             Ok(values) => values.map(|value| u8::from(test(value))),
@@ -42,8 +42,47 @@ pub(crate) fn select_by<T: Copy>(docs: &FixedBitSet, values: &[T], test: impl Fn
             }
         };
         bits_of(passed) & block
-    });
-    FixedBitSet::with_capacity_and_blocks(docs.len(), blocks)
+    })
+}
+
+/// Those of some documents that pass a test. Of all documents of a block from one on, it is told at once which surely do,
+/// and which may: only these are tested.
+pub(crate) fn select_told(
+    docs: &FixedBitSet,
+    told: impl Fn(usize) -> [[u8; BLOCK]; 2] + Sync,
+    test: impl Fn(usize) -> bool + Sync,
+) -> FixedBitSet {
+    of_blocks(docs, |at, block| {
+        if block == 0 {
+            return 0;
+        }
+        let [surely, maybe] = told(at * BLOCK).map(bits_of);
+        block & surely | tested(block & maybe & !surely, at, &test)
+    })
+}
+
+/// Those of a block's documents that pass a test.
+fn tested(block: usize, at: usize, test: impl Fn(usize) -> bool) -> usize {
+    let (mut left, mut selected) = (block, 0);
+    while left != 0 {
+        let bit = left.trailing_zeros();
+        selected |= usize::from(test(at * BLOCK + bit as usize)) << bit;
+        left &= left - 1;
+    }
+    selected
+}
+
+/// A set made of another block by block; of a large one on all cores.
+fn of_blocks(docs: &FixedBitSet, make: impl Fn(usize, usize) -> usize + Sync) -> FixedBitSet {
+    let blocks = docs.as_slice();
+    if docs.len() < MANY {
+        return FixedBitSet::with_capacity_and_blocks(
+            docs.len(),
+            (0..).zip(blocks).map(|(at, block)| make(at, *block)),
+        );
+    }
+    let made = blocks.par_iter().enumerate().with_min_len(MANY / BLOCK / 4).map(|(at, block)| make(at, *block));
+    FixedBitSet::with_capacity_and_blocks(docs.len(), made.collect::<Vec<_>>())
 }
 
 /// A bit for each byte, which is 0 or 1.

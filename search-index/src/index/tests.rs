@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use schemas::Position;
 
 use super::{Entry, IndexError, ListingIndex, ListingSnapshot, MOST_FRESH, MOST_IN_MEMORY, Reflected};
-use crate::{Listing, ListingStatus};
+use crate::{Listing, ListingStatus, Market, search::tests::listing};
 
 /// Entities by key: their states.
 type Entities = BTreeMap<String, Vec<u8>>;
@@ -189,14 +189,41 @@ fn what_is_refreshed_stays_in_few_segments_and_leaves_memory_when_it_is_kept() {
         most = most.max(index.refresh(reflected).unwrap().segments.segments.len());
     }
     assert!(most <= 60, "{most} segments have 2,000 documents");
+    keep(&mut index);
+    assert!(index.fresh.is_empty());
+    let snapshot = index.snapshot();
+    assert_eq!((snapshot.segments.segments.len(), snapshot.keys().unwrap().len()), (1, 2_000));
+}
+
+#[test]
+fn what_is_committed_is_rated_before_anybody_searches_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut index = ListingIndex::open(folder.path()).unwrap();
+    let mut put = |index: &mut ListingIndex, number: usize| {
+        let listing = listing(&mut rng, number);
+        let key = format!("listing/{}", listing.listing_id);
+        index.put(&Entry { key: &key, state: b"{}", listing: Some(&listing) }, Position::START).unwrap();
+    };
+    (0..200).for_each(|number| put(&mut index, number));
+    let snapshot = index.commit(reflected(1)).unwrap();
+    let market = Arc::new(Market::of(&snapshot).unwrap());
+    snapshot.rate_with(&market);
+    (200..300).for_each(|number| put(&mut index, number));
+    index.refresh(reflected(2)).unwrap();
+    keep(&mut index);
+    let snapshot = index.snapshot();
+    assert_eq!(snapshot.segments.segments.len(), 2);
+    assert!(snapshot.segments.segments.iter().all(|segment| market.has_rated(segment)));
+}
+
+/// Until all is.
+fn keep(index: &mut ListingIndex) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !index.keep().unwrap() {
         assert!(Instant::now() < deadline, "a commit does not end");
         std::thread::yield_now();
     }
-    assert!(index.fresh.is_empty());
-    let snapshot = index.snapshot();
-    assert_eq!((snapshot.segments.segments.len(), snapshot.keys().unwrap().len()), (1, 2_000));
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl<'a> Best<'a> {
     }
 
     pub(super) fn offer(&mut self, doc: usize, key: f64) {
-        let is_full = self.found.len() >= self.most;
+        let is_full = self.is_full();
         if is_full && self.found.peek().is_none_or(|last| key.total_cmp(&last.key) == Ordering::Greater) {
             return;
         }
@@ -91,13 +91,14 @@ impl<'a> Best<'a> {
         }
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= self.most
+    }
+
     /// What is beyond this key is not among the first.
     pub(super) fn last(&self) -> f64 {
-        if self.found.len() < self.most {
-            f64::INFINITY
-        } else {
-            self.found.peek().map_or(f64::INFINITY, |last| last.key)
-        }
+        let last = self.found.peek().filter(|_| self.is_full());
+        last.map_or(f64::INFINITY, |last| last.key)
     }
 
     fn is_after(&self, candidate: &Candidate) -> bool {

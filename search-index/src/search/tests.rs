@@ -12,7 +12,7 @@ use schemas::Position;
 use super::{Instead, SearchPage};
 use crate::{
     Criterion, Deal, Entry, Facet, Listing, ListingIndex, ListingStatus, Market, Range, Rating, Reflected,
-    SearchRequest, Sort, geo::Place, query::Bounds,
+    SearchRequest, Sort, geo::Place, pass::RADII_KM, query::Bounds,
 };
 
 pub(crate) const NOW: i64 = 1_780_000_000_000_000;
@@ -203,6 +203,8 @@ fn check<'a>(
 ) -> Vec<&'a str> {
     let (mut hits, mut facets, mut ranges) = (Vec::new(), HashMap::new(), HashMap::new());
     let (mut alone, mut names): (BTreeMap<Criterion, u64>, BTreeMap<Vec<String>, u64>) = Default::default();
+    // How far it is to those that are only too far.
+    let mut beyond: Vec<f64> = Vec::new();
     let is_name =
         |criterion: &Criterion| matches!(criterion, Criterion::Facet(Facet::Make | Facet::Model | Facet::Trim));
     for listing in listings.values().filter(|listing| listing.status == ListingStatus::Public) {
@@ -227,7 +229,10 @@ fn check<'a>(
         };
         match only {
             None => hits.push((key(request, listing, rating), &listing.listing_id)),
-            Some(only) => *alone.entry(only).or_default() += 1,
+            Some(only) => {
+                *alone.entry(only).or_default() += 1;
+                beyond.extend(distance(request, listing).filter(|_| only == Criterion::Radius));
+            }
         }
         for facet in Facet::ALL.into_iter().filter(|facet| only.is_none_or(|only| only == Criterion::Facet(*facet))) {
             let values = match facet {
@@ -284,6 +289,15 @@ fn check<'a>(
             })
             .collect();
         assert_eq!(given_up, alone, "{request:?}");
+        let further = RADII_KM.into_iter().find_map(|km| {
+            let within = beyond.iter().filter(|distance| **distance <= km).count() as u64;
+            (within > 0).then_some((km, within))
+        });
+        let told = page.relaxations.iter().find_map(|relaxation| match relaxation.instead {
+            Instead::WithinKm(km) => Some((km, relaxation.total)),
+            _ => None,
+        });
+        assert_eq!(told, further, "{request:?}");
         assert_eq!(page.near_misses.len() as u64, alone.values().sum::<u64>().min(4), "{request:?}");
         for (near, criterion) in &page.near_misses {
             let met = criteria(request, &near.listing, &ratings[&near.listing.listing_id]);
