@@ -83,13 +83,13 @@ impl Nats {
         format!("http://127.0.0.1:{}", self.monitor)
     }
 
-    /// Start it again on the same store and port.
+    /// Start it again on the same store and port. How much it may hold does not follow from what else is on the disk now.
     pub(crate) async fn restart(&mut self) {
         let config = self.folder.path().join("nats.conf");
         let store = self.folder.path().join("store");
         let text = format!(
             "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nmax_payload: 16777216\n\
-             jetstream {{ store_dir: {store:?}, {} }}\n",
+             jetstream {{ store_dir: {store:?}, max_file_store: 1TB, {} }}\n",
             self.port, self.monitor, self.sync
         );
         std::fs::write(&config, text).unwrap();
