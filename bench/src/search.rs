@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use schemas::Position;
 use search_index::{
-    Entry, Facet, Listing, ListingIndex, ListingSnapshot, ListingStatus, Market, Reflected, SearchRequest,
+    Entry, Facet, Listing, ListingIndex, ListingSnapshot, ListingStatus, Market, Price, Reflected, SearchRequest,
     alerts::{Changed, SavedSearches},
     geo::Place,
     lexicon::Lexicon,
@@ -140,7 +140,7 @@ pub(crate) fn listing(random: &mut ChaCha8Rng, number: usize) -> Listing {
         trim: text(trim),
         year: Some(year),
         price_cents: Some(price_cents),
-        prices: vec![(listed_at, price_cents)],
+        prices: vec![Price { since: listed_at, cents: price_cents, position: Position::new(1) }],
         currency: text("CAD"),
         mileage: Some(mileage),
         body_type: text(BODIES[kind % BODIES.len()]),
@@ -309,6 +309,20 @@ fn suggestions(lexicon: &Lexicon) {
     );
 }
 
+/// After the alerts, by turns: a new listing, and one that was there and is cheaper now.
+fn brought(random: &mut ChaCha8Rng, number: usize) -> Listing {
+    let (mut listing, position) = (listing(random, number), Position::new(3));
+    let cents = listing.price_cents.unwrap_or_default();
+    if number.is_multiple_of(2) {
+        listing.listed_position = Some(position);
+    } else {
+        listing.listed_position = Some(Position::new(1));
+        listing.prices.insert(0, Price { since: 0, cents: cents + cents / 10, position: Position::new(1) });
+    }
+    listing.prices.iter_mut().next_back().into_iter().for_each(|price| price.position = position);
+    listing
+}
+
 /// Listings that change, held against saved searches: of a model, of a make by a text, or of a place; all with a price.
 fn alerts(market: &Arc<Market>, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
     let mut saved = SavedSearches::default();
@@ -323,11 +337,11 @@ fn alerts(market: &Arc<Market>, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
         let bounds = Bounds { min: None, max: Some(f64::from(random.random_range(5_000..40_000))) };
         let ranges = BTreeMap::from([(search_index::Range::Price, bounds)]);
         let search = SearchRequest { filters, ranges, text: text.to_owned(), ..request(market) };
-        saved.insert(&format!("alert-{number}"), search, i64::MIN);
+        saved.insert(&format!("alert-{number}"), search, Position::new(2));
     }
     let (mut times, mut matched) = (Vec::new(), 0);
     for _ in 0..PAGES {
-        let listings: Vec<Listing> = (0..CHANGED).map(|number| listing(random, number)).collect();
+        let listings: Vec<Listing> = (0..CHANGED).map(|number| brought(random, number)).collect();
         let changed = listings.iter().map(|listing| Changed { listing, rating: market.rate(listing) });
         let changed: Vec<Changed<'_>> = changed.collect();
         let (matching, took) = timed(|| saved.matching(&changed, NOW).iter().map(Vec::len).sum::<usize>());

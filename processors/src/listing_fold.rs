@@ -75,6 +75,8 @@ pub struct Said {
     /// Microseconds since 1970, UTC.
     time: i64,
     event_id: String,
+    /// Where the log has it: the same for an event, whatever came between.
+    position: Position,
 }
 
 /// A fact and who said it.
@@ -216,7 +218,12 @@ impl Row<'_> {
     }
 
     fn said(&self) -> Said {
-        Said { time: self.event_time(), event_id: self.text("event_id").unwrap_or_default().to_owned() }
+        let positions = self.rows.batch.column(0).as_primitive::<Int64Type>();
+        Said {
+            time: self.event_time(),
+            event_id: self.text("event_id").unwrap_or_default().to_owned(),
+            position: Position::from_i64(positions.value(self.row)),
+        }
     }
 
     fn set(&self, name: &str, value: Value) -> Change {
@@ -225,4 +232,4 @@ impl Row<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

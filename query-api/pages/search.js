@@ -91,15 +91,55 @@
     const listing = JSON.parse(event.data).listing;
     if (listing) status.textContent = listing.title;
   });
+  // What may be meant, below the box: by the arrows and Enter, or by a click.
   const list = document.getElementById("suggestions");
+  if (!box || !list) return;
   let asked = 0;
-  box && list && box.addEventListener("input", async () => {
+  let chosen = -1;
+  box.setAttribute("role", "combobox");
+  box.setAttribute("aria-autocomplete", "list");
+  box.setAttribute("aria-controls", list.id);
+  const open = (is) => { list.hidden = !is; box.setAttribute("aria-expanded", String(is)); if (!is) choose(-1); };
+  const choose = (at) => {
+    chosen = at;
+    [...list.children].forEach((it, place) => it.setAttribute("aria-selected", String(place === at)));
+    const it = list.children[at];
+    if (it) { box.setAttribute("aria-activedescendant", it.id); it.scrollIntoView({ block: "nearest" }); } else box.removeAttribute("aria-activedescendant");
+  };
+  const take = (it) => { box.value = it.dataset.text; asked++; open(false); box.form.requestSubmit(); };
+  const option = (it, place) => {
+    const row = Object.assign(document.createElement("li"), { id: "suggestion-" + place });
+    row.setAttribute("role", "option");
+    row.setAttribute("aria-selected", "false");
+    row.dataset.text = it.text;
+    const count = Object.assign(document.createElement("span"), { className: "count", textContent: it.count.toLocaleString(document.documentElement.lang) });
+    row.append(Object.assign(document.createElement("span"), { className: "name", textContent: it.text }), count);
+    return row;
+  };
+  open(false);
+  box.addEventListener("input", async () => {
     const turn = ++asked;
     const text = box.value.trim();
-    if (!text) return list.replaceChildren();
+    if (!text) return open(false);
     const answer = await fetch("/v1/suggest?limit=8&q=" + encodeURIComponent(text)).catch(() => null);
-    if (!answer || !answer.ok || turn !== asked) return;
+    if (!answer || !answer.ok || turn !== asked || document.activeElement !== box) return;
     const found = (await answer.json()).suggestions;
-    list.replaceChildren(...found.map((it) => Object.assign(document.createElement("option"), { value: it.text })));
+    if (turn !== asked) return;
+    list.replaceChildren(...found.map(option));
+    open(found.length > 0);
   });
+  box.addEventListener("keydown", (event) => {
+    if (list.hidden) return;
+    const count = list.children.length;
+    if (event.key === "ArrowDown") choose((chosen + 1) % count);
+    else if (event.key === "ArrowUp") choose(chosen < 1 ? count - 1 : chosen - 1);
+    else if (event.key === "Escape") open(false);
+    else if (event.key === "Enter" && chosen >= 0) take(list.children[chosen]);
+    else { if (event.key === "Enter") { asked++; open(false); } return; }
+    event.preventDefault();
+  });
+  box.addEventListener("blur", () => { asked++; open(false); });
+  // The box keeps the focus while one is clicked.
+  list.addEventListener("mousedown", (event) => event.preventDefault());
+  list.addEventListener("click", (event) => { const it = event.target.closest("li"); if (it) take(it); });
 })();

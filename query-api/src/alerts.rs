@@ -297,21 +297,22 @@ pub(crate) async fn delete(State(api): State<Api>, id: Id, _: Parameters) -> Res
     Ok(response)
 }
 
-/// `GET /v1/alerts/{id}/stream`: every match from now on, or after the position in `Last-Event-ID`.
+/// `GET /v1/alerts/{id}/stream`: every match from now on, or after a position, in `Last-Event-ID` or `after`.
 pub(crate) async fn stream(
     State(api): State<Api>,
     id: Id,
-    _: Parameters,
+    parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = id_of(id)?;
+    let after = parameters.parsed("after", "a position")?.map(Position::new);
     let changes = api.alerts.reflects.clone();
     let alert = api.alerts.get(&id).ok_or_else(|| unknown(&id))?;
     let last = match headers.get("last-event-id") {
         Some(last) => last.to_str().ok().and_then(|last| last.parse().ok()).map(Position::new).ok_or_else(|| {
             Problem::parameter("Last-Event-ID", "Last-Event-ID is the id of an event of this stream, a position")
         })?,
-        None => alert.matches.back().map_or(Position::START, |last| last.position),
+        None => after.unwrap_or_else(|| alert.matches.back().map_or(Position::START, |last| last.position)),
     };
     let events = stream::unfold((api, id, last, changes), next_told);
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);

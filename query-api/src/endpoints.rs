@@ -314,7 +314,7 @@ fn api() -> Vec<Endpoint> {
             answer: "Hits, exact facet counts, ranges, and a cursor to the next page; interpreted, what of q was read as \
                      filters, and text, what is left; corrections of words; rated_as_of, what prices were \
                      compared as of; and when nothing matches, relaxations and \
-                     near_misses: what would",
+                     near_misses: what would, with one thing given up, or several where one is not enough",
             handler: || get(search::get),
         },
         Endpoint {
@@ -421,9 +421,9 @@ fn api() -> Vec<Endpoint> {
             method: Method::GET,
             path: "/v1/alerts/{id}/stream",
             summary: "Be told of matches as they happen",
-            parameters: vec![],
+            parameters: vec![number("after", "The position of a match: what came after it is told first.")],
             body: None,
-            answer: "Server-Sent Events, one a match, with its position as id; Last-Event-ID goes on after one",
+            answer: "Server-Sent Events, one a match, with its position as id; Last-Event-ID, or after, goes on after one",
             handler: || get(alerts::stream),
         },
         Endpoint {

@@ -119,6 +119,14 @@ impl Page {
         self.language.code()
     }
 
+    /// As Open Graph names it.
+    const fn locale(&self) -> &'static str {
+        match self.language {
+            Language::English => "en_CA",
+            Language::French => "fr_CA",
+        }
+    }
+
     const fn other_lang(&self) -> &'static str {
         self.language.other().code()
     }
@@ -139,28 +147,46 @@ impl Page {
 struct ProblemPage {
     page: Page,
     detail: String,
+    /// Whether the detail is in the page's language.
+    translated: bool,
 }
 
 /// A page, or the reason there is none.
 fn shown<T: Template>(asked: &Asked, page: Result<T, Problem>) -> Response {
-    let (status, text) = match page.map(|page| page.render()) {
-        Ok(Ok(text)) => (StatusCode::OK, text),
-        Ok(Err(error)) => return Problem::internal(&error).into_response(),
-        Err(problem) => {
-            let page = Page::new(asked, problem.title().to_owned(), "");
-            let detail = problem.detail().to_owned();
-            match (ProblemPage { page, detail }).render() {
-                Ok(text) => (problem.status(), text),
-                Err(error) => return Problem::internal(&error).into_response(),
+    let mut response = match page {
+        Ok(page) => match page.render() {
+            Ok(text) => Html(text).into_response(),
+            Err(error) => return Problem::internal(&error).into_response(),
+        },
+        Err(problem) => match problem_page(asked, &problem).render() {
+            // Its status and headers are those of the problem.
+            Ok(text) => {
+                let (mut parts, _) = problem.into_response().into_parts();
+                parts.headers.remove(header::CONTENT_TYPE);
+                parts.headers.remove(header::CONTENT_LENGTH);
+                (parts.status, parts.headers, Html(text)).into_response()
             }
-        }
+            Err(error) => return Problem::internal(&error).into_response(),
+        },
     };
-    let mut response = (status, Html(text)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("accept-language"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+fn problem_page(asked: &Asked, problem: &Problem) -> ProblemPage {
+    let title = word(
+        asked.language,
+        match problem.status() {
+            StatusCode::NOT_FOUND => "problem_missing",
+            StatusCode::SERVICE_UNAVAILABLE => "problem_later",
+            _ => "problem_other",
+        },
+    );
+    let translated = asked.language == Language::English || problem.status() == StatusCode::NOT_FOUND;
+    ProblemPage { page: Page::new(asked, title.to_owned(), ""), detail: problem.detail().to_owned(), translated }
 }
 
 pub(crate) async fn style() -> Response {

@@ -10,6 +10,7 @@ use search_index::{
     lexicon::Lexicon,
     query::Bounds,
     reading::{Meaning, Read},
+    with_words,
 };
 use serde_json::{Map, Value, json};
 
@@ -80,7 +81,17 @@ pub(crate) async fn resolved(api: &Api, parameters: &Parameters) -> Result<Strin
     let freshness = Freshness::new(Position::START, None);
     let snapshot = freshness.wait(&api.pipeline.listings).await?;
     let lexicon = if needs_lexicon(parameters) { Some(lexicon(api, &snapshot, freshness).await?) } else { None };
-    let Asked { request, read } = asked(parameters, lexicon.as_deref(), PaymentTerms::of(parameters)?, (api.now)())?;
+    let Asked { mut request, read } =
+        asked(parameters, lexicon.as_deref(), PaymentTerms::of(parameters)?, (api.now)())?;
+    if !request.text.is_empty() {
+        // What a mistyped word is taken for now, is meant.
+        let once = SearchRequest { market: Some(market(api, &snapshot).await?), page_size: 1, ..request.clone() };
+        let found =
+            blocking(&snapshot, move |snapshot| snapshot.search(once).map_err(|error| Problem::internal(&error)));
+        let corrections = found.await?.corrections;
+        let meant = corrections.iter().map(|correction| (correction.from.as_str(), correction.to.as_str()));
+        request.text = with_words(&request.text, &meant.collect());
+    }
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in
         parameters.pairs().filter(|(name, value)| !value.is_empty() && !READ_ANEW.contains(&name.as_str()))
@@ -121,9 +132,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
     done.map_err(|error| Problem::internal(&error))?
 }
 
-/// What there is, in words: as new as is asked for.
+/// What there is, in words, to read a text by.
 async fn lexicon(api: &Api, snapshot: &Arc<ListingSnapshot>, freshness: Freshness) -> Result<Arc<Lexicon>, Problem> {
-    api.lexicons.get(snapshot, freshness.min_position()).await
+    api.lexicons.to_read(snapshot, freshness.min_position()).await
 }
 
 /// What prices are shown with.
@@ -143,13 +154,13 @@ fn page_body(page: &SearchPage, text: &str, read: &[Read], priced: &Priced) -> V
     let ranges: Map<String, Value> =
         page.ranges.iter().map(|(range, summary)| (range.name().to_owned(), json!(summary))).collect();
     let relaxations = page.relaxations.iter().map(|relaxation| match &relaxation.instead {
-        Instead::Without(criterion) => json!({"without": criterion.name(), "total": relaxation.total}),
+        Instead::Without(criteria) => json!({"without": names(criteria), "total": relaxation.total}),
         Instead::WithoutWord(word) => json!({"without_word": word, "total": relaxation.total}),
         Instead::WithinKm(radius) => json!({"radius_km": radius, "total": relaxation.total}),
     });
-    let missed = |(near, criterion): &(Hit, Criterion)| {
+    let missed = |(near, criteria): &(Hit, Vec<Criterion>)| {
         let mut body = hit(near, priced);
-        body["misses"] = json!(criterion.name());
+        body["misses"] = json!(names(criteria));
         body
     };
     let mut body = json!({
@@ -171,6 +182,11 @@ fn page_body(page: &SearchPage, text: &str, read: &[Read], priced: &Priced) -> V
         body["hierarchy"] = json!(hierarchy);
     }
     body
+}
+
+/// What is given up or missed, by its parameters; several with commas.
+fn names(criteria: &[Criterion]) -> String {
+    criteria.iter().map(|criterion| criterion.name()).collect::<Vec<_>>().join(",")
 }
 
 /// Words that were read as a filter, and the parameters that say the same.
@@ -251,12 +267,12 @@ pub(crate) async fn price_history(
     let snapshot = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.listings).await?;
     let listing = known(&snapshot, &id).await?;
     let mut before: Option<i64> = None;
-    let prices = listing.prices.iter().map(|(at, price)| {
-        let change = before.replace(*price).map(|before| amount(price - before));
-        json!({"at": format_timestamp(*at), "price": amount(*price), "change": change})
+    let prices = listing.prices.iter().map(|price| {
+        let change = before.replace(price.cents).map(|before| amount(price.cents - before));
+        json!({"at": format_timestamp(price.since), "price": amount(price.cents), "change": change})
     });
     let prices: Vec<Value> = prices.collect();
-    let every = || listing.prices.iter().map(|(_, price)| *price);
+    let every = || listing.prices.iter().map(|price| price.cents);
     let body = json!({
         "listing_id": listing.listing_id,
         "currency": listing.currency,
@@ -305,7 +321,7 @@ pub(crate) async fn suggest(
     let text = request::text(&parameters)?;
     let freshness = Freshness::of(&parameters, &headers)?;
     let snapshot = freshness.wait(&api.pipeline.listings).await?;
-    let lexicon = lexicon(&api, &snapshot, freshness).await?;
+    let lexicon = api.lexicons.get(&snapshot, freshness.min_position()).await?;
     let view = api.pipeline.lake.borrow().clone();
     let queries = if text.is_empty() { None } else { view };
     let queries =

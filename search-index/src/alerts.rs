@@ -5,8 +5,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use schemas::Position;
+
 use crate::{
-    listing::{Listing, ListingStatus},
+    listing::{Listing, ListingStatus, price_drop_cents},
     market::Rating,
     own_words::OwnWords,
     query::{Facet, Range, SearchRequest},
@@ -41,10 +43,10 @@ pub struct Changed<'a> {
 struct Saved {
     id: String,
     request: SearchRequest,
-    /// Its text: words are as they are, nothing is corrected, and the last is whole. Searches of one text share it.
+    /// Its text: nothing in it is corrected. Searches of one text share it.
     wanted: Arc<Wanted>,
-    /// When, in microseconds since 1970, UTC.
-    since: i64,
+    /// Where the log says so: what it says before was there already.
+    since: Position,
 }
 
 /// Searches that people saved, by id.
@@ -94,8 +96,8 @@ impl SavedSearches {
         self.numbers.is_empty()
     }
 
-    /// Keep a search that was saved at a time. One that was kept under the id before is forgotten.
-    pub fn insert(&mut self, id: &str, request: SearchRequest, since: i64) {
+    /// Keep a search that the log has at a position. One that was kept under the id before is forgotten.
+    pub fn insert(&mut self, id: &str, request: SearchRequest, since: Position) {
         self.remove(id);
         let mut request = request;
         for values in request.filters.values_mut() {
@@ -106,7 +108,7 @@ impl SavedSearches {
             self.by_key.entry(key).or_default().push(Kept::new(number, &request));
         }
         let wanted = self.by_text.entry(request.text.clone());
-        let wanted = Arc::clone(wanted.or_insert_with_key(|text| Arc::new(Wanted::new(&format!("{text} ")))));
+        let wanted = Arc::clone(wanted.or_insert_with_key(|text| Arc::new(Wanted::new(text))));
         let saved = Some(Saved { id: id.to_owned(), request, wanted, since });
         match self.searches.get_mut(number) {
             Some(free) => *free = saved,
@@ -147,7 +149,9 @@ impl SavedSearches {
                 let mut says =
                     |wanted: &Arc<Wanted>| *said.entry(Arc::as_ptr(wanted)).or_insert_with(|| wanted.is_in(&own));
                 let starts = |Saved { request, wanted, since, .. }: &&Saved| {
-                    meets(request, &facts, now) && !met_before(request, *changed, &facts, *since) && says(wanted)
+                    meets(request, &facts, facts.offer, now)
+                        && !met_before(request, &facts, *since, now)
+                        && says(wanted)
                 };
                 found.extend(self.candidates(&facts).filter(starts).map(|saved| saved.id.as_str()));
                 found.sort_unstable();
@@ -170,7 +174,7 @@ impl SavedSearches {
                 kept.extend(self.by_key.get(&[Some(one.clone()), Some(other.clone())]));
             }
         }
-        let price = facts.price().unwrap_or(f64::NAN);
+        let price = facts.offer.price().unwrap_or(f64::NAN);
         let kept = kept.into_iter().flatten().filter(move |kept| kept.may_want(price));
         kept.filter_map(|kept| self.searches.get(kept.number)?.as_ref())
     }
@@ -181,8 +185,21 @@ struct Facts<'a> {
     listing: &'a Listing,
     /// Of every facet, by its place among all, the listing's values in small letters.
     values: Vec<Vec<String>>,
-    price_cents: Option<i64>,
+    offer: Offer,
+}
+
+/// For how much a listing is offered.
+#[derive(Clone, Copy)]
+struct Offer {
+    cents: Option<i64>,
+    /// Whether its price was lowered last.
     dropped: bool,
+}
+
+impl Offer {
+    fn price(self) -> Option<f64> {
+        self.cents.map(|cents| whole(cents) / 100.0)
+    }
 }
 
 impl<'a> Facts<'a> {
@@ -198,13 +215,8 @@ impl<'a> Facts<'a> {
         Self {
             listing,
             values: Facet::ALL.into_iter().map(values).collect(),
-            price_cents: listing.price_cents,
-            dropped: listing.price_drop_cents().is_some(),
+            offer: Offer { cents: listing.price_cents, dropped: listing.price_drop_cents().is_some() },
         }
-    }
-
-    fn price(&self) -> Option<f64> {
-        self.price_cents.map(|cents| whole(cents) / 100.0)
     }
 
     fn values_of(&self, facet: Facet) -> &[String] {
@@ -230,32 +242,29 @@ fn keys(request: &SearchRequest) -> Vec<Key> {
     keys
 }
 
-/// Whether a listing was offered already at a time, and met what is asked with the price it had then.
-fn met_before(request: &SearchRequest, changed: Changed<'_>, facts: &Facts<'_>, since: i64) -> bool {
-    let Changed { listing, .. } = changed;
-    if listing.listed_at.is_none_or(|listed| listed > since) {
+/// Whether a listing was offered already where the log had got to, and met what is asked with the price it had there.
+fn met_before(request: &SearchRequest, facts: &Facts<'_>, since: Position, now: i64) -> bool {
+    let listing = facts.listing;
+    if listing.listed_position.is_none_or(|listed| listed > since) {
         return false;
     }
-    let before = listing.prices.iter().rposition(|(at, _)| *at <= since);
-    if before.is_some_and(|at| at + 1 == listing.prices.len()) || listing.prices.is_empty() {
+    if listing.prices.iter().all(|price| price.position <= since) {
         return true;
     }
     if request.filters.contains_key(&Facet::Deal) {
         // What it was worth then is not known; with another price it was another deal.
         return false;
     }
-    let prices = before.map_or(&[][..], |at| &listing.prices[..=at]).to_vec();
-    let price_cents = prices.last().map(|(_, cents)| *cents);
-    let dropped = Listing { prices, ..Listing::default() }.price_drop_cents().is_some();
-    meets(request, &Facts { listing, values: facts.values.clone(), price_cents, dropped }, since)
+    let before = || listing.prices.iter().filter(|price| price.position <= since);
+    let cents = before().next_back().map(|price| price.cents);
+    meets(request, facts, Offer { cents, dropped: price_drop_cents(before()).is_some() }, now)
 }
 
-/// Whether a listing meets everything that is asked but the text.
-fn meets(request: &SearchRequest, facts: &Facts<'_>, now: i64) -> bool {
-    let listing = facts.listing;
+/// Whether a listing that is offered like this meets everything that is asked but the text.
+fn meets(request: &SearchRequest, facts: &Facts<'_>, offer: Offer, now: i64) -> bool {
+    let (listing, price) = (facts.listing, offer.price());
     let has =
         |(facet, wanted): (&Facet, &Vec<String>)| facts.values_of(*facet).iter().any(|value| wanted.contains(value));
-    let price = facts.price();
     let value = |range: Range| match range {
         Range::Price => price,
         Range::Year => listing.year.map(whole),
@@ -270,7 +279,7 @@ fn meets(request: &SearchRequest, facts: &Facts<'_>, now: i64) -> bool {
             .iter()
             .all(|(range, bounds)| bounds.is_open() || value(*range).is_some_and(|value| bounds.contains(value)))
         && at_most(price, request.affordable)
-        && (!request.price_drop || facts.dropped)
+        && (!request.price_drop || offer.dropped)
         && (!request.accident_free || listing.accident_free == Some(true))
         && at_most(listing.owner_count.map(whole), request.owners_max.map(whole))
         && at_most(days, request.days_listed_max)

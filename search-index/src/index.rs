@@ -31,7 +31,7 @@ const MOST_FRESH: usize = 1_000;
 /// Entities in memory. Where commits take so long that there are more, a refresh waits for one.
 const MOST_IN_MEMORY: usize = 20_000;
 /// Changes whenever the meaning of the stored facts does: an index of another version is rebuilt.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// What keeps the index from being read or written. The lake still has everything: delete the folder to rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -372,12 +372,15 @@ pub struct ListingSnapshot {
     pub event_time: Option<i64>,
     /// The lake's number of retirements: the facts of what retention took are not in it.
     pub retirements: u64,
+    /// How many values of facets public listings have had: as many, and there is none that is new.
+    pub vocabulary: usize,
 }
 
 impl ListingSnapshot {
-    const fn new(fields: Arc<Fields>, segments: Segments, market: MarketInUse, reflected: Reflected) -> Self {
+    fn new(fields: Arc<Fields>, segments: Segments, market: MarketInUse, reflected: Reflected) -> Self {
         let Reflected { position, event_time, retirements } = reflected;
-        Self { fields, segments, market, position, event_time, retirements }
+        let vocabulary = segments.numbering().count();
+        Self { fields, segments, market, position, event_time, retirements, vocabulary }
     }
 
     /// What the index commits from now on is rated with this market before it is shown.

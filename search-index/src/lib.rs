@@ -41,10 +41,10 @@ mod unsynced_directory;
 mod words;
 
 pub use index::{Entry, IndexError, ListingIndex, ListingSnapshot, Reflected};
-pub use listing::{Availability, Listing, ListingStatus};
+pub use listing::{Availability, Listing, ListingStatus, Price};
 pub use market::{Deal, Market, Rating};
 pub use pricing::{Estimate, HeldOut, Kind};
 pub use query::{Criterion, Facet, FacetOrder, FacetShape, Range, SearchRequest, Sort};
 pub use search::{Hit, Instead, SearchPage};
 pub use text::Correction;
-pub use words::without_words;
+pub use words::{with_words, without_words};

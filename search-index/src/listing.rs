@@ -1,5 +1,6 @@
 //! The document a buyer sees.
 
+use schemas::Position;
 use serde::{Deserialize, Serialize};
 
 use crate::geo::Place;
@@ -91,12 +92,25 @@ pub struct Listing {
     pub featured_from: Option<i64>,
     pub featured_to: Option<i64>,
     pub listed_at: Option<i64>,
+    /// Where the log says that it was listed then.
+    pub listed_position: Option<Position>,
     pub sold_at: Option<i64>,
     pub sold_price_cents: Option<i64>,
-    /// Every price it had: since when, and how much, in hundredths; in order.
-    pub prices: Vec<(i64, i64)>,
+    /// Every price it had, in the order of time.
+    pub prices: Vec<Price>,
     /// Grows with views and favourites, each worth twice as much as one a week older. Only the order means anything.
     pub popularity: f64,
+}
+
+/// A price that a listing has or had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Price {
+    /// Microseconds since 1970, UTC.
+    pub since: i64,
+    /// In hundredths of the currency.
+    pub cents: i64,
+    /// Where the log says so first.
+    pub position: Position,
 }
 
 impl Listing {
@@ -109,9 +123,7 @@ impl Listing {
     /// How much lower its price is than the one before, in hundredths; none, when it was not lowered last.
     #[must_use]
     pub fn price_drop_cents(&self) -> Option<i64> {
-        let (_, now) = self.prices.last()?;
-        let (_, before) = self.prices.iter().rev().find(|(_, price)| price != now)?;
-        (before > now).then_some(before - now)
+        price_drop_cents(self.prices.iter())
     }
 
     /// Its place on the Earth.
@@ -119,6 +131,14 @@ impl Listing {
     pub fn place(&self) -> Option<Place> {
         self.latitude.zip(self.longitude).and_then(|(latitude, longitude)| Place::new(latitude, longitude))
     }
+}
+
+/// How much lower the last of these prices is than the one before.
+pub(crate) fn price_drop_cents<'a>(prices: impl DoubleEndedIterator<Item = &'a Price>) -> Option<i64> {
+    let mut latest = prices.rev().map(|price| price.cents);
+    let now = latest.next()?;
+    let before = latest.find(|cents| *cents != now)?;
+    (before > now).then_some(before - now)
 }
 
 /// Availability from the facts an index keeps of a listing.

@@ -4,6 +4,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
 };
 
 use crate::{
@@ -92,8 +93,14 @@ impl OwnWords {
         own
     }
 
-    pub(crate) fn has(&self, word: &str, stem: &str) -> bool {
-        self.words.contains_key(word) || self.stems.contains(stem)
+    /// Whether it has a word; with `prefix`, also one that goes on from it.
+    pub(crate) fn has(&self, word: &str, stem: &str, prefix: bool) -> bool {
+        let goes_on = || {
+            let from = self.words.range::<str, _>((Bound::Excluded(word), Bound::Unbounded));
+            let mut longer = from.take_while(|(other, _)| other.starts_with(word));
+            longer.any(|(_, has)| has.may_be_begun())
+        };
+        self.words.contains_key(word) || self.stems.contains(stem) || prefix && goes_on()
     }
 
     pub(crate) fn terms(&self) -> impl Iterator<Item = String> {
@@ -155,7 +162,9 @@ mod tests {
             assert!(terms.contains(&term), "{term:?}");
             assert_eq!(Has::read(term.as_bytes()), Some((word, has)));
         }
-        assert!(own.has("ford", "?") && own.has("?", "seat") && !own.has("bus", "bus"));
+        assert!(own.has("ford", "?", false) && own.has("?", "seat", false) && !own.has("bus", "bus", true));
+        // A name may be begun, a sentence not.
+        assert!(own.has("rap", "rap", true) && !own.has("rap", "rap", false) && !own.has("ne", "ne", true));
         let count = terms.len();
         terms.sort();
         terms.dedup();

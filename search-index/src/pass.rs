@@ -21,7 +21,7 @@ use crate::{
     geo::{Place, Reach},
     listing::Availability,
     market::{Deal, SegmentRatings},
-    query::{Bounds, Criterion, Cursor, Facet, Range, SearchRequest, Sort},
+    query::{Criterion, Cursor, Facet, Range, SearchRequest, Sort},
     ranges::RangeCounter,
     segments::{Segment, Segments},
     text::Scores,
@@ -218,7 +218,7 @@ impl SegmentPass<'_> {
         let (mut hits, mut named) = (seen.clone(), seen);
         let mut one = FixedBitSet::with_capacity(self.columns.docs);
         let mut alone = Vec::new();
-        for criterion in self.criteria() {
+        for criterion in self.request.criteria() {
             let mut matters = hits.clone();
             matters.union_with(&one);
             if self.request.hierarchy {
@@ -242,26 +242,6 @@ impl SegmentPass<'_> {
             *met = fails;
         }
         Sorted { hits, one, alone, named }
-    }
-
-    /// What is asked for, the cheapest first.
-    fn criteria(&self) -> Vec<Criterion> {
-        let request = self.request;
-        let facets = request.filters.keys().map(|facet| (true, Criterion::Facet(*facet)));
-        let open = Bounds::default();
-        let ranges = Range::ALL.into_iter().map(|range| {
-            let bounds = request.ranges.get(&range).unwrap_or(&open);
-            (!bounds.is_open(), Criterion::Range(range))
-        });
-        let others = [
-            (request.affordable.is_some(), Criterion::Payment),
-            (request.price_drop, Criterion::PriceDrop),
-            (request.days_listed_max.is_some(), Criterion::DaysListed),
-            (request.accident_free, Criterion::AccidentFree),
-            (request.owners_max.is_some(), Criterion::Owners),
-            (request.near.and(request.radius_km).is_some(), Criterion::Radius),
-        ];
-        facets.chain(ranges).chain(others).filter(|(asked, _)| *asked).map(|(_, criterion)| criterion).collect()
     }
 
     /// Which of some documents meet a criterion. A listing of which something is not known does not meet what is asked
@@ -413,9 +393,16 @@ impl SegmentPass<'_> {
         let some = docs.ones();
         // Ascending whatever the sort; absent values last.
         match (self.request.sort, &self.scores) {
-            (Sort::Relevance, Some(scores)) => {
+            (Sort::Relevance, scores) if scores.is_some() || self.request.in_words => {
                 let featured = self.featured();
-                some.for_each(|doc| best.offer(doc, -f64::from(scores[doc]) * self.boost(doc, &featured)));
+                some.for_each(|doc| {
+                    let score = scores.as_ref().map_or(1.0, |scores| f64::from(scores[doc]));
+                    let promoted = self.promoted(doc, &featured);
+                    // Most are told by what they gain at most.
+                    if -score * (promoted + RECENCY + POPULARITY) <= best.last() {
+                        best.offer(doc, -score * self.boost(doc, promoted));
+                    }
+                });
             }
             (Sort::Relevance | Sort::Newest, _) => {
                 let age = |doc: usize| match columns.listed_at[doc] {
@@ -480,20 +467,23 @@ impl SegmentPass<'_> {
         featured
     }
 
+    /// What a listing's score is multiplied by, but for what it gains by being new and looked at.
+    fn promoted(&self, doc: usize, featured: &FixedBitSet) -> f64 {
+        let deal = match self.deal(doc) {
+            Deal::Great => GREAT_DEAL,
+            Deal::Good => GOOD_DEAL,
+            Deal::Fair | Deal::High | Deal::Overpriced | Deal::Unrated => 0.0,
+        };
+        1.0 + deal + if featured.contains(doc) { FEATURED } else { 0.0 }
+    }
+
     /// What a listing's score is multiplied by.
-    fn boost(&self, doc: usize, featured: &FixedBitSet) -> f64 {
+    fn boost(&self, doc: usize, promoted: f64) -> f64 {
         let age = self.days_listed(doc).unwrap_or(f64::INFINITY).max(0.0);
         let weeks = micros(self.request.now) / MICROS_PER_DAY / DAYS_PER_WEEK;
         let popularity = self.columns.popularity[doc];
         let views = (if popularity.is_nan() { 0.0 } else { popularity } - weeks).exp2();
-        1.0 + RECENCY * (-age / DAYS_PER_WEEK).exp2()
-            + POPULARITY * ((1.0 + views).log2() / MOST_POPULAR).min(1.0)
-            + if featured.contains(doc) { FEATURED } else { 0.0 }
-            + match self.deal(doc) {
-                Deal::Great => GREAT_DEAL,
-                Deal::Good => GOOD_DEAL,
-                Deal::Fair | Deal::High | Deal::Overpriced | Deal::Unrated => 0.0,
-            }
+        promoted + RECENCY * (-age / DAYS_PER_WEEK).exp2() + POPULARITY * ((1.0 + views).log2() / MOST_POPULAR).min(1.0)
     }
 
     fn deal(&self, doc: usize) -> Deal {

@@ -197,6 +197,41 @@ impl Criterion {
     }
 }
 
+impl SearchRequest {
+    /// What is asked for beside the text, the cheapest to tell first.
+    pub(crate) fn criteria(&self) -> Vec<Criterion> {
+        let facets = self.filters.keys().map(|facet| (true, Criterion::Facet(*facet)));
+        let ranges = Range::ALL.into_iter().map(|range| {
+            let is_open = self.ranges.get(&range).is_none_or(|bounds| bounds.is_open());
+            (!is_open, Criterion::Range(range))
+        });
+        let others = [
+            (self.affordable.is_some(), Criterion::Payment),
+            (self.price_drop, Criterion::PriceDrop),
+            (self.days_listed_max.is_some(), Criterion::DaysListed),
+            (self.accident_free, Criterion::AccidentFree),
+            (self.owners_max.is_some(), Criterion::Owners),
+            (self.near.and(self.radius_km).is_some(), Criterion::Radius),
+        ];
+        facets.chain(ranges).chain(others).filter(|(asked, _)| *asked).map(|(_, criterion)| criterion).collect()
+    }
+
+    /// Ask for something no more. The text is asked beside the request.
+    pub(crate) fn give_up(&mut self, criterion: Criterion) {
+        match criterion {
+            Criterion::Text => {}
+            Criterion::Facet(facet) => drop(self.filters.remove(&facet)),
+            Criterion::Range(range) => drop(self.ranges.remove(&range)),
+            Criterion::Payment => self.affordable = None,
+            Criterion::PriceDrop => self.price_drop = false,
+            Criterion::DaysListed => self.days_listed_max = None,
+            Criterion::AccidentFree => self.accident_free = false,
+            Criterion::Owners => self.owners_max = None,
+            Criterion::Radius => self.radius_km = None,
+        }
+    }
+}
+
 /// How the values of a facet are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FacetShape {
@@ -245,7 +280,7 @@ impl Bounds {
 /// How hits are ordered; ties by listing id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sort {
-    /// By how well the text matches; without a text, the newest first.
+    /// By how well the text matches; of what is not asked in words, the newest first.
     #[default]
     Relevance,
     Price,
@@ -347,6 +382,8 @@ impl Cursor {
 #[derive(Clone, Debug, Default)]
 pub struct SearchRequest {
     pub text: String,
+    /// Whether it was asked in words: what matches is ordered by how well even where all of them were read as filters.
+    pub in_words: bool,
     pub filters: BTreeMap<Facet, Vec<String>>,
     pub ranges: BTreeMap<Range, Bounds>,
     pub near: Option<Place>,

@@ -66,6 +66,10 @@ impl RangeCounter {
         for (bucket, count) in self.fine {
             *coarse.entry(bucket.div_euclid(step)).or_default() += count;
         }
+        // What is empty between others is shown so.
+        for bucket in first.div_euclid(step)..last.div_euclid(step) {
+            coarse.entry(bucket).or_default();
+        }
         let width = step.saturating_mul(finest(range));
         let buckets = coarse.into_iter().map(|(bucket, count)| RangeBucket {
             from: bucket.saturating_mul(width),
@@ -87,10 +91,11 @@ mod tests {
 
     #[test]
     fn buckets_are_round_few_and_count_everything() {
-        let fine = [10_000.0, 999.5, 61_000.0, 10_499.0].map(|price| (finest_bucket(Range::Price, price), 1));
-        let summary = RangeCounter::new(Some([999.5, 61_000.0]), fine.into()).summary(Range::Price);
-        assert_eq!((summary.min, summary.max), (Some(999.5), Some(61_000.0)));
-        let bucket = |from, to, count| RangeBucket { from, to, count };
-        assert_eq!(summary.buckets, [bucket(0, 5_000, 1), bucket(10_000, 15_000, 2), bucket(60_000, 65_000, 1)]);
+        let fine = [10_000.0, 999.5, 21_000.0, 10_499.0].map(|price| (finest_bucket(Range::Price, price), 1));
+        let summary = RangeCounter::new(Some([999.5, 21_000.0]), fine.into()).summary(Range::Price);
+        assert_eq!((summary.min, summary.max), (Some(999.5), Some(21_000.0)));
+        let counts = (0..).zip([1, 0, 0, 0, 2, 0, 0, 0, 1]);
+        let buckets = counts.map(|(at, count)| RangeBucket { from: at * 2_500, to: (at + 1) * 2_500, count });
+        assert_eq!(summary.buckets, buckets.collect::<Vec<_>>());
     }
 }

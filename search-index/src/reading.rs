@@ -202,6 +202,7 @@ impl Reading {
     /// Ask it: the filters are added to the request, and the text is what is left.
     pub fn ask(&self, request: &mut SearchRequest, affordable: impl Fn(f64) -> f64) {
         request.text.clone_from(&self.text);
+        request.in_words = true;
         for read in &self.read {
             match &read.means {
                 Meaning::Values(facet, values) => {
@@ -260,7 +261,15 @@ impl Reader<'_> {
                 .number(at, &bounds, &reading)
                 .or_else(|| self.flag(at, &reading))
                 .or_else(|| self.near(at, &reading));
-            let Some((means, pieces)) = found.or_else(|| self.value(at, &reading)) else {
+            let found = found.or_else(|| self.value(at, &reading));
+            if found.is_none() {
+                let passed_over = self.asked_already(at, &reading).or_else(|| self.other_year(at, &mut reading));
+                if let Some(pieces) = passed_over {
+                    at += pieces;
+                    continue;
+                }
+            }
+            let Some((means, pieces)) = found else {
                 left.push(self.pieces[at].text);
                 at += 1;
                 continue;
@@ -386,6 +395,29 @@ impl Reader<'_> {
             None | Some(_) => return None,
         };
         Some((Meaning::Bounds(range, Bounds { min, max }), count))
+    }
+
+    /// How many words say a bound that the request has: it may be given up there, and these find nothing as text.
+    fn asked_already(&self, at: usize, reading: &Reading) -> Option<usize> {
+        let (means, pieces) = self.number(at, &BTreeMap::new(), reading)?;
+        let is_asked = matches!(means, Meaning::Bounds(range, _) if self.request.ranges.contains_key(&range));
+        is_asked.then_some(pieces)
+    }
+
+    /// `2019 or 2021`: the year that was read before goes on to this one.
+    fn other_year(&self, at: usize, reading: &mut Reading) -> Option<usize> {
+        let [.., year, or] = self.pieces.get(..at)? else { return None };
+        let (Meaning::Bounds(Range::Year, other), pieces) = self.number(at, &BTreeMap::new(), reading)? else {
+            return None;
+        };
+        let Read { words, means: Meaning::Bounds(Range::Year, known) } = reading.read.last_mut()? else { return None };
+        if or.text != "or" || !words.ends_with(year.text) || known.min.is_none() || known.max.is_none() {
+            return None;
+        }
+        known.min = other.min.and_then(|min| known.min.map(|known| known.min(min)));
+        known.max = other.max.and_then(|max| known.max.map(|known| known.max(max)));
+        words.push_str(&self.text[year.to..self.pieces[at + pieces - 1].to]);
+        Some(pieces)
     }
 
     /// A number of four digits is a year, unless it is a model and its make is said: a Peugeot 2008.

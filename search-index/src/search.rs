@@ -1,6 +1,7 @@
 //! The answer to a search.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, HashMap},
     time::Instant,
 };
@@ -21,6 +22,10 @@ use crate::{
 
 /// Words of a text that are tried without, when together they find nothing.
 const MOST_WORDS_TRIED: usize = 6;
+/// Of more things that are asked, pairs are not tried without.
+const MOST_PAIRED: usize = 8;
+/// Ways to find something without several things, the best of them.
+const MOST_RELAXATIONS: usize = 6;
 
 /// A page of hits with everything around it.
 #[derive(Clone, Debug)]
@@ -35,10 +40,10 @@ pub struct SearchPage {
     pub next_cursor: Option<Cursor>,
     /// Words that were taken for others.
     pub corrections: Vec<Correction>,
-    /// When nothing matches: what would, with one thing given up; the most first.
+    /// When nothing matches: what would, with one thing given up; where that is not enough, with several; the most first.
     pub relaxations: Vec<Relaxation>,
-    /// When nothing matches: listings that fail one thing only, and which.
-    pub near_misses: Vec<(Hit, Criterion)>,
+    /// When nothing matches: the best of these, and what they fail.
+    pub near_misses: Vec<(Hit, Vec<Criterion>)>,
     pub took_ms: f64,
 }
 
@@ -78,10 +83,13 @@ pub struct Relaxation {
     pub total: u64,
 }
 
+/// Something that is nearly found, and what it fails.
+type Missed = (Ranked, Vec<Criterion>);
+
 /// What is given up.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Instead {
-    Without(Criterion),
+    Without(Vec<Criterion>),
     WithoutWord(String),
     WithinKm(f64),
 }
@@ -91,8 +99,11 @@ impl ListingSnapshot {
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn search(&self, request: SearchRequest) -> Result<SearchPage, IndexError> {
+    pub fn search(&self, mut request: SearchRequest) -> Result<SearchPage, IndexError> {
         let started = Instant::now();
+        // One more tells whether there is a next page.
+        let page_size = request.page_size;
+        request.page_size = page_size.saturating_add(1);
         let said = Wanted::new(&request.text);
         let (mut wanted, mut corrections) = said.corrected(self, false)?;
         let mut found = self.pass(&wanted, &request)?;
@@ -104,13 +115,14 @@ impl ListingSnapshot {
                 (wanted, corrections, found) = (other, otherwise, found_otherwise);
             }
         }
+        let has_next = found.page.len() > page_size;
+        found.page.truncate(page_size);
         let marks = wanted.marks();
         let hits = found.page.iter().filter_map(|ranked| self.hit(ranked, &marks, &request).transpose());
         let hits = hits.collect::<Result<Vec<_>, _>>()?;
         // A word that is in what was found was meant as it is.
         corrections.retain(|correction| !hits.iter().any(|hit| has_word(&hit.listing, &correction.from)));
-        let full = found.page.len() == request.page_size;
-        let next_cursor = found.page.last().filter(|_| full).map(|last| Cursor {
+        let next_cursor = found.page.last().filter(|_| has_next).map(|last| Cursor {
             key: last.key,
             listing_id: last.listing_id.clone(),
             search: request.fingerprint,
@@ -127,8 +139,13 @@ impl ListingSnapshot {
                 found.near_misses.extend(page.map(|ranked| (ranked, Criterion::Text)));
             }
             relaxations = self.relaxations(&wanted, &found, &request)?;
-            for (ranked, criterion) in &found.near_misses {
-                near_misses.extend(self.hit(ranked, &marks, &request)?.map(|hit| (hit, *criterion)));
+            let nearest = std::mem::take(&mut found.near_misses).into_iter();
+            let mut nearest: Vec<Missed> = nearest.map(|(ranked, criterion)| (ranked, vec![criterion])).collect();
+            if relaxations.is_empty() {
+                (relaxations, nearest) = self.without_several(&wanted, &request)?;
+            }
+            for (ranked, failed) in nearest {
+                near_misses.extend(self.hit(&ranked, &marks, &request)?.map(|hit| (hit, failed)));
             }
         }
         let numbering = self.segments.numbering();
@@ -183,7 +200,7 @@ impl ListingSnapshot {
     ) -> Result<Vec<Relaxation>, IndexError> {
         let mut relaxations = Vec::new();
         for (&criterion, &total) in &found.alone {
-            relaxations.push(Relaxation { instead: Instead::Without(criterion), total: total as u64 });
+            relaxations.push(Relaxation { instead: Instead::Without(vec![criterion]), total: total as u64 });
         }
         let further = RADII_KM.into_iter().zip(found.within).find(|(_, total)| *total > 0);
         relaxations.extend(
@@ -194,14 +211,69 @@ impl ListingSnapshot {
             relaxations.push(Relaxation { instead: Instead::WithoutWord(word), total });
         }
         relaxations.retain(|relaxation| relaxation.total > 0);
-        let name = |relaxation: &Relaxation| match &relaxation.instead {
-            Instead::WithinKm(_) => (0, String::new()),
-            Instead::Without(criterion) => (1, criterion.name().to_owned()),
-            Instead::WithoutWord(word) => (2, word.clone()),
-        };
-        relaxations.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| name(a).cmp(&name(b))));
+        relaxations.sort_by(most_first);
         Ok(relaxations)
     }
+
+    /// When giving up one thing is not enough: what would be found without two; without all but one; without all.
+    fn without_several(
+        &self,
+        wanted: &Wanted,
+        request: &SearchRequest,
+    ) -> Result<(Vec<Relaxation>, Vec<Missed>), IndexError> {
+        let mut asked = request.criteria();
+        asked.extend((!wanted.is_empty()).then_some(Criterion::Text));
+        let few = SearchRequest { page_size: NEAR_MISSES, facets: Vec::new(), hierarchy: false, ..request.clone() };
+        let (mut relaxations, mut nearest) = (Vec::new(), Vec::new());
+        for ways in [pairs(&asked), all_but_one(&asked), vec![asked.clone()]] {
+            let mut most = 0;
+            for given_up in ways {
+                let mut wider = few.clone();
+                given_up.iter().for_each(|criterion| wider.give_up(*criterion));
+                let found = if given_up.contains(&Criterion::Text) {
+                    self.pass(&Wanted::default(), &wider)?
+                } else {
+                    self.pass(wanted, &wider)?
+                };
+                if found.total > most {
+                    most = found.total;
+                    nearest = found.page.into_iter().map(|ranked| (ranked, given_up.clone())).collect();
+                }
+                if found.total > 0 {
+                    relaxations.push(Relaxation { instead: Instead::Without(given_up), total: found.total as u64 });
+                }
+            }
+            if most > 0 {
+                break;
+            }
+        }
+        relaxations.sort_by(most_first);
+        relaxations.truncate(MOST_RELAXATIONS);
+        Ok((relaxations, nearest))
+    }
+}
+
+fn most_first(a: &Relaxation, b: &Relaxation) -> Ordering {
+    let name = |relaxation: &Relaxation| match &relaxation.instead {
+        Instead::WithinKm(_) => (0, vec![]),
+        Instead::Without(criteria) => (1, criteria.iter().map(|criterion| criterion.name().to_owned()).collect()),
+        Instead::WithoutWord(word) => (2, vec![word.clone()]),
+    };
+    b.total.cmp(&a.total).then_with(|| name(a).cmp(&name(b)))
+}
+
+/// Every two of these; none, of so many that trying takes long.
+fn pairs(asked: &[Criterion]) -> Vec<Vec<Criterion>> {
+    if asked.len() > MOST_PAIRED {
+        return Vec::new();
+    }
+    let pairs = asked.iter().enumerate().flat_map(|(at, one)| asked[at + 1..].iter().map(|other| vec![*one, *other]));
+    pairs.collect()
+}
+
+fn all_but_one(asked: &[Criterion]) -> Vec<Vec<Criterion>> {
+    let others = |kept: &Criterion| asked.iter().copied().filter(|other| other != kept).collect();
+    asked.iter().map(others).collect()
 }
 
 fn has_word(listing: &Listing, wanted: &str) -> bool {
@@ -222,7 +294,7 @@ fn facet_counts(counts: HashMap<String, u64>, chosen: &[String], shape: &FacetSh
         }
     }
     if let Some(query) = &shape.query {
-        values.retain(|value| begins_a_word(&value.value, query));
+        values.retain(|value| value.selected || begins_a_word(&value.value, query));
     }
     values.sort_unstable_by(|a, b| match shape.order {
         FacetOrder::Count => b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)),

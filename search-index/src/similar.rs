@@ -2,8 +2,8 @@
 
 use crate::{Facet, Hit, Listing, ListingSnapshot, Range, SearchRequest, Sort, index::IndexError, query::Bounds};
 
-/// Listings that are compared with it.
-const CANDIDATES: usize = 200;
+/// Listings that are compared with it: the newest, and the nearest.
+const CANDIDATES: usize = 100;
 /// By what share of it the price may differ, and by how many years: the last takes what there is.
 const STEPS: [(f64, f64); 3] = [(0.15, 2.0), (0.30, 4.0), (9.0, 100.0)];
 /// How unlike it makes two listings: a price apart by its logarithm, a year, 10,000 km, and 100 km of way.
@@ -60,13 +60,8 @@ impl ListingSnapshot {
         years: f64,
         now: i64,
     ) -> Result<Vec<Hit>, IndexError> {
-        let mut request = SearchRequest {
-            page_size: CANDIDATES,
-            sort: Sort::Newest,
-            near: listing.place(),
-            now,
-            ..SearchRequest::default()
-        };
+        let mut request =
+            SearchRequest { page_size: CANDIDATES, near: listing.place(), now, ..SearchRequest::default() };
         request.filters = filters.iter().map(|(facet, value)| (*facet, vec![value.clone()])).collect();
         if let Some(known) = price_of(listing) {
             let bounds = Bounds { min: Some(known * (1.0 - price)), max: Some(known * (1.0 + price)) };
@@ -75,7 +70,11 @@ impl ListingSnapshot {
         if let Some(year) = number(listing.year) {
             request.ranges.insert(Range::Year, Bounds { min: Some(year - years), max: Some(year + years) });
         }
-        let mut hits = self.search(request)?.hits;
+        let sorts = [Some(Sort::Newest), listing.place().map(|_| Sort::Distance)];
+        let mut hits = Vec::new();
+        for sort in sorts.into_iter().flatten() {
+            hits.extend(self.search(SearchRequest { sort, ..request.clone() })?.hits);
+        }
         hits.retain(|hit| hit.listing.listing_id != listing.listing_id);
         Ok(hits)
     }

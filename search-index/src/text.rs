@@ -155,10 +155,14 @@ impl Wanted {
         (0..count).map(without).collect()
     }
 
-    /// Whether these words have all of it; the last may not go on.
+    /// Whether these words have all of it.
     pub(crate) fn is_in(&self, own: &OwnWords) -> bool {
-        let has = |Sought { word, stem }: &Sought| own.has(word, stem);
-        self.phrases.iter().all(|phrase| phrase.ways.iter().any(|way| way.words.iter().all(has)))
+        let has = |way: &Way| {
+            let last = way.words.len().saturating_sub(1);
+            let mut words = way.words.iter().enumerate();
+            words.all(|(at, Sought { word, stem })| own.has(word, stem, way.prefix && at == last))
+        };
+        self.phrases.iter().all(|phrase| phrase.ways.iter().any(has))
     }
 
     /// What has all of it in a segment, and how well.

@@ -76,6 +76,21 @@ pub fn without_words(text: &str, unwanted: &str) -> String {
     left.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric)).collect::<Vec<_>>().join(" ")
 }
 
+/// A text with some words for others.
+#[must_use]
+pub fn with_words(text: &str, others: &HashMap<&str, &str>) -> String {
+    let (mut changed, mut from) = (String::new(), 0);
+    for word in words(text) {
+        if let Some(other) = others.get(word.text.as_str()) {
+            changed.push_str(&text[from..word.from]);
+            changed.push_str(other);
+            from = word.to;
+        }
+    }
+    changed.push_str(&text[from..]);
+    changed
+}
+
 /// The words of a text, in lower case and without accents.
 pub(crate) fn words(text: &str) -> Vec<Word> {
     cut(0, text)

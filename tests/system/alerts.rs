@@ -165,12 +165,13 @@ async fn a_saved_search_is_told_once_of_what_starts_to_match_whatever_crashes() 
     let (id, secret) = (alert["alert_id"].as_str().unwrap(), alert["webhook_secret"].as_str().unwrap());
 
     let following = stream(&forecourt, id, None).await;
-    // What was there before is not told, nor what is too dear; what is new is, and what gets cheap enough.
+    // What was there before is not told, nor what is too dear; what is new is, and what gets cheap enough: also what is
+    // brought late, as from a file of last month.
     priced(&forecourt, "cheap-before", start + SECOND, 18_500).await;
     listed(&forecourt, "new-dear", start + 60 * SECOND, 30_000).await;
-    listed(&forecourt, "new", start + 60 * SECOND, 18_000).await;
+    listed(&forecourt, "new", start - 30 * 86_400 * SECOND, 18_000).await;
     told_of(&forecourt, id, 1).await;
-    priced(&forecourt, "dear-before", start + 120 * SECOND, 19_900).await;
+    priced(&forecourt, "dear-before", start - 1_800 * SECOND, 19_900).await;
     let alert = told_of(&forecourt, id, 2).await;
     assert_eq!(told(&alert), ["new", "dear-before"]);
     let events = matches(following, 2).await;
@@ -221,6 +222,35 @@ async fn a_saved_search_is_told_once_of_what_starts_to_match_whatever_crashes() 
     assert_eq!(all, [json!(["new"]), json!(["dear-before"]), json!(["newer"]), json!(["newest"])]);
     let listed = forecourt.get("/v1/alerts").await;
     assert_eq!(listed["alerts"].as_array().unwrap().len(), 1, "{listed}");
+}
+
+/// What was mistyped, or only begun, finds as an alert what it found as a search.
+#[tokio::test]
+async fn a_saved_search_asks_what_the_search_showed() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let forecourt = Forecourt::start(&nats, folder.path()).await;
+    let position = listed(&forecourt, "before", now() - 3_600 * SECOND, 19_000).await;
+    let found = forecourt.get(&format!("/v1/search?q=hinda&min_position={position}")).await;
+    assert_eq!((&found["total"], &found["corrections"][0]["to"]), (&json!(1), &json!("honda")));
+    let mut alerts = Vec::new();
+    for (text, saved) in [
+        ("hinda", "q=honda&raw=true"),
+        ("civ", "q=civ&raw=true"),
+        ("2021 hond", "year_max=2021&year_min=2021&q=hond&raw=true"),
+    ] {
+        let (status, alert) = save(&forecourt, json!({"search": {"q": text}})).await;
+        assert_eq!((status, &alert["search"]), (StatusCode::CREATED, &json!(saved)), "{alert}");
+        alerts.push(alert["alert_id"].as_str().unwrap().to_owned());
+    }
+    listed(&forecourt, "new", now() - 60 * SECOND, 15_000).await;
+    for id in &alerts {
+        assert_eq!(told(&told_of(&forecourt, id, 1).await), ["new"]);
+    }
+    // A page that shows no match yet misses none that comes before it listens.
+    let url = format!("{}/v1/alerts/{}/stream?after=0", forecourt.url, alerts[0]);
+    let late = matches(forecourt.client.get(url).send().await.unwrap(), 1).await;
+    assert_eq!(late[0].1, "new");
 }
 
 #[tokio::test]

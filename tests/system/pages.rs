@@ -75,6 +75,26 @@ async fn pages_show_what_the_api_says() {
         "{}",
         wrong.1
     );
+    // What cannot be used is left out, the rest is asked.
+    let wrong =
+        page(&forecourt, &format!("/?make={name}&sort=price&price_min=9&price_max=3&near=Atlantis&lang=fr")).await;
+    assert!(wrong.0 == 400 && wrong.1.contains("a été laissé de côté") && wrong.1.contains("price_min is 9, more"));
+    assert_eq!(wrong.1.matches("<br>").count(), 2, "{}", wrong.1);
+    let rest = forecourt.get(&format!("/v1/search?make={name}&sort=price&price_max=3")).await;
+    assert_eq!((&rest["total"], linked(&wrong.1).len()), (&json!(0), rest["near_misses"].as_array().unwrap().len()));
+
+    // The last page says so; and what a text says stands in the form.
+    let some = all["total"].as_u64().unwrap().min(100);
+    let whole = forecourt.get(&format!("/v1/search?page_size={some}")).await;
+    assert_eq!(whole["next_cursor"] == Value::Null, all["total"] == some, "{some} of {}", all["total"]);
+    let read = page(&forecourt, "/?q=no+accidents+under+20k+under+%24600%2Fmonth").await.1;
+    for field in [
+        "name=\"accident_free\" id=\"accident_free\" value=\"true\" checked",
+        "id=\"price_max\" value=\"20000\"",
+        "id=\"payment_max\" value=\"600\"",
+    ] {
+        assert!(read.contains(field), "{field} is not in {read}");
+    }
 }
 
 #[tokio::test]
@@ -92,7 +112,7 @@ async fn a_car_has_a_page_that_people_and_search_engines_read() {
     assert!(shown.contains(&format!("<title>{} – Forecourt</title>", listing["title"].as_str().unwrap())), "{shown}");
     let read: Value =
         serde_json::from_str(between(&shown, "<script type=\"application/ld+json\">", "</script>")[0]).unwrap();
-    assert_eq!((&read["@type"], &read["name"]), (&json!("Car"), &listing["title"]));
+    assert_eq!((&read["@type"], &read["name"]), (&json!("Vehicle"), &listing["title"]));
     assert_eq!((&read["offers"]["price"], &read["offers"]["priceCurrency"]), (&listing["price"], &listing["currency"]));
     assert_eq!(read["url"], json!(format!("{}/vehicles/{id}", forecourt.url)));
     let history = forecourt.get(&format!("/v1/listings/{id}/price-history")).await;
@@ -100,6 +120,16 @@ async fn a_car_has_a_page_that_people_and_search_engines_read() {
     assert_eq!(rows, history["prices"].as_array().unwrap().len());
     let similar = forecourt.get(&format!("/v1/listings/{id}/similar?limit=6")).await;
     assert_eq!(linked(&shown), ids(&similar));
+
+    // The way back leads to the results that it was found in, here alone.
+    let come_from = async |from: &str| {
+        let asked = forecourt.client.get(format!("{}/vehicles/{id}", forecourt.url)).header("referer", from);
+        let shown = asked.send().await.unwrap().text().await.unwrap();
+        between(&shown, "<p class=\"soft\"><a href=\"", "\"")[0].replace("&#38;", "&").to_owned()
+    };
+    let results = format!("{}/?make=Honda&sort=price", forecourt.url);
+    assert_eq!(come_from(&results).await, "/?make=Honda&sort=price");
+    assert_eq!(come_from("https://example.org/?make=Honda").await, "/");
 
     // Sold cars say so, and are not what search engines look for.
     let sold = "SELECT listing_id FROM current.listings WHERE status = 'sold' LIMIT 1";
@@ -143,7 +173,9 @@ async fn prices_are_rated_against_the_market() {
     let rated = eventually("prices being compared", || async {
         let found = forecourt.get(&query).await;
         let counts = found["facets"]["deal"].as_array().unwrap();
-        counts.iter().any(|count| count["value"] == "great").then_some(found)
+        // The market is of all listings, and stays so.
+        let is_whole = found["rated_as_of"]["position"].as_u64() >= Some(position);
+        (is_whole && counts.iter().any(|count| count["value"] == "great")).then_some(found)
     })
     .await;
     let counts = rated["facets"]["deal"].as_array().unwrap();

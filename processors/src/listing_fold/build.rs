@@ -1,5 +1,7 @@
 //! A listing from the facts of its entities.
 
+use search_index::Price;
+
 use super::{Entity, Listing, ListingStatus, Register, Said, Value, json};
 
 /// The currency of a price that names none.
@@ -55,6 +57,7 @@ pub fn listing(id: &str, own: &Entity, vehicle: &Entity, reservations: &[Entity]
         featured_from: featured.and_then(|featured| featured["from"].as_i64()),
         featured_to: featured.and_then(|featured| featured["to"].as_i64()),
         listed_at: own.register("published").and_then(|Register(_, at)| at.as_i64()),
+        listed_position: own.register("published").map(|Register(said, _)| said.position),
         sold_at,
         sold_price_cents: sold_price,
         prices: prices(own),
@@ -143,15 +146,16 @@ fn photos(own: &Entity, vehicle: &Entity) -> Vec<String> {
 }
 
 /// The listing's prices, each since it was named, without those that only repeat the one before.
-fn prices(own: &Entity) -> Vec<(i64, i64)> {
+fn prices(own: &Entity) -> Vec<Price> {
     let mut named: Vec<&Register> =
         own.facts.iter().filter(|(name, _)| name.starts_with("prices/")).map(|(_, register)| register).collect();
     named.sort_by(|Register(a, _), Register(b, _)| a.cmp(b));
-    let mut prices: Vec<(i64, i64)> = Vec::new();
+    let mut prices: Vec<Price> = Vec::new();
     for Register(said, price) in named {
-        let Some(price) = cents(price) else { continue };
-        if prices.last().is_none_or(|(_, last)| *last != price) {
-            prices.push((said.time, price));
+        let Some(cents) = cents(price) else { continue };
+        match prices.last_mut().filter(|last| last.cents == cents) {
+            Some(last) => last.position = last.position.min(said.position),
+            None => prices.push(Price { since: said.time, cents, position: said.position }),
         }
     }
     prices

@@ -102,6 +102,41 @@ fn naive(events: &[Value], id: &str) -> (ListingStatus, Option<i64>, Option<i64>
     (status, price, mileage)
 }
 
+/// A listing, wherever the log has what it is made of.
+pub(crate) fn anywhere(mut listing: Listing) -> Listing {
+    listing.listed_position = None;
+    listing.prices.iter_mut().for_each(|price| price.position = Position::START);
+    listing
+}
+
+/// Where the latest event that lists it is.
+fn listed_at(events: &[Value], id: &str) -> Option<Position> {
+    let lists = |event: &Value| event["eventType"] == "ListingPublished" && event["data"]["listingId"] == *id;
+    let listed = (1..).zip(events).filter(|(_, event)| lists(event));
+    let latest = listed.max_by_key(|(_, event)| (event["timestamp"].to_string(), event["eventId"].to_string()));
+    latest.map(|(position, _)| Position::new(position))
+}
+
+/// Each price in the order of time, and where it was said first of those that follow each other.
+fn prices(events: &[Value], id: &str) -> (Vec<i64>, Vec<Position>) {
+    let prices =
+        (1..).zip(events).filter(|(_, event)| event["eventType"] == "PriceSet" && event["data"]["listingId"] == *id);
+    let mut prices: Vec<(u64, &Value)> = prices.collect();
+    prices.sort_by_key(|(_, event)| (event["timestamp"].to_string(), event["eventId"].to_string()));
+    let (mut cents, mut positions) = (Vec::new(), Vec::<Position>::new());
+    for (position, event) in prices {
+        let (price, position) = (event["data"]["price"].as_i64().unwrap() * 100, Position::new(position));
+        if cents.last() == Some(&price) {
+            let last = positions.last_mut().unwrap();
+            *last = position.min(*last);
+        } else {
+            cents.push(price);
+            positions.push(position);
+        }
+    }
+    (cents, positions)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -122,13 +157,18 @@ proptest! {
             disorderly.push(again.get(&events));
         }
         let listings = folded(&catalogue, &in_order);
-        prop_assert_eq!(&folded(&catalogue, &disorderly), &listings);
+        let anywhere = |listings: &BTreeMap<String, Listing>| -> Vec<Listing> { listings.values().cloned().map(anywhere).collect() };
+        prop_assert_eq!(anywhere(&folded(&catalogue, &disorderly)), anywhere(&listings));
         // Two different events may have been given one id; then only the first of them counts, and order does matter.
         let ids: std::collections::HashSet<_> = events.iter().map(|event| event["eventId"].to_string()).collect();
         prop_assume!(ids.len() == events.len());
         for (id, listing) in &listings {
             let (status, price, mileage) = naive(&events, id);
             prop_assert_eq!((listing.status, listing.price_cents, listing.mileage), (status, price, mileage), "{}", id);
+            prop_assert_eq!(listing.listed_position, listed_at(&events, id), "{}", id);
+            let cents: Vec<i64> = listing.prices.iter().map(|price| price.cents).collect();
+            let positions: Vec<Position> = listing.prices.iter().map(|price| price.position).collect();
+            prop_assert_eq!((cents, positions), prices(&events, id), "{}", id);
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     decode::{decode, message},
     kpi_definition::KpiDefinition,
     kpis::{Board, BoardUpdate, DAYS, Kpis, Series, SeriesKey, Touched},
+    listing_fold::tests::anywhere,
     listings::Listings,
 };
 
@@ -111,7 +112,7 @@ impl Derived {
     fn listings(&self) -> BTreeMap<String, Value> {
         let keys = self.listings.keys().unwrap();
         let ids = keys.iter().filter_map(|key| key.strip_prefix("listing/"));
-        ids.map(|id| (id.to_owned(), json!(self.listings.listing(id).unwrap()))).collect()
+        ids.map(|id| (id.to_owned(), json!(self.listings.listing(id).unwrap().map(anywhere)))).collect()
     }
 
     fn kpis(&self) -> BTreeMap<String, Value> {

@@ -220,9 +220,9 @@ impl Keeper {
             match &fact {
                 // The first that the log has of an id is the alert, unless it was given up before.
                 Fact::Created { id, .. } if !self.api.alerts.book().is_new(id) => {}
-                Fact::Created { id, search, created_at, expires_at, .. } => match self.request(search) {
+                Fact::Created { id, search, expires_at, .. } => match self.request(search) {
                     Ok(request) => {
-                        self.saved.insert(id, request, *created_at);
+                        self.saved.insert(id, request, position);
                         self.ending.extend(expires_at.map(|end| (end, id.clone())));
                     }
                     Err(why) => {
@@ -267,7 +267,7 @@ impl Keeper {
         let now = (self.api.now)();
         for alert in alerts.iter().filter(|alert| !alert.is_over(now)) {
             if let Ok(request) = self.request(&alert.search) {
-                self.saved.insert(&alert.id, request, alert.created_at);
+                self.saved.insert(&alert.id, request, alert.position);
             }
         }
     }

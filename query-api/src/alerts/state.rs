@@ -27,6 +27,8 @@ pub(crate) struct Alert {
     pub(crate) search: String,
     pub(crate) webhook: Option<Url>,
     pub(crate) created_at: i64,
+    /// Where the log has it: what the log says before was there already.
+    pub(super) position: Position,
     pub(crate) expires_at: Option<i64>,
     /// The latest, in the order of the log.
     pub(crate) matches: VecDeque<Match>,
@@ -179,6 +181,7 @@ impl AlertBook {
                     search,
                     webhook,
                     created_at,
+                    position,
                     expires_at,
                     ..Alert::default()
                 };

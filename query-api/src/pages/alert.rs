@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse, Redirect, Response},
 };
+use schemas::Position;
 use search_index::Hit;
 
 use super::{Asked, Page, card::Card, results::said, shown};
@@ -28,6 +29,8 @@ const SHOWN: usize = 60;
 struct AlertPage {
     page: Page,
     id: String,
+    /// What the log has after it is not shown.
+    position: u64,
     /// What it asks, in words.
     chips: Vec<String>,
     over: bool,
@@ -51,6 +54,7 @@ async fn alert_page(api: &Api, id: Id, asked: &Asked) -> Result<AlertPage, Probl
     let priced = Priced { market: market(api, &snapshot).await?, terms: PaymentTerms::default() };
     let now = (api.now)();
     page.title = format!("{} – Forecourt", page.t("alert_title"));
+    let position = alert.matches.back().map_or(Position::START, |last| last.position).get();
     let mut cards = Vec::new();
     for found in alert.matches.iter().rev().take(SHOWN) {
         let listing = snapshot.listing(&found.listing_id).map_err(|error| Problem::internal(&error))?;
@@ -68,7 +72,7 @@ async fn alert_page(api: &Api, id: Id, asked: &Asked) -> Result<AlertPage, Probl
     let lang = page.lang_query();
     let joined = if lang.is_empty() { String::new() } else { format!("&{}", &lang[1..]) };
     let search_href = format!("/?{}{joined}", alert.search);
-    Ok(AlertPage { over: alert.is_over(now), search_href, chips, cards, id, page })
+    Ok(AlertPage { over: alert.is_over(now), search_href, chips, cards, id, position, page })
 }
 
 /// `POST /alerts`, from the search's form.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use search_index::Price;
+
 use super::{card::escaped, words::Language};
 
 const WIDTH: f64 = 640.0;
@@ -90,25 +92,25 @@ fn paint(color: &str) -> &'static str {
 
 /// A price over time, as steps: each holds until the next. `until` ends the last. Times are microseconds, prices cents.
 pub(crate) fn price_chart(
-    prices: &[(i64, i64)],
+    prices: &[Price],
     until: i64,
     language: Language,
     currency: Option<&str>,
     label: &str,
 ) -> Option<String> {
-    let (first, _) = prices.first()?;
-    let (low, high) = (prices.iter().map(|(_, price)| *price).min()?, prices.iter().map(|(_, price)| *price).max()?);
-    let span = float(until.saturating_sub(*first)).max(1.0);
+    let first = prices.first()?.since;
+    let (low, high) = (prices.iter().map(|price| price.cents).min()?, prices.iter().map(|price| price.cents).max()?);
+    let span = float(until.saturating_sub(first)).max(1.0);
     // A price that never changed is in the middle.
     let (low, high) = if low == high { (low - low / 10 - 1, high + high / 10 + 1) } else { (low, high) };
-    let x = |at: i64| LEFT + (WIDTH - LEFT - 8.0) * (float(at.saturating_sub(*first)) / span).clamp(0.0, 1.0);
+    let x = |at: i64| LEFT + (WIDTH - LEFT - 8.0) * (float(at.saturating_sub(first)) / span).clamp(0.0, 1.0);
     let y = |price: i64| TOP + (HEIGHT - TOP - BOTTOM) * (float(high - price) / float(high - low));
     let mut path = String::new();
-    for (index, (at, price)) in prices.iter().enumerate() {
+    for (index, Price { since, cents, .. }) in prices.iter().enumerate() {
         let line = if index == 0 { 'M' } else { 'H' };
         let _ = match line {
-            'M' => write!(path, "M{:.1} {:.1}", x(*at), y(*price)),
-            _ => write!(path, "H{:.1}V{:.1}", x(*at), y(*price)),
+            'M' => write!(path, "M{:.1} {:.1}", x(*since), y(*cents)),
+            _ => write!(path, "H{:.1}V{:.1}", x(*since), y(*cents)),
         };
     }
     let _ = write!(path, "H{:.1}", x(until));
@@ -130,7 +132,7 @@ pub(crate) fn price_chart(
         "<path d=\"{path}\"/><text x=\"{LEFT}\" y=\"{0}\">{1}</text><text x=\"{WIDTH}\" y=\"{0}\" \
          text-anchor=\"end\">{2}</text></svg>",
         HEIGHT - 6.0,
-        day(*first),
+        day(first),
         day(until)
     );
     Some(svg)

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::Response,
+};
 use schemas::field_type::format_timestamp;
 use search_index::{Availability, Deal, Listing, ListingStatus, Rating};
 use serde_json::json;
@@ -32,6 +36,8 @@ const SCALE: (f64, f64) = (0.8, 1.2);
 struct VehiclePage {
     page: Page,
     title: String,
+    /// The search it was found by.
+    back: String,
     place: String,
     state: Option<&'static str>,
     price: String,
@@ -86,24 +92,24 @@ async fn found(api: &Api, id: Id, asked: &Asked) -> Result<VehiclePage, Problem>
     let rating = priced.market.rate(listing);
     let payment = listing.price_cents.filter(|_| listing.status == ListingStatus::Public).map(|cents| {
         let monthly = language.money(terms.monthly(whole_units(cents)).ceil(), currency);
-        let PaymentTerms { apr, term_months, .. } = terms;
-        let down =
-            if terms.down > 0.0 { format!(", − {}", language.money(terms.down, currency)) } else { String::new() };
+        let PaymentTerms { apr, term_months, down } = terms;
+        let at_once = format!(", {} {}", page.t("payment_down"), language.money(down, currency));
         format!(
-            "{monthly}/{} · {} {apr} %, {term_months} × {}{down}",
+            "{monthly}/{} · {term_months} {} {}{}",
             page.t("month"),
-            page.t("payment_note"),
-            page.t("month")
+            page.t("payment_months"),
+            language.percent(apr),
+            if down > 0.0 { at_once } else { String::new() }
         )
     });
-    let error_note = priced
-        .market
-        .held_out
-        .filter(|_| rating.deal != Deal::Unrated)
-        .map(|held_out| format!("{} {:.1} %", page.t("median_error"), held_out.median_error * 100.0));
-    let prices = listing.prices.iter().rev().map(|(at, price)| (day(*at), amount(*price)));
+    let error_note = priced.market.held_out.filter(|_| rating.deal != Deal::Unrated).map(|held_out| {
+        let error = (held_out.median_error * 1_000.0).round() / 10.0;
+        format!("{} {}", page.t("median_error"), language.percent(error))
+    });
+    let prices = listing.prices.iter().rev().map(|price| (day(price.since), amount(price.cents)));
     let until = listing.sold_at.unwrap_or(now);
     Ok(VehiclePage {
+        back: back(asked, &page),
         place: place.join(" · "),
         state: state(&page, listing, now),
         drop: listing.price_drop_cents().map(amount),
@@ -126,6 +132,19 @@ async fn found(api: &Api, id: Id, asked: &Asked) -> Result<VehiclePage, Problem>
         title,
         page,
     })
+}
+
+/// The results that the buyer comes from; from elsewhere, the search.
+fn back(asked: &Asked, page: &Page) -> String {
+    let header = |name| asked.headers.get(name).and_then(|value| value.to_str().ok());
+    let from = header(header::REFERER).and_then(|from| url::Url::parse(from).ok());
+    let host = page.origin().split_once("://").map(|(_, host)| host);
+    let is_ours =
+        |from: &url::Url| from[url::Position::BeforeHost..url::Position::AfterPort] == *host.unwrap_or_default();
+    match from.filter(|from| is_ours(from) && from.path() == "/") {
+        Some(results) => results[url::Position::BeforePath..url::Position::AfterQuery].to_owned(),
+        None => format!("/{}", page.lang_query()),
+    }
 }
 
 fn day(time: i64) -> String {
@@ -167,8 +186,8 @@ fn reason(page: &Page, listing: &Listing, rating: Rating) -> String {
     let percent = ((share - 1.0) * 100.0).round();
     let compared = match percent {
         0.0 => page.t("usual").to_owned(),
-        percent if percent < 0.0 => format!("{:.0} % {}", -percent, page.t("under_usual")),
-        percent => format!("{percent:.0} % {}", page.t("over_usual")),
+        percent if percent < 0.0 => format!("{} {}", page.language.percent(-percent), page.t("under_usual")),
+        percent => format!("{} {}", page.language.percent(percent), page.t("over_usual")),
     };
     format!("{compared} ({usual}) · {} {}", estimate.comparables, page.t("comparables"))
 }
@@ -201,12 +220,14 @@ fn facts(page: &Page, listing: &Listing) -> Vec<(&'static str, String)> {
     facts.into_iter().filter_map(|(name, value)| Some((page.t(name), value?))).collect()
 }
 
-/// The car as search engines read it: <https://schema.org/Car> and <https://schema.org/Offer>.
+/// The car as search engines read it: <https://schema.org/Vehicle> and <https://schema.org/Offer>.
 fn json_ld(listing: &Listing, title: &str, page: &Page, now: i64) -> String {
     let is_offered = listing.status == ListingStatus::Public && listing.availability(now) == Availability::Available;
+    let is_new = listing.condition.as_deref().is_some_and(|condition| condition.eq_ignore_ascii_case("new"));
+    let condition = if is_new { "https://schema.org/NewCondition" } else { "https://schema.org/UsedCondition" };
     let mut body = json!({
         "@context": "https://schema.org",
-        "@type": "Car",
+        "@type": "Vehicle",
         "name": title,
         "url": page.canonical,
         "description": listing.description,
@@ -225,7 +246,7 @@ fn json_ld(listing: &Listing, title: &str, page: &Page, now: i64) -> String {
         "color": listing.color,
         "vehicleSeatingCapacity": listing.seats,
         "numberOfDoors": listing.doors,
-        "itemCondition": "https://schema.org/UsedCondition",
+        "itemCondition": condition,
         "offers": listing.price_cents.map(|cents| json!({
             "@type": "Offer",
             "price": schemas::rows::money(cents.into()),

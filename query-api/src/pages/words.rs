@@ -76,6 +76,14 @@ impl Language {
         }
     }
 
+    /// A share of a hundred, as it is written.
+    pub(crate) fn percent(self, value: f64) -> String {
+        match self {
+            Self::English => format!("{value}%"),
+            Self::French => format!("{}\u{a0}%", value.to_string().replace('.', ",")),
+        }
+    }
+
     pub(crate) fn km(self, value: i64) -> String {
         format!("{}\u{a0}km", self.number(value))
     }
@@ -144,6 +152,7 @@ mod tests {
             );
         }
         assert_eq!(english.money(5.0, Some("GBP")), "£5");
+        assert_eq!((english.percent(7.99), french.percent(7.99)), ("7.99%".to_owned(), "7,99\u{a0}%".to_owned()));
         assert_eq!(Language::preferred("de-DE, fr-CA;q=0.9, en;q=0.8"), french);
         assert_eq!((Language::preferred("*"), word(french, "search")), (english, "Chercher"));
     }

@@ -8,9 +8,9 @@ use schemas::Position;
 
 use super::{Changed, SavedSearches};
 use crate::{
-    Entry, Listing, ListingIndex, ListingStatus, Market, Range, Reflected, SearchRequest,
+    Entry, Listing, ListingIndex, ListingStatus, Market, Price, Range, Reflected, SearchRequest,
     query::Bounds,
-    search::tests::{NOW, listing, request},
+    search::tests::{DAY, NOW, listing, request},
 };
 
 const SAVED: usize = 400;
@@ -35,10 +35,22 @@ fn saved_searches_find_what_the_search_finds() {
             let mut request = SearchRequest { page_size: CHANGED, cursor: None, ..request(&mut rng) };
             request.facets = Vec::new();
             if rng.random_bool(0.4) {
-                let texts = ["civic", "honda blue", "land rover", "2020 ford", "seats heated", "crv", "toronto", "zzz"];
+                let texts = [
+                    "civic",
+                    "hon",
+                    "ford f",
+                    "seats heat",
+                    "honda blue",
+                    "land rover",
+                    "2020 ford",
+                    "seats heated",
+                    "crv",
+                    "toronto",
+                    "zzz",
+                ];
                 request.text = (*texts.choose(&mut rng).unwrap()).to_owned();
             }
-            saved.insert(&id, request.clone(), i64::MIN);
+            saved.insert(&id, request.clone(), Position::START);
             expected.insert(id, request);
         }
         assert_eq!(saved.len(), expected.len());
@@ -58,9 +70,7 @@ fn saved_searches_find_what_the_search_finds() {
         let matching = saved.matching(&changed, NOW);
         for (id, request) in &expected {
             let market = Some(std::sync::Arc::clone(&market));
-            // A space after the last word says that it is whole.
-            let text = if request.text.is_empty() { String::new() } else { format!("{} ", request.text) };
-            let page = snapshot.search(SearchRequest { market, text, ..request.clone() }).unwrap();
+            let page = snapshot.search(SearchRequest { market, ..request.clone() }).unwrap();
             if !page.corrections.is_empty() {
                 continue;
             }
@@ -82,22 +92,28 @@ fn saved_searches_find_what_the_search_finds() {
     assert!(saved.is_empty() && saved.by_key.is_empty() && saved.by_text.is_empty());
 }
 
-/// A listing is told when it is new or its price comes into range: not when it was there before, nor when it changes
-/// otherwise.
+/// A listing is told when it is new or its price comes into range, as the log has it: not when it was there before, nor when
+/// it changes otherwise. When it happened does not matter: what is brought late, or is of tomorrow, is new when it comes.
 #[test]
 fn only_what_starts_to_match_is_told() {
-    const SAVED_AT: i64 = 1_000;
+    const SAVED_AT: u64 = 1_000;
     let cheap = Bounds { min: None, max: Some(20_000.0) };
     let request =
         SearchRequest { ranges: BTreeMap::from([(Range::Price, cheap)]), now: NOW, ..SearchRequest::default() };
     let mut saved = SavedSearches::default();
-    saved.insert("a", request, SAVED_AT);
-    let told = |listed_at: i64, prices: &[(i64, i64)]| {
+    saved.insert("a", request, Position::new(SAVED_AT));
+    let told = |listed: u64, prices: &[(u64, i64)], day: i64| {
+        let price = |(after, (position, cents)): (i64, &(u64, i64))| Price {
+            since: day + after,
+            cents: *cents,
+            position: Position::new(*position),
+        };
         let listing = Listing {
             listing_id: "l".to_owned(),
             status: ListingStatus::Public,
-            listed_at: Some(listed_at),
-            prices: prices.to_vec(),
+            listed_at: Some(day),
+            listed_position: Some(Position::new(listed)),
+            prices: (0..).zip(prices).map(price).collect(),
             price_cents: prices.last().map(|(_, cents)| *cents),
             ..Listing::default()
         };
@@ -105,7 +121,7 @@ fn only_what_starts_to_match_is_told() {
         saved.matching(&[changed], NOW)[0] == ["a"]
     };
     let (low, lower, high) = (1_900_000, 1_800_000, 2_100_000);
-    for (listed_at, prices, expected) in [
+    for (listed, prices, expected) in [
         (2_000, vec![(1_500, low)], true),
         (2_000, vec![(1_500, high)], false),
         (2_000, vec![(1_500, high), (3_000, low)], true),
@@ -115,7 +131,11 @@ fn only_what_starts_to_match_is_told() {
         (500, vec![(400, high), (900, low)], false),
         (500, vec![(400, low), (900, high), (3_000, low)], true),
         (500, vec![(3_000, low)], true),
+        // A price from between that comes late changes nothing.
+        (500, vec![(3_000, high), (400, low)], false),
     ] {
-        assert_eq!(told(listed_at, &prices), expected, "{listed_at} {prices:?}");
+        for day in [0, NOW - 30 * DAY, NOW + 30 * DAY] {
+            assert_eq!(told(listed, &prices, day), expected, "{listed} {prices:?} {day}");
+        }
     }
 }

@@ -68,6 +68,9 @@ fn texts_are_read_as_filters_and_what_is_left() {
         ("Civics 2018-2020", &["model=Civic|Civic Hatchback", "year=2018..2020"], ""),
         ("civic 2018 to 2020", &["model=Civic|Civic Hatchback", "year=2018..2020"], ""),
         ("2018 or newer", &["year=2018.."], ""),
+        ("2019 or 2020 civic", &["year=2019..2020", "model=Civic|Civic Hatchback"], ""),
+        ("2021 or 2018 honda", &["year=2018..2021", "make=Honda"], ""),
+        ("honda 2019 or mazda 2020", &["make=Honda", "year=2019..2019", "make=Mazda"], "2020"),
         ("2018+ honda", &["year=2018..", "make=Honda"], ""),
         ("newer than 2018 older than 2021", &["year=2019..", "year=..2020"], ""),
         ("$15,000 - $20,000", &["price=15000..20000"], ""),
@@ -122,7 +125,10 @@ fn what_is_asked_already_is_not_read() {
     let mut request = SearchRequest::default();
     request.filters.insert(Facet::Make, vec!["Mazda".to_owned()]);
     request.ranges.insert(Range::Price, Bounds { min: None, max: Some(9_000.0) });
+    // A make is found as text; a bound cannot be, and is the one that was given.
     let reading = Reading::of("honda 3 under 20k", &market(), &request);
-    assert_eq!(reading.text, "honda under 20k");
+    assert_eq!(reading.text, "honda");
     assert_eq!(reading.read.len(), 1, "{reading:?}");
+    let reading = Reading::of("over 5k", &market(), &request);
+    assert_eq!(reading.read.len(), 1, "the other end is free: {reading:?}");
 }
