@@ -22,7 +22,7 @@
     }
     if (turn !== shows) return;
     const next = page.querySelector("main.layout");
-    if (!answer.ok || !next) return location.assign(url);
+    if (!next) return location.assign(url);
     const open = new Set([...document.querySelectorAll(".filters details[open]")].map((it) => it.dataset.facet));
     const focused = document.activeElement;
     const sheet = location.hash === "#filters";
@@ -129,13 +129,15 @@
     open(found.length > 0);
   });
   box.addEventListener("keydown", (event) => {
+    // What is asked for meanwhile comes too late.
+    if (event.key === "Enter" && chosen < 0) { asked++; open(false); }
     if (list.hidden) return;
     const count = list.children.length;
     if (event.key === "ArrowDown") choose((chosen + 1) % count);
     else if (event.key === "ArrowUp") choose(chosen < 1 ? count - 1 : chosen - 1);
     else if (event.key === "Escape") open(false);
     else if (event.key === "Enter" && chosen >= 0) take(list.children[chosen]);
-    else { if (event.key === "Enter") { asked++; open(false); } return; }
+    else return;
     event.preventDefault();
   });
   box.addEventListener("blur", () => { asked++; open(false); });

@@ -70,7 +70,6 @@ impl<T> Clone for Derived<T> {
 struct Made<T> {
     value: Arc<T>,
     position: Position,
-    vocabulary: usize,
     at: Instant,
     /// How long it took.
     cost: Duration,
@@ -85,7 +84,7 @@ impl<T> Made<T> {
 
 impl<T> Clone for Made<T> {
     fn clone(&self) -> Self {
-        Self { value: Arc::clone(&self.value), ..*self }
+        Self { value: Arc::clone(&self.value), position: self.position, at: self.at, cost: self.cost }
     }
 }
 
@@ -94,19 +93,6 @@ impl Lexicons {
     #[must_use]
     pub fn new(threads: &Handle) -> Self {
         Self::of(Lexicon::of, threads)
-    }
-
-    /// One to read texts by: it knows every value that listings have up to a position, though maybe not how many have it.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub async fn to_read(
-        &self,
-        snapshot: &Arc<ListingSnapshot>,
-        min_position: Position,
-    ) -> Result<Arc<Lexicon>, Problem> {
-        let knows_all = self.newest().is_some_and(|made| made.vocabulary == snapshot.vocabulary);
-        self.get(snapshot, if knows_all { Position::START } else { min_position }).await
     }
 }
 
@@ -189,9 +175,8 @@ impl<T: Send + Sync + 'static> Derived<T> {
                 );
             });
             let value = Arc::new(made?);
-            let ListingSnapshot { position, vocabulary, .. } = *snapshot;
-            let (at, cost) = (Instant::now(), started.elapsed());
-            let made = Made { value: Arc::clone(&value), position, vocabulary, at, cost };
+            let (position, cost) = (snapshot.position, started.elapsed());
+            let made = Made { value: Arc::clone(&value), position, at: Instant::now(), cost };
             let mut newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
             if newest.as_ref().is_none_or(|newest| newest.position <= made.position) {
                 *newest = Some(made);

@@ -312,8 +312,8 @@ fn api() -> Vec<Endpoint> {
             parameters: search_parameters(),
             body: None,
             answer: "Hits, exact facet counts, ranges, and a cursor to the next page; interpreted, what of q was read as \
-                     filters, and text, what is left; corrections of words; rated_as_of, what prices were \
-                     compared as of; and when nothing matches, relaxations and \
+                     filters, passed_over, what other parameters overrule, and text, what is left; corrections of \
+                     words; rated_as_of, what prices were compared as of; and when nothing matches, relaxations and \
                      near_misses: what would, with one thing given up, or several where one is not enough",
             handler: || get(search::get),
         },

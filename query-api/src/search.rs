@@ -9,7 +9,7 @@ use search_index::{
     SearchRequest,
     lexicon::Lexicon,
     query::Bounds,
-    reading::{Meaning, Read},
+    reading::{Meaning, Overrules, Read},
     with_words,
 };
 use serde_json::{Map, Value, json};
@@ -42,8 +42,8 @@ pub(crate) async fn get(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Searched { snapshot, page, request, read, priced, .. } = searched(&api, &parameters, &headers).await?;
-    Ok(answer(snapshot.as_ref(), page_body(&page, &request.text, &read, &priced)))
+    let found = searched(&api, &parameters, &headers, Overrules::Filter).await?;
+    Ok(answer(found.snapshot.as_ref(), page_body(&found)))
 }
 
 /// A search, and what it found.
@@ -53,12 +53,21 @@ pub(crate) struct Searched {
     pub(crate) asked_text: String,
     pub(crate) request: SearchRequest,
     pub(crate) read: Vec<Read>,
+    /// Words that do not count beside other parameters.
+    pub(crate) passed_over: Vec<Read>,
+    /// Parameters that do not count beside the words.
+    pub(crate) overruled: Vec<String>,
     pub(crate) page: SearchPage,
     pub(crate) priced: Priced,
 }
 
 /// Search as the parameters say.
-pub(crate) async fn searched(api: &Api, parameters: &Parameters, headers: &HeaderMap) -> Result<Searched, Problem> {
+pub(crate) async fn searched(
+    api: &Api,
+    parameters: &Parameters,
+    headers: &HeaderMap,
+    overrules: Overrules,
+) -> Result<Searched, Problem> {
     let freshness = Freshness::of(parameters, headers)?;
     let snapshot = freshness.wait(&api.pipeline.listings).await?;
     let lexicon = if needs_lexicon(parameters) { Some(lexicon(api, &snapshot, freshness).await?) } else { None };
@@ -66,13 +75,13 @@ pub(crate) async fn searched(api: &Api, parameters: &Parameters, headers: &Heade
     let asked_text = request::text(parameters)?;
     let (given, terms, market, now) = (parameters.clone(), priced.terms, Arc::clone(&priced.market), (api.now)());
     let done = blocking(&snapshot, move |snapshot| {
-        let Asked { mut request, read } = asked(&given, lexicon.as_deref(), terms, now)?;
-        request.market = Some(market);
-        let page = snapshot.search(request.clone()).map_err(|error| Problem::internal(&error))?;
-        Ok((request, read, page))
+        let mut asked = asked(&given, lexicon.as_deref(), terms, now, overrules)?;
+        asked.request.market = Some(market);
+        let page = snapshot.search(asked.request.clone()).map_err(|error| Problem::internal(&error))?;
+        Ok((asked, page))
     });
-    let (request, read, page) = done.await?;
-    Ok(Searched { snapshot, asked_text, request, read, page, priced })
+    let (Asked { request, read, passed_over, overruled }, page) = done.await?;
+    Ok(Searched { snapshot, asked_text, request, read, passed_over, overruled, page, priced })
 }
 
 /// The same search with all that its text was read as said by parameters, as a query string: it means the same tomorrow.
@@ -81,11 +90,11 @@ pub(crate) async fn resolved(api: &Api, parameters: &Parameters) -> Result<Strin
     let freshness = Freshness::new(Position::START, None);
     let snapshot = freshness.wait(&api.pipeline.listings).await?;
     let lexicon = if needs_lexicon(parameters) { Some(lexicon(api, &snapshot, freshness).await?) } else { None };
-    let Asked { mut request, read } =
-        asked(parameters, lexicon.as_deref(), PaymentTerms::of(parameters)?, (api.now)())?;
+    let Asked { mut request, read, .. } =
+        asked(parameters, lexicon.as_deref(), PaymentTerms::of(parameters)?, (api.now)(), Overrules::Filter)?;
     if !request.text.is_empty() {
         // What a mistyped word is taken for now, is meant.
-        let once = SearchRequest { market: Some(market(api, &snapshot).await?), page_size: 1, ..request.clone() };
+        let once = SearchRequest { market: Some(market(api, &snapshot).await?), ..request.clone() };
         let found =
             blocking(&snapshot, move |snapshot| snapshot.search(once).map_err(|error| Problem::internal(&error)));
         let corrections = found.await?.corrections;
@@ -104,7 +113,7 @@ pub(crate) async fn resolved(api: &Api, parameters: &Parameters) -> Result<Strin
     for read in &read {
         let said = interpreted(read)["parameters"].take();
         let said = said.as_object().into_iter().flatten();
-        for (name, value) in said.filter(|(name, _)| *name != "near" && !parameters.has(name)) {
+        for (name, value) in said.filter(|(name, _)| *name != "near" && parameters.all(name).next().is_none()) {
             let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
             for value in values {
                 // As a person writes it: 20000, not 20000.0.
@@ -132,9 +141,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
     done.map_err(|error| Problem::internal(&error))?
 }
 
-/// What there is, in words, to read a text by.
+/// What there is, in words: as new as is asked for.
 async fn lexicon(api: &Api, snapshot: &Arc<ListingSnapshot>, freshness: Freshness) -> Result<Arc<Lexicon>, Problem> {
-    api.lexicons.to_read(snapshot, freshness.min_position()).await
+    api.lexicons.get(snapshot, freshness.min_position()).await
 }
 
 /// What prices are shown with.
@@ -148,7 +157,8 @@ pub(crate) async fn market(api: &Api, snapshot: &Arc<ListingSnapshot>) -> Result
     api.markets.get(snapshot, Position::START).await
 }
 
-fn page_body(page: &SearchPage, text: &str, read: &[Read], priced: &Priced) -> Value {
+fn page_body(found: &Searched) -> Value {
+    let Searched { page, request, read, passed_over, priced, .. } = found;
     let facets: Map<String, Value> =
         page.facets.iter().map(|(facet, counts)| (facet.name().to_owned(), json!(counts))).collect();
     let ranges: Map<String, Value> =
@@ -169,8 +179,9 @@ fn page_body(page: &SearchPage, text: &str, read: &[Read], priced: &Priced) -> V
         "facets": facets,
         "ranges": ranges,
         "next_cursor": page.next_cursor.as_ref().map(|cursor| cursor.encode()),
-        "text": text,
+        "text": request.text,
         "interpreted": read.iter().map(interpreted).collect::<Vec<_>>(),
+        "passed_over": passed_over.iter().map(interpreted).collect::<Vec<_>>(),
         "corrections": page.corrections,
         "relaxations": relaxations.collect::<Vec<_>>(),
         "near_misses": page.near_misses.iter().map(missed).collect::<Vec<_>>(),
@@ -321,7 +332,7 @@ pub(crate) async fn suggest(
     let text = request::text(&parameters)?;
     let freshness = Freshness::of(&parameters, &headers)?;
     let snapshot = freshness.wait(&api.pipeline.listings).await?;
-    let lexicon = api.lexicons.get(&snapshot, freshness.min_position()).await?;
+    let lexicon = lexicon(&api, &snapshot, freshness).await?;
     let view = api.pipeline.lake.borrow().clone();
     let queries = if text.is_empty() { None } else { view };
     let queries =

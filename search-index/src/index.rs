@@ -372,15 +372,12 @@ pub struct ListingSnapshot {
     pub event_time: Option<i64>,
     /// The lake's number of retirements: the facts of what retention took are not in it.
     pub retirements: u64,
-    /// How many values of facets public listings have had: as many, and there is none that is new.
-    pub vocabulary: usize,
 }
 
 impl ListingSnapshot {
-    fn new(fields: Arc<Fields>, segments: Segments, market: MarketInUse, reflected: Reflected) -> Self {
+    const fn new(fields: Arc<Fields>, segments: Segments, market: MarketInUse, reflected: Reflected) -> Self {
         let Reflected { position, event_time, retirements } = reflected;
-        let vocabulary = segments.numbering().count();
-        Self { fields, segments, market, position, event_time, retirements, vocabulary }
+        Self { fields, segments, market, position, event_time, retirements }
     }
 
     /// What the index commits from now on is rated with this market before it is shown.

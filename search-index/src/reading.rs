@@ -2,7 +2,7 @@
 //! a place.
 //!
 //! Values are those that listings have ([`Lexicon`]); numbers and places are read by rules. What is read is told, and what
-//! is not stays text. A filter that the request has already is not read again.
+//! is not stays text. Where the request has a filter already, it counts, or the words do ([`Overrules`]).
 
 use std::collections::BTreeMap;
 
@@ -26,12 +26,23 @@ const LEAST_PRICE: f64 = 500.0;
 /// Shorter names of provinces and models are words of their own: `on`, `3`.
 const SHORTEST_NAME: usize = 3;
 
+/// What counts where words say otherwise than a filter that the request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overrules {
+    /// The filter: its words are found as text, or passed over.
+    Filter,
+    /// The words: they were written after it.
+    Words,
+}
+
 /// A text, as it was read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// What is left to be found as text.
     pub text: String,
     pub read: Vec<Read>,
+    /// Words that say a bound which the request has already: its own counts.
+    pub passed_over: Vec<Read>,
 }
 
 /// Words that were read as a filter.
@@ -190,13 +201,69 @@ struct Number {
 }
 
 impl Reading {
-    /// Read a text. What the request asks already is not read again.
+    /// Read a text. Where the words count, what they say otherwise is taken out of the request; which parameters said it, is
+    /// told.
     #[must_use]
-    pub fn of(text: &str, lexicon: &Lexicon, request: &SearchRequest) -> Self {
+    pub fn of(text: &str, lexicon: &Lexicon, request: &mut SearchRequest, overrules: Overrules) -> (Self, Vec<String>) {
         let lower = text.to_lowercase();
+        let has_make = request.filters.contains_key(&Facet::Make);
+        let free = match overrules {
+            Overrules::Filter => request.clone(),
+            // Of equipment, what is written is meant beside what is chosen.
+            Overrules::Words => SearchRequest {
+                filters: request.filters.iter().filter(|(facet, _)| **facet == Facet::Features).map(owned).collect(),
+                ..SearchRequest::default()
+            },
+        };
         // Lower case may be longer: what is told is the text as it is compared.
-        let reader = Reader { text: &lower, pieces: pieces(&lower), lexicon, request };
-        reader.read()
+        let reader = Reader { text: &lower, pieces: pieces(&lower), lexicon, request: &free, has_make };
+        let reading = reader.read();
+        let overruled = if overrules == Overrules::Words { reading.overrule(request) } else { Vec::new() };
+        (reading, overruled)
+    }
+
+    /// Take out of a request what the words say otherwise; the parameters that say it.
+    fn overrule(&self, request: &mut SearchRequest) -> Vec<String> {
+        let mut gone: Vec<String> = Vec::new();
+        let says =
+            |facet: Facet| self.read.iter().any(|it| matches!(it.means, Meaning::Values(known, _) if known == facet));
+        let (make, model) = (says(Facet::Make), says(Facet::Model));
+        for facet in Facet::ALL {
+            // Another model is maybe of another make, and of another trim.
+            let is_other = match facet {
+                Facet::Make | Facet::Model => make || model,
+                Facet::Trim => make || model || says(facet),
+                Facet::Features => false,
+                facet => says(facet),
+            };
+            if is_other && request.filters.remove(&facet).is_some() {
+                gone.push(facet.name().to_owned());
+            }
+        }
+        for read in &self.read {
+            match &read.means {
+                Meaning::Bounds(range, said) => {
+                    let Some(known) = request.ranges.get_mut(range) else { continue };
+                    // Also the other end, where nothing is between them.
+                    if known.min.is_some_and(|min| said.min.is_some() || said.max.is_some_and(|max| max < min)) {
+                        known.min = None;
+                        gone.push(format!("{}_min", range.name()));
+                    }
+                    if known.max.is_some_and(|max| said.max.is_some() || said.min.is_some_and(|min| min > max)) {
+                        known.max = None;
+                        gone.push(format!("{}_max", range.name()));
+                    }
+                }
+                Meaning::Near { .. } if request.near.take().is_some() => {
+                    request.radius_km = None;
+                    gone.extend(["near".to_owned(), "radius_km".to_owned()]);
+                }
+                Meaning::Payment(_) if request.affordable.take().is_some() => gone.push("payment_max".to_owned()),
+                Meaning::OwnersMax(_) if request.owners_max.take().is_some() => gone.push("owners_max".to_owned()),
+                _ => {}
+            }
+        }
+        gone
     }
 
     /// Ask it: the filters are added to the request, and the text is what is left.
@@ -227,6 +294,10 @@ impl Reading {
     }
 }
 
+fn owned<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
+    (key.clone(), value.clone())
+}
+
 fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut from = None;
@@ -248,6 +319,8 @@ struct Reader<'a> {
     pieces: Vec<Piece<'a>>,
     lexicon: &'a Lexicon,
     request: &'a SearchRequest,
+    /// Whether a make is chosen beside the text.
+    has_make: bool,
 }
 
 impl Reader<'_> {
@@ -263,8 +336,12 @@ impl Reader<'_> {
                 .or_else(|| self.near(at, &reading));
             let found = found.or_else(|| self.value(at, &reading));
             if found.is_none() {
-                let passed_over = self.asked_already(at, &reading).or_else(|| self.other_year(at, &mut reading));
-                if let Some(pieces) = passed_over {
+                if let Some((means, pieces)) = self.asked_already(at, &reading) {
+                    reading.passed_over.push(Read { words: self.said(at, pieces), means });
+                    at += pieces;
+                    continue;
+                }
+                if let Some(pieces) = self.other_year(at, &mut reading) {
                     at += pieces;
                     continue;
                 }
@@ -279,8 +356,7 @@ impl Reader<'_> {
                 known.min = known.min.or(read.min);
                 known.max = known.max.or(read.max);
             }
-            let words = self.text[self.pieces[at].from..self.pieces[at + pieces - 1].to].to_owned();
-            reading.read.push(Read { words, means });
+            reading.read.push(Read { words: self.said(at, pieces), means });
             at += pieces;
         }
         // "and", "with", "cars" and their like find nothing of their own.
@@ -292,6 +368,11 @@ impl Reader<'_> {
     fn words(&self, at: usize, count: usize) -> Option<String> {
         let pieces = self.pieces.get(at..at + count)?;
         Some(pieces.iter().map(|piece| piece.text).collect::<Vec<_>>().join(" "))
+    }
+
+    /// Some pieces as they are said.
+    fn said(&self, at: usize, pieces: usize) -> String {
+        self.text[self.pieces[at].from..self.pieces[at + pieces - 1].to].to_owned()
     }
 
     /// How many pieces say this phrase.
@@ -349,8 +430,11 @@ impl Reader<'_> {
                 Unit::None => return None,
                 unit => range_of(high, unit)?,
             };
-            let bounds = Bounds { min: Some(low), max: Some(high) };
-            return (!known.contains_key(&range)).then_some((Meaning::Bounds(range, bounds), skip + pieces));
+            // The ends that are free.
+            let known = known.get(&range).copied().unwrap_or_default();
+            let (min, max) = (Some(low).filter(|_| known.min.is_none()), Some(high).filter(|_| known.max.is_none()));
+            let bounds = Bounds { min, max };
+            return (!bounds.is_open()).then_some((Meaning::Bounds(range, bounds), skip + pieces));
         }
         if is_between {
             return None;
@@ -397,11 +481,12 @@ impl Reader<'_> {
         Some((Meaning::Bounds(range, Bounds { min, max }), count))
     }
 
-    /// How many words say a bound that the request has: it may be given up there, and these find nothing as text.
-    fn asked_already(&self, at: usize, reading: &Reading) -> Option<usize> {
+    /// Words that say a bound which the request has: they would find nothing as text, but a year may.
+    fn asked_already(&self, at: usize, reading: &Reading) -> Option<(Meaning, usize)> {
         let (means, pieces) = self.number(at, &BTreeMap::new(), reading)?;
-        let is_asked = matches!(means, Meaning::Bounds(range, _) if self.request.ranges.contains_key(&range));
-        is_asked.then_some(pieces)
+        let is_asked = matches!(&means, Meaning::Bounds(range, said)
+            if self.request.ranges.contains_key(range) && said.min != said.max);
+        is_asked.then_some((means, pieces))
     }
 
     /// `2019 or 2021`: the year that was read before goes on to this one.
@@ -567,7 +652,7 @@ impl Reader<'_> {
             return plain(value).len() > 1;
         }
         let is_read = |read: &Read| matches!(&read.means, Meaning::Values(Facet::Make, _));
-        reading.read.last().is_some_and(is_read) || self.request.filters.contains_key(&Facet::Make)
+        reading.read.last().is_some_and(is_read) || self.has_make
     }
 }
 

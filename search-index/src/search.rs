@@ -225,7 +225,10 @@ impl ListingSnapshot {
         asked.extend((!wanted.is_empty()).then_some(Criterion::Text));
         let few = SearchRequest { page_size: NEAR_MISSES, facets: Vec::new(), hierarchy: false, ..request.clone() };
         let (mut relaxations, mut nearest) = (Vec::new(), Vec::new());
-        for ways in [pairs(&asked), all_but_one(&asked), vec![asked.clone()]] {
+        // Of three things, all but one are a pair; of two, a pair is all.
+        let but_one = if asked.len() > 3 { all_but_one(&asked) } else { Vec::new() };
+        let all = if asked.len() > 2 { vec![asked.clone()] } else { Vec::new() };
+        for ways in [pairs(&asked), but_one, all] {
             let mut most = 0;
             for given_up in ways {
                 let mut wider = few.clone();

@@ -83,6 +83,16 @@ async fn pages_show_what_the_api_says() {
     let rest = forecourt.get(&format!("/v1/search?make={name}&sort=price&price_max=3")).await;
     assert_eq!((&rest["total"], linked(&wrong.1).len()), (&json!(0), rest["near_misses"].as_array().unwrap().len()));
 
+    // What is written after a choice counts, here; asked of the API, the parameter does.
+    let other = all["facets"]["make"][1]["value"].as_str().unwrap();
+    let rewritten = page(&forecourt, &format!("/?make={name}&q={other}&sort=price")).await.1;
+    assert_eq!(linked(&rewritten), ids(&forecourt.get(&format!("/v1/search?make={other}&sort=price")).await));
+    assert!(!rewritten.contains(&format!("value=\"{name}\" checked")), "{rewritten}");
+    let asked = forecourt.get(&format!("/v1/search?price_max=20000&q={other}+under+30k")).await;
+    assert_eq!(asked["passed_over"], json!([{"text": "under 30k", "parameters": {"price_max": 30_000.0}}]));
+    let both = forecourt.get(&format!("/v1/search?price_max=20000&make={other}")).await;
+    assert_eq!(asked["total"], both["total"]);
+
     // The last page says so; and what a text says stands in the form.
     let some = all["total"].as_u64().unwrap().min(100);
     let whole = forecourt.get(&format!("/v1/search?page_size={some}")).await;

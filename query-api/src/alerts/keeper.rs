@@ -17,6 +17,7 @@ use schemas::{Position, field_type::format_timestamp};
 use search_index::{
     ListingSnapshot, Market, SearchRequest,
     alerts::{Changed, SavedSearches},
+    reading::Overrules,
 };
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
@@ -255,7 +256,7 @@ impl Keeper {
     fn request(&self, search: &str) -> Result<SearchRequest, String> {
         let asked = || {
             let parameters = Parameters::checked(&axum::http::Method::GET, "/v1/search", pairs_of(search))?;
-            let Asked { request, .. } = asked(&parameters, None, PaymentTerms::of(&parameters)?, 0)?;
+            let Asked { request, .. } = asked(&parameters, None, PaymentTerms::of(&parameters)?, 0, Overrules::Filter)?;
             Ok::<_, crate::problem::Problem>(request)
         };
         asked().map_err(|problem| problem.detail().to_owned())

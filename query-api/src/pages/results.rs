@@ -5,7 +5,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use search_index::{
     Correction, Criterion, Facet, Instead, Range, SearchPage, SearchRequest, Sort,
     query::Bounds,
-    reading::{Meaning, Read},
+    reading::{Meaning, Overrules, Read},
     without_words,
 };
 
@@ -24,8 +24,8 @@ const GROUPS: [Group; 22] = [
     Group::Facet(Facet::Trim),
     Group::Range(Range::Price),
     Group::Range(Range::Year),
-    Group::Range(Range::Mileage),
     Group::Place,
+    Group::Range(Range::Mileage),
     Group::Facet(Facet::Deal),
     Group::Facet(Facet::BodyType),
     Group::Facet(Facet::FuelType),
@@ -180,7 +180,12 @@ pub(crate) async fn home(State(api): State<Api>, mut asked: Asked) -> Response {
 
 async fn results(api: &Api, asked: &mut Asked) -> Result<ResultsPage, Problem> {
     let (searched, left_out) = search(api, asked).await?;
-    let Searched { page: found, request, read, priced, asked_text, .. } = searched;
+    let Searched { page: found, request, read, overruled, priced, asked_text, .. } = searched;
+    let next = found.next_cursor.as_ref();
+    let next = next.map(|cursor| format!("/{}", links::with(&asked.parameters, "cursor", &cursor.encode())));
+    // What was chosen before the words were written, and they say otherwise, is chosen no more.
+    let overruled: Vec<&str> = overruled.iter().map(String::as_str).collect();
+    asked.parameters = asked.parameters.clone().without(&overruled);
     let asked = &*asked;
     let parameters = &asked.parameters;
     let filtered = parameters.pairs().any(|(name, value)| !value.is_empty() && name != "lang");
@@ -202,7 +207,7 @@ async fn results(api: &Api, asked: &mut Asked) -> Result<ResultsPage, Problem> {
             let view = match group {
                 Group::Facet(facet) => facet_view(at, *facet, &found, asked, &page),
                 Group::Range(range) => range_view(at, *range, &found, &request, &page),
-                Group::Place | Group::More => Some(fields_view(at, group, asked, &read, &page)),
+                Group::Place | Group::More => Some(fields_view(at, group, asked, &request, &read, &page)),
             };
             Some((group, view?))
         })
@@ -235,7 +240,7 @@ async fn results(api: &Api, asked: &mut Asked) -> Result<ResultsPage, Problem> {
                     given_up.extend([name.to_owned(), format!("{name}_min"), format!("{name}_max")]);
                     if *criterion == Criterion::Radius {
                         // Without a place nothing is near or far.
-                        given_up.extend(["near".to_owned(), "sort".to_owned()]);
+                        given_up.push("near".to_owned());
                     }
                 }
                 let given_up: Vec<&str> = given_up.iter().map(String::as_str).collect();
@@ -257,8 +262,6 @@ async fn results(api: &Api, asked: &mut Asked) -> Result<ResultsPage, Problem> {
         label: meaning(&page, read, request.radius_km, currency),
         href: format!("/{}", links::with(parameters, "q", &without_words(&asked_text, &read.words))),
     });
-    let next =
-        found.next_cursor.as_ref().map(|cursor| format!("/{}", links::with(parameters, "cursor", &cursor.encode())));
     Ok(ResultsPage {
         // What the form says is not said again by its words.
         q: without_reads(&asked_text, &read, |means| in_form(parameter_of(means))),
@@ -290,14 +293,14 @@ async fn results(api: &Api, asked: &mut Asked) -> Result<ResultsPage, Problem> {
 async fn search(api: &Api, asked: &mut Asked) -> Result<(Searched, Vec<String>), Problem> {
     let mut left_out = Vec::new();
     loop {
-        let problem = match searched(api, &asked.parameters, &asked.headers).await {
+        let problem = match searched(api, &asked.parameters, &asked.headers, Overrules::Words).await {
             Ok(searched) => return Ok((searched, left_out)),
             Err(problem) => problem,
         };
         let Some(name) = problem.parameter_at_fault().filter(|name| asked.parameters.has(name)) else {
             return Err(problem);
         };
-        let is_nowhere = ["radius_km", "sort"].contains(&name) && !asked.parameters.has("near");
+        let is_nowhere = ["radius_km", "sort"].contains(&name) && asked.parameters.all("near").next().is_none();
         if left_out.len() == MOST_LEFT_OUT {
             return Err(problem);
         }
@@ -377,16 +380,29 @@ fn range_view(at: usize, range: Range, found: &SearchPage, request: &SearchReque
     Some(GroupView { range: Some(view), ..GroupView::new(&Group::Range(range), page, open) })
 }
 
-fn fields_view(at: usize, group: &Group, asked: &Asked, read: &[Read], page: &Page) -> GroupView {
+fn fields_view(
+    at: usize,
+    group: &Group,
+    asked: &Asked,
+    request: &SearchRequest,
+    read: &[Read],
+    page: &Page,
+) -> GroupView {
     let field = |name: &&'static str| {
         let kind = match *name {
             "near" => "text",
             "price_drop" | "accident_free" => "checkbox",
             _ => "number",
         };
-        let given = asked.parameters.all(name).next().map(str::to_owned);
+        let given = || asked.parameters.all(name).next().map(str::to_owned);
         let said = || read.iter().find_map(|read| field_value(&read.means, name));
-        FieldView { name, kind, label: page.t(name), value: given.or_else(said).unwrap_or_default() }
+        let ticked = |is: bool| is.then(|| "true".to_owned());
+        let value = match *name {
+            "price_drop" => ticked(request.price_drop),
+            "accident_free" => ticked(request.accident_free),
+            _ => given().or_else(said),
+        };
+        FieldView { name, kind, label: page.t(name), value: value.unwrap_or_default() }
     };
     let fields: Vec<FieldView> = group.fields().iter().map(field).collect();
     let open = at < OPEN || fields.iter().any(|field| !field.value.is_empty());
@@ -400,7 +416,6 @@ fn field_value(means: &Meaning, field: &str) -> Option<String> {
         (Meaning::Near { radius_km, .. }, "radius_km") => Some(radius_km.to_string()),
         (Meaning::Payment(monthly), "payment_max") => Some(monthly.to_string()),
         (Meaning::OwnersMax(most), "owners_max") => Some(most.to_string()),
-        (Meaning::AccidentFree, "accident_free") | (Meaning::PriceDrop, "price_drop") => Some("true".to_owned()),
         _ => None,
     }
 }
@@ -451,7 +466,7 @@ fn chips(parameters: &Parameters, page: &Page, currency: Option<&str>) -> Vec<Ch
         };
         // A distance from nowhere means nothing.
         let href = match name.as_str() {
-            "near" => links::without(parameters, &["near", "radius_km", "sort"]),
+            "near" => links::without(parameters, &["near", "radius_km"]),
             _ => links::without_value(parameters, name, value),
         };
         Chip { label: shown, href: format!("/{href}") }

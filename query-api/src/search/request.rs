@@ -7,7 +7,7 @@ use search_index::{
     geo::Place,
     lexicon::Lexicon,
     query::{Bounds, Cursor},
-    reading::{Read, Reading},
+    reading::{Overrules, Read, Reading},
 };
 
 use crate::{parameters::Parameters, payment::PaymentTerms, problem::Problem};
@@ -28,6 +28,10 @@ const OF_THE_PAGE: [&str; 7] = ["cursor", "page_size", "facets", "facet_query", 
 pub(crate) struct Asked {
     pub(crate) request: SearchRequest,
     pub(crate) read: Vec<Read>,
+    /// Words that do not count beside other parameters.
+    pub(crate) passed_over: Vec<Read>,
+    /// Parameters that do not count beside the words.
+    pub(crate) overruled: Vec<String>,
 }
 
 /// Whether the lexicon is needed to know what is asked.
@@ -41,6 +45,7 @@ pub(crate) fn asked(
     lexicon: Option<&Lexicon>,
     terms: PaymentTerms,
     now: i64,
+    overrules: Overrules,
 ) -> Result<Asked, Problem> {
     let mut request = SearchRequest {
         text: text(parameters)?,
@@ -76,13 +81,14 @@ pub(crate) fn asked(
     if request.radius_km.is_some_and(|radius| radius.is_nan() || radius < 0.0) {
         return Err(Problem::parameter("radius_km", "radius_km is a distance, at least 0"));
     }
-    let mut read = Vec::new();
+    let (mut read, mut passed_over, mut overruled) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(lexicon) = lexicon.filter(|_| !request.text.is_empty())
         && !flag(parameters, "raw")?
     {
-        let reading = Reading::of(&request.text, lexicon, &request);
+        let (reading, gone) = Reading::of(&request.text.clone(), lexicon, &mut request, overrules);
+        overruled = gone;
         reading.ask(&mut request, |monthly| terms.affordable(monthly));
-        read = reading.read;
+        Reading { read, passed_over, .. } = reading;
     }
     if request.near.is_none() && request.radius_km.is_some() {
         return Err(Problem::parameter("radius_km", "radius_km needs near=LAT,LON or a city"));
@@ -104,7 +110,7 @@ pub(crate) fn asked(
         request.now = cursor.now;
         request.cursor = Some(cursor);
     }
-    Ok(Asked { request, read })
+    Ok(Asked { request, read, passed_over, overruled })
 }
 
 pub(crate) fn text(parameters: &Parameters) -> Result<String, Problem> {

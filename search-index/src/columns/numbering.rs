@@ -78,11 +78,6 @@ impl Numbering {
         chosen
     }
 
-    /// How many values there are.
-    pub(crate) fn count(&self) -> usize {
-        self.facets.iter().map(|values| values.things.len()).sum()
-    }
-
     pub(crate) const fn values(&self, facet: Facet) -> &Numbers<String> {
         &self.facets[place_of(facet)]
     }

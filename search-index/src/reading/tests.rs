@@ -1,4 +1,4 @@
-use super::{Meaning, Reading};
+use super::{Meaning, Overrules, Reading};
 use crate::{
     lexicon::{Lexicon, tests::lexicon},
     query::{Bounds, Facet, Range, SearchRequest},
@@ -35,7 +35,7 @@ fn market() -> Lexicon {
 
 /// What is read of a text, in short, and what is left of it.
 fn read(text: &str) -> (Vec<String>, String) {
-    let reading = Reading::of(text, &market(), &SearchRequest::default());
+    let (reading, _) = Reading::of(text, &market(), &mut SearchRequest::default(), Overrules::Filter);
     let number = |bound: Option<f64>| bound.map_or(String::new(), |bound| bound.to_string());
     let short = |means: &Meaning| match means {
         Meaning::Values(facet, values) => format!("{}={}", facet.name(), values.join("|")),
@@ -126,9 +126,56 @@ fn what_is_asked_already_is_not_read() {
     request.filters.insert(Facet::Make, vec!["Mazda".to_owned()]);
     request.ranges.insert(Range::Price, Bounds { min: None, max: Some(9_000.0) });
     // A make is found as text; a bound cannot be, and is the one that was given.
-    let reading = Reading::of("honda 3 under 20k", &market(), &request);
+    let read = |text: &str| Reading::of(text, &market(), &mut request.clone(), Overrules::Filter).0;
+    let reading = read("honda 3 under 20k");
     assert_eq!(reading.text, "honda");
     assert_eq!(reading.read.len(), 1, "{reading:?}");
-    let reading = Reading::of("over 5k", &market(), &request);
+    assert_eq!(reading.passed_over[0].words, "under 20k");
+    let reading = read("over 5k");
     assert_eq!(reading.read.len(), 1, "the other end is free: {reading:?}");
+    let reading = read("5k-8k");
+    let free = Bounds { min: Some(5_000.0), max: None };
+    assert_eq!(reading.read[0].means, Meaning::Bounds(Range::Price, free), "{reading:?}");
+}
+
+/// What was chosen before, and the words that are written then: what they say otherwise is gone, the rest is kept.
+#[test]
+fn words_that_are_written_after_a_choice_count() {
+    let choices = || {
+        let mut request = SearchRequest::default();
+        for (facet, value) in
+            [(Facet::Make, "Mazda"), (Facet::Model, "3"), (Facet::Color, "Blue"), (Facet::Features, "Sunroof")]
+        {
+            request.filters.insert(facet, vec![value.to_owned()]);
+        }
+        request.ranges.insert(Range::Price, Bounds { min: Some(4_000.0), max: Some(9_000.0) });
+        request.ranges.insert(Range::Year, Bounds { min: Some(2_019.0), max: Some(2_019.0) });
+        request.owners_max = Some(3);
+        request
+    };
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("honda", &["make", "model"], ""),
+        ("civic", &["make", "model"], ""),
+        ("mazda 3", &["make", "model"], ""),
+        ("3", &["make", "model"], ""),
+        ("electric", &[], ""),
+        ("heated seats", &[], "heated seats"),
+        ("under 8k", &["price_max"], ""),
+        ("under 3k", &["price_min", "price_max"], ""),
+        ("over 12k", &["price_min", "price_max"], ""),
+        ("2021", &["year_min", "year_max"], ""),
+        ("one owner", &["owners_max"], ""),
+        ("rare", &[], "rare"),
+    ];
+    for (text, expected, left) in cases {
+        let mut request = choices();
+        let (reading, overruled) = Reading::of(text, &market(), &mut request, Overrules::Words);
+        assert_eq!(
+            (overruled.as_slice(), reading.text.as_str()),
+            (&expected.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()[..], *left),
+            "{text}"
+        );
+        reading.ask(&mut request, |monthly| monthly);
+        assert!(request.filters.contains_key(&Facet::Color), "{text}");
+    }
 }
