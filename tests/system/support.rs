@@ -60,8 +60,8 @@ pub(crate) struct Nats {
     port: u16,
     /// Where it answers HTTP.
     monitor: u16,
-    /// Its jetstream block's setting, as an operator writes it.
-    sync: &'static str,
+    /// Its jetstream block's settings, as an operator writes them.
+    settings: &'static str,
     folder: TempDir,
     child: Option<Child>,
 }
@@ -71,10 +71,10 @@ impl Nats {
         Self::start_with("sync_interval: always").await
     }
 
-    /// With another `sync_interval` than an acknowledgement needs.
-    pub(crate) async fn start_with(sync: &'static str) -> Self {
+    /// With these settings of the jetstream block.
+    pub(crate) async fn start_with(settings: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut nats = Self { port: free_port(), monitor: free_port(), sync, folder, child: None };
+        let mut nats = Self { port: free_port(), monitor: free_port(), settings, folder, child: None };
         nats.restart().await;
         nats
     }
@@ -83,14 +83,14 @@ impl Nats {
         format!("http://127.0.0.1:{}", self.monitor)
     }
 
-    /// Start it again on the same store and port. How much it may hold does not follow from what else is on the disk now.
+    /// Start it again on the same store and port.
     pub(crate) async fn restart(&mut self) {
         let config = self.folder.path().join("nats.conf");
         let store = self.folder.path().join("store");
         let text = format!(
             "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nmax_payload: 16777216\n\
-             jetstream {{ store_dir: {store:?}, max_file_store: 1TB, {} }}\n",
-            self.port, self.monitor, self.sync
+             jetstream {{ store_dir: {store:?}, {} }}\n",
+            self.port, self.monitor, self.settings
         );
         std::fs::write(&config, text).unwrap();
         let started =
