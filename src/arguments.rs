@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use datasets::Disorder;
@@ -10,8 +10,8 @@ use schemas::{
     retention,
 };
 
-/// Where a server listens unless told otherwise.
-const DEFAULT_HTTP: &str = "127.0.0.1:8080";
+use crate::settings::{KpiSettings, Settings};
+
 /// What --disorder alone means.
 const BAD_DAY: &str = "duplicates=0.05,late=0.1,malformed=0.02,shuffled=0.25";
 /// Where commands look for a server unless told otherwise.
@@ -30,6 +30,9 @@ Try it:
   forecourt sql 'SELECT event_type, count(*) FROM lake.events GROUP BY 1 ORDER BY 2 DESC LIMIT 5'"
 )]
 pub(crate) struct Arguments {
+    /// A file of settings; forecourt.toml in this folder is read unless another is named
+    #[arg(long, global = true, env = "FORECOURT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -56,67 +59,52 @@ pub(crate) enum Command {
     Kpi(KpiCommand),
     /// Messages of the log that are no events: look at them, retry them, drop them
     DeadLetters(DeadLettersCommand),
-}
-
-/// A date or an RFC 3339 time, as microseconds since 1970, UTC.
-fn date(text: &str) -> Result<i64, String> {
-    schemas::field_type::parse_timestamp(text).ok_or_else(|| format!("{text:?} is no date, such as 2026-01-01"))
+    /// The settings: each value and where it comes from; check a file of them
+    Config(ConfigCommand),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line that begins with `ready` when everything is up; GET /ready then answers 200.
-Stop it with Ctrl-C or SIGTERM: the lake is flushed and nothing is lost.")]
+Stop it with Ctrl-C or SIGTERM: the lake is flushed and nothing is lost.
+Every option can stand in a file (--config); `forecourt config show` prints each value and where it comes from.")]
 pub(crate) struct Up {
-    /// Folder for the lake, the index and the log
-    #[arg(long, default_value = "data", env = "FORECOURT_DATA")]
-    pub data: PathBuf,
-    /// An existing NATS server, such as nats://127.0.0.1:4222; without it one is started in the data folder
-    #[arg(long, env = "FORECOURT_NATS")]
-    pub nats: Option<String>,
-    /// Address of the HTTP API; port 0 picks a free one
-    #[arg(long, default_value = DEFAULT_HTTP, env = "FORECOURT_HTTP")]
-    pub http: SocketAddr,
-    /// Address of the Postgres wire; 127.0.0.1:5433 unless given, or a free port where that is taken
-    #[arg(long, env = "FORECOURT_POSTGRES")]
-    pub postgres: Option<SocketAddr>,
-    /// Address of Arrow Flight SQL; 127.0.0.1:50051 unless given, or a free port where that is taken
-    #[arg(long, env = "FORECOURT_FLIGHT")]
-    pub flight: Option<SocketAddr>,
-    /// Write a data file when this many rows wait in memory
-    #[arg(long, default_value_t = 100_000, env = "FORECOURT_FLUSH_ROWS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub flush_rows: u32,
-    /// Write a data file when rows have waited this many seconds
-    #[arg(long, default_value_t = 30, env = "FORECOURT_FLUSH_SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub flush_seconds: u64,
-    /// How long events are kept, by class, since they happened or came, whichever is later; off keeps everything
-    #[arg(long, default_value_t, env = "FORECOURT_RETENTION", value_name = "CLASS=TIME,...")]
-    pub retention: RetentionPolicy,
-    /// Folder of catalogue files (*.toml) with contexts of your own
-    #[arg(long, env = "FORECOURT_CATALOGUE")]
-    pub catalogue: Option<PathBuf>,
-    /// Folder of KPI files (*.sql) of your own, one of a name that is known replaces it; and of settings.toml, what KPIs are
-    /// told, such as market_size
-    #[arg(long, env = "FORECOURT_KPIS")]
-    pub kpis: Option<PathBuf>,
-    /// Let saved searches post to addresses inside this machine's network
-    #[arg(long, env = "FORECOURT_WEBHOOKS_INSIDE")]
-    pub webhooks_inside: bool,
-    /// Show every KPI's latest day on /metrics as well, as kpi_value{kpi, value}
-    #[arg(long, env = "FORECOURT_KPI_METRICS")]
-    pub kpi_metrics: bool,
-    /// Tell the log of days and months that close, from this date on; from the first start on unless given
-    #[arg(long, env = "FORECOURT_CLOSE_PERIODS_FROM", value_name = "DATE", value_parser = date)]
-    pub close_periods_from: Option<i64>,
-    /// Where the given NATS server answers HTTP, such as http://127.0.0.1:8222, to check that it syncs every write
-    #[arg(long, env = "FORECOURT_NATS_MONITOR", requires = "nats")]
-    pub nats_monitor: Option<String>,
+    #[command(flatten)]
+    pub settings: Settings,
     /// Go on, this once, although the log was purged of events the lake never had
     #[arg(long)]
     pub accept_loss: bool,
     /// Load a generated market history of more than 100,000 events, and say what to try
     #[arg(long)]
     pub demo: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCommand {
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Print every setting with its value, where the value comes from, and what it means
+    #[command(after_help = "\
+  forecourt config show
+  forecourt config show --config /etc/forecourt.toml --http 0.0.0.0:8080
+A flag goes before the environment, the environment before the file, the file before the default. A secret is never printed.")]
+    Show {
+        #[command(flatten)]
+        settings: Box<Settings>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a settings file: each mistake is listed with its line
+    #[command(after_help = "Exit status: 0 when the file is valid, 1 otherwise.")]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -245,9 +233,8 @@ pub(crate) struct Sql {
     /// A folder of more catalogue files, with --data
     #[arg(long, value_name = "DIR", env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
-    /// A folder of more KPIs and their settings.toml, with --data
-    #[arg(long, value_name = "DIR", env = "FORECOURT_KPIS")]
-    pub kpis: Option<PathBuf>,
+    #[command(flatten)]
+    pub kpis: KpiSettings,
     /// The server to ask
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
@@ -303,9 +290,8 @@ pub(crate) struct Maintain {
     /// A folder of more catalogue files, with --data
     #[arg(long, env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,
-    /// A folder of more KPIs and their settings.toml, with --data: what they say of events that go is kept
-    #[arg(long, env = "FORECOURT_KPIS")]
-    pub kpis: Option<PathBuf>,
+    #[command(flatten)]
+    pub kpis: KpiSettings,
     /// The server to maintain
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL")]
     pub to: String,
@@ -323,15 +309,14 @@ pub(crate) struct CatalogueCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A KPI is a SQL file: a header of `-- key: value` lines says what it is, and a query returns the facts it counts, each with
-the time `at` which it counts. `forecourt kpi show sales_volume` prints one to begin with. A file settings.toml beside them
-says what KPIs are told, such as `market_size = 42000` (forecourt kpi show market_share).
+the time `at` which it counts. `forecourt kpi show sales_volume` prints one to begin with. Some need a number that only you
+know, such as --kpi-number market_size=42000 (forecourt kpi show market_share).
   forecourt kpi check --kpis ours && forecourt up --kpis ours")]
 pub(crate) struct KpiCommand {
     #[command(subcommand)]
     pub action: KpiAction,
-    /// Folder of KPI files (*.sql) of your own
-    #[arg(long, global = true, env = "FORECOURT_KPIS")]
-    pub kpis: Option<PathBuf>,
+    #[command(flatten)]
+    pub kpis: KpiSettings,
     /// Folder of catalogue files (*.toml) with contexts of your own
     #[arg(long, global = true, env = "FORECOURT_CATALOGUE")]
     pub catalogue: Option<PathBuf>,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(crate) fn run(arguments: &KpiCommand) -> anyhow::Result<ExitCode> {
-    let definitions = KpiDefinition::with_folder(arguments.kpis.as_deref())?;
+    let definitions = arguments.kpis.definitions()?;
     match &arguments.action {
         KpiAction::List { json: true } => println!("{}", serde_json::to_string_pretty(&descriptions(&definitions))?),
         KpiAction::List { json: false } => list(&definitions),

@@ -3,6 +3,7 @@
 mod arguments;
 mod catalogue_command;
 mod catalogue_files;
+mod config_command;
 mod dead_letters_command;
 mod event_file;
 mod import_command;
@@ -10,6 +11,8 @@ mod ingest_command;
 mod kpi_command;
 mod maintain_command;
 mod rejected_file;
+mod settings;
+mod settings_file;
 mod simulate_command;
 mod sql_command;
 mod sync_check;
@@ -19,18 +22,26 @@ mod verify_command;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
-use crate::arguments::{Arguments, Command};
+use crate::{
+    arguments::{Arguments, Command, ConfigAction},
+    settings_file::SettingsFile,
+};
 
 /// Many short-lived allocations on many threads: what glibc's allocator is slow at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments) {
+    // Several libraries speak TLS and two providers are linked: without this one they would not know which to take, and panic.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("forecourt: a provider of cryptography is installed already");
+    }
+    end_quietly_on_a_closed_pipe();
+    match parse().and_then(run) {
         Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("forecourt: {error:#}");
             ExitCode::FAILURE
@@ -38,7 +49,52 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+/// A reader such as `head` may close the pipe before everything is printed: that is its right, and no failure.
+fn end_quietly_on_a_closed_pipe() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload().downcast_ref::<String>();
+        if message.is_some_and(|it| it.starts_with("failed printing to stdout") && it.contains("Broken pipe")) {
+            std::process::exit(0);
+        }
+        usual(panic);
+    }));
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let errors = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    errors.into_iter().any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The command line, with what the settings file says where a flag and the environment say nothing.
+struct Parsed {
+    arguments: Arguments,
+    matches: ArgMatches,
+    file: Option<SettingsFile>,
+}
+
+fn parse() -> anyhow::Result<Parsed> {
+    let matches = Arguments::command().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches)?;
+    if let Command::Config(command) = &arguments.command
+        && let ConfigAction::Check { .. } = command.action
+    {
+        return Ok(Parsed { arguments, matches, file: None });
+    }
+    let Some(file) = SettingsFile::find(arguments.config.as_deref(), &server_command())? else {
+        return Ok(Parsed { arguments, matches, file: None });
+    };
+    let matches = file.defaults(Arguments::command()).get_matches();
+    Ok(Parsed { arguments: Arguments::from_arg_matches(&matches)?, matches, file: Some(file) })
+}
+
+/// The command that takes all settings.
+fn server_command() -> clap::Command {
+    Arguments::command().find_subcommand("up").cloned().unwrap_or_default()
+}
+
+fn run(parsed: Parsed) -> anyhow::Result<ExitCode> {
+    let Parsed { arguments, matches, file } = parsed;
     match arguments.command {
         Command::Up(up) => up::run(up),
         Command::Ingest(ingest) => ingest_command::run(&ingest),
@@ -50,5 +106,12 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Catalogue(catalogue) => catalogue_command::run(&catalogue),
         Command::Kpi(kpi) => kpi_command::run(&kpi),
         Command::DeadLetters(letters) => dead_letters_command::run(&letters),
+        Command::Config(config) => match config.action {
+            ConfigAction::Check { file } => config_command::check(&file, &server_command()),
+            ConfigAction::Show { json, .. } => {
+                let shown = matches.subcommand().and_then(|(_, config)| config.subcommand()).map(|(_, show)| show);
+                config_command::show(&server_command(), shown.unwrap_or(&matches), file.as_ref(), json)
+            }
+        },
     }
 }

@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
 use comfy_table::Table;
-use processors::{KpiDefinition, Maintained, MaintenanceOrder, maintenance};
+use processors::{Maintained, MaintenanceOrder, maintenance};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -54,10 +54,11 @@ async fn in_folder(data: &Path, arguments: &Maintain, order: MaintenanceOrder) -
     if !data.join("lake").is_dir() {
         bail!("there is no lake in {}", data.display());
     }
-    up::log_to_stderr("warn,buoyant_kernel=off");
+    let filter = std::env::var("FORECOURT_LOG");
+    up::log_to_stderr(filter.as_deref().unwrap_or("warn,buoyant_kernel=off"))?;
     let _lock = up::lock(data)?;
     let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
-    let kpis = KpiDefinition::with_folder(arguments.kpis.as_deref())?;
+    let kpis = arguments.kpis.definitions()?;
     Ok(maintenance::of_folder(&data.join("lake"), catalogue, arguments.retention, kpis, order).await?)
 }
 

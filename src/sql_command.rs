@@ -18,7 +18,7 @@ use lake::{
     Lake, LakeView, QueryLimits, QueryRows, ResultFormat, SqlError, SqlSession, description::ColumnDescription,
     result_format::sql_type, result_json, session,
 };
-use processors::{derived_tables::derived_tables, kpi_definition::KpiDefinition};
+use processors::derived_tables::derived_tables;
 use schemas::{Position, field_type::parse_timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -216,10 +216,7 @@ impl Folder {
         let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
         let root = lake::folder_url(&data.join("lake"))?;
         let view = Arc::new(Lake::look(&root, catalogue).await?);
-        let sql = SqlSession::new(
-            Handle::current(),
-            derived_tables(&KpiDefinition::with_folder(arguments.kpis.as_deref())?),
-        )?;
+        let sql = SqlSession::new(Handle::current(), derived_tables(&arguments.kpis.definitions()?))?;
         Ok(Self { _lock: lock, sql, view })
     }
 

@@ -12,10 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use ingest::{Intake, Log, Publisher, server::NatsServer};
+use ingest::{Intake, Log, Publisher, server::NatsServer, without_password};
 use lake::LakeConfig;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use processors::{KpiDefinition, Pipeline, PipelineConfig};
+use processors::{Pipeline, PipelineConfig};
 use query_api::{
     Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, WrittenAnswers, derived, periods, sql_turns,
 };
@@ -30,9 +30,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::{arguments::Up, catalogue_files, ingest_command, simulate_command, sync_check};
+use crate::{
+    arguments::Up,
+    catalogue_files, ingest_command,
+    settings::{ListenAddress, Settings},
+    simulate_command, sync_check,
+};
 
-/// What is logged unless FORECOURT_LOG says otherwise: the engines' own complaints reach us as errors of ours.
+/// What is logged unless told otherwise: the engines' own complaints reach us as errors of ours.
 const LOGGED: &str = "warn,forecourt=info,processors=info,ingest=info,buoyant_kernel=off,tantivy=error";
 /// Where the Postgres wire is, unless somebody says otherwise.
 const DEFAULT_POSTGRES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5433);
@@ -50,11 +55,11 @@ const DEMO_VEHICLES: u32 = 650;
 const DEMO_DAYS: u32 = 120;
 
 pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
-    log_to_stderr(LOGGED);
+    log_to_stderr(arguments.settings.server.log_filter.as_deref().unwrap_or(LOGGED))?;
+    let data = arguments.settings.server.data.clone();
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
-    fs::create_dir_all(&arguments.data)
-        .with_context(|| format!("cannot use the data folder {}", arguments.data.display()))?;
-    let _lock = lock(&arguments.data)?;
+    fs::create_dir_all(&data).with_context(|| format!("cannot use the data folder {}", data.display()))?;
+    let _lock = lock(&data)?;
     // What a search does on all cores, it does at the door's priority.
     let started = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("search-{number}")).build_global();
     started.context("cannot start the search threads")?;
@@ -74,14 +79,15 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// Log what FORECOURT_LOG says, or else this.
-pub(crate) fn log_to_stderr(usual: &str) {
-    let filter = EnvFilter::try_from_env("FORECOURT_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+/// Write log lines to standard error: those that the filter lets through.
+pub(crate) fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("{filter:?} is no log filter, such as info"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
+    Ok(())
 }
 
 /// A runtime whose threads, and those they start, run when the others leave them a core.
@@ -107,13 +113,13 @@ pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
 }
 
 async fn serve(arguments: Up, metrics: PrometheusHandle, reading: Handle, queries: Handle) -> anyhow::Result<()> {
-    let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
-    let nats = match arguments.nats {
+    let Settings { server, log, catalogue, .. } = &arguments.settings;
+    let catalogue = catalogue_files::load(catalogue.as_deref())?;
+    let nats = match log.nats {
         Some(_) => None,
-        None => Some(NatsServer::start(&arguments.data.join("nats")).await?),
+        None => Some(NatsServer::start(&server.data.join("nats")).await?),
     };
-    let url =
-        arguments.nats.clone().or_else(|| nats.as_ref().map(|server| server.url().to_owned())).unwrap_or_default();
+    let url = log.nats.clone().or_else(|| nats.as_ref().map(|server| server.url().to_owned())).unwrap_or_default();
     let served = serve_log(&arguments, catalogue, &url, metrics, reading, queries).await;
     if let Some(server) = nats {
         server.stop().await;
@@ -129,27 +135,29 @@ async fn serve_log(
     reading: Handle,
     queries: Handle,
 ) -> anyhow::Result<()> {
-    match (&arguments.nats, &arguments.nats_monitor) {
+    let Settings { server, log: log_settings, lake, kpis, dashboards, alerts, .. } = &arguments.settings;
+    match (&log_settings.nats, &log_settings.nats_monitor) {
         (Some(_), Some(monitor)) => sync_check::check(monitor).await?,
         (Some(_), None) => tracing::warn!(
             "it is not known whether the NATS server syncs every write; it must have sync_interval: always, and \
              --nats-monitor checks that"
         ),
-        (None, _) => {}
+        (None, Some(_)) => bail!("--nats-monitor is of an existing NATS server: name it with --nats as well"),
+        (None, None) => {}
     }
-    let log = Log::connect(nats_url).await?;
+    let log = Log::connect(nats_url, &log_settings.access()?).await?;
     let stop = CancellationToken::new();
     let mut publishing = JoinSet::new();
     let config = PipelineConfig {
-        lake: arguments.data.join("lake"),
-        index: arguments.data.join("index"),
-        seen: arguments.data.join("seen"),
+        lake: server.data.join("lake"),
+        index: server.data.join("index"),
+        seen: server.data.join("seen"),
         accept_loss: arguments.accept_loss,
-        retention: arguments.retention,
-        kpis: KpiDefinition::with_folder(arguments.kpis.as_deref())?,
+        retention: lake.retention,
+        kpis: kpis.definitions()?,
         flush: LakeConfig {
-            flush_rows: arguments.flush_rows as usize,
-            flush_after: Duration::from_secs(arguments.flush_seconds),
+            flush_rows: lake.flush_rows as usize,
+            flush_after: Duration::from_secs(lake.flush_seconds),
             ..LakeConfig::default()
         },
     };
@@ -167,8 +175,7 @@ async fn serve_log(
     let publisher = Publisher::start(log, Arc::clone(&pipeline.seen), &mut publishing, stop.clone());
     let intake = Intake::new(Arc::clone(&catalogue), publisher, now);
     let seen = Arc::clone(&pipeline.seen);
-    let alerts =
-        Alerts::open(&arguments.data.join("alerts"), arguments.webhooks_inside).context("cannot keep alerts")?;
+    let alerts = Alerts::open(&server.data.join("alerts"), alerts.webhooks_inside).context("cannot keep alerts")?;
     let render = move || metrics.render();
     let api = Api {
         catalogue,
@@ -182,25 +189,23 @@ async fn serve_log(
         public_ids: PublicIds::new(&queries),
         popular: PopularQueries::default(),
         stop: stop.clone(),
-        kpi_metrics: arguments.kpi_metrics,
+        kpi_metrics: dashboards.kpi_metrics,
         written_kpis: WrittenAnswers::default(),
         alerts,
     };
     let alerts = tokio::spawn(Alerts::keep(api.clone()));
-    let since = periods::since(&arguments.data, arguments.close_periods_from, now())?;
+    let since = periods::since(&server.data, dashboards.close_periods_from, now())?;
     let closing = tokio::spawn(periods::close(api.clone(), since));
     let deriving = queries.spawn(derived::keep(api.clone()));
 
-    let listener = TcpListener::bind(arguments.http)
-        .await
-        .with_context(|| format!("cannot listen on {}; choose another address with --http", arguments.http))?;
-    let postgres = listen("--postgres", arguments.postgres, DEFAULT_POSTGRES).await?;
-    let flight = listen("--flight", arguments.flight, DEFAULT_FLIGHT).await?;
+    let listener = bind("--http", &server.http).await?;
+    let postgres = listen("--postgres", server.postgres.as_ref(), DEFAULT_POSTGRES).await?;
+    let flight = listen("--flight", server.flight.as_ref(), DEFAULT_FLIGHT).await?;
     let addresses = Addresses {
         http: listener.local_addr()?,
         postgres: postgres.local_addr()?,
         flight: flight.local_addr()?,
-        nats: nats_url.to_owned(),
+        nats: without_password(nats_url),
     };
     let mut server = tokio::spawn(query_api::serve(listener, api.clone(), stop.clone().cancelled_owned()));
     let mut wires = JoinSet::new();
@@ -250,15 +255,25 @@ struct Addresses {
     nats: String,
 }
 
-/// Listen where we are told to; or else where it is usual, or on a free port if somebody is there already.
-async fn listen(flag: &str, told: Option<SocketAddr>, usual: SocketAddr) -> anyhow::Result<TcpListener> {
-    let wanted = told.unwrap_or(usual);
-    match TcpListener::bind(wanted).await {
-        Err(error) if told.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
-            tracing::info!(%wanted, flag, "somebody listens there already; taking a free port");
-            Ok(TcpListener::bind((wanted.ip(), 0)).await?)
+/// Listen on an address, the first of those that a host's name stands for.
+async fn bind(flag: &str, address: &ListenAddress) -> anyhow::Result<TcpListener> {
+    let failed = || format!("cannot listen on {address}; choose another address with {flag}");
+    let addresses = address.resolve().await.with_context(failed)?;
+    TcpListener::bind(addresses.as_slice()).await.with_context(failed)
+}
+
+/// Listen on the address given; or else on the usual one, or on a free port if that is taken.
+async fn listen(flag: &str, given: Option<&ListenAddress>, usual: SocketAddr) -> anyhow::Result<TcpListener> {
+    if let Some(address) = given {
+        return bind(flag, address).await;
+    }
+    match TcpListener::bind(usual).await {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            tracing::info!(%usual, flag, "the address is taken; listening on a free port");
+            Ok(TcpListener::bind((usual.ip(), 0)).await?)
         }
-        listener => listener.with_context(|| format!("cannot listen on {wanted}; choose another address with {flag}")),
+        Err(_) => bind(flag, &usual.into()).await,
+        Ok(listener) => Ok(listener),
     }
 }
 
@@ -297,11 +312,14 @@ async fn announce(api: Api, addresses: Addresses, demo: bool) -> anyhow::Result<
         let _ = tokio::join!(api.markets.get(&listings, from), api.lexicons.get(&listings, from));
     }
     pipeline.kpis.board.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
-    println!("ready http=http://{http} postgres={postgres} flight={flight} nats={nats} position={end}");
+    let mut said = format!("ready http=http://{http} postgres={postgres} flight={flight} nats={nats} position={end}\n");
     if demo {
-        println!("{}", what_to_try(http, postgres));
+        said += &what_to_try(http, postgres);
     }
-    io::stdout().flush()?;
+    let mut output = io::stdout();
+    if let Err(error) = output.write_all(said.as_bytes()).and_then(|()| output.flush()) {
+        tracing::warn!(%error, "nobody reads standard output; the server goes on");
+    }
     Ok(())
 }
 

@@ -41,7 +41,7 @@ async fn measure(queries: tokio::runtime::Handle) -> anyhow::Result<Vec<Side>> {
 
 async fn sides(folder: &std::path::Path, url: &str, queries: tokio::runtime::Handle) -> anyhow::Result<Vec<Side>> {
     let catalogue = Catalogue::embedded()?;
-    let log = Log::connect(url).await?;
+    let log = Log::connect(url, &ingest::LogAccess::default()).await?;
     log.prepare(Position::START).await?;
     let (events, filled) = fill(&catalogue, &log, &folder.join("door")).await?;
     let consumed = consume(url, events).await?;

@@ -2,7 +2,10 @@
 
 use async_nats::{HeaderMap, header::NATS_MESSAGE_ID};
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, try_join_all},
+};
 use schemas::{Position, Rejection};
 
 use crate::{Log, LogError, RawMessage, topology};
@@ -47,9 +50,12 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn open(log: Log) -> Result<Self, LogError> {
-        let last = Self::last_copied(&log).await?;
-        Ok(Self { log, last })
+    pub fn open(log: Log) -> BoxFuture<'static, Result<Self, LogError>> {
+        async move {
+            let last = Self::last_copied(&log).await?;
+            Ok(Self { log, last })
+        }
+        .boxed()
     }
 
     async fn last_copied(log: &Log) -> Result<Position, LogError> {
@@ -68,25 +74,28 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When the server does not acknowledge; copying the same letters again is safe.
-    pub async fn copy(&mut self, letters: &[DeadLetter]) -> Result<(), async_nats::Error> {
-        let room = self.log.client().max_payload();
-        let new: Vec<&DeadLetter> = letters.iter().filter(|letter| letter.position > self.last).collect();
-        for slice in new.chunks(SLICE) {
-            let mut acks = Vec::new();
-            for letter in slice {
-                let headers = headers(letter);
-                if wire_length(&headers) + letter.payload.len() > room {
-                    // A message as large as messages get has no room for the reason. The lake's table has it whole.
-                    tracing::warn!(position = letter.position.get(), "a dead letter is too large to copy");
-                    continue;
+    pub fn copy<'a>(&'a mut self, letters: &'a [DeadLetter]) -> BoxFuture<'a, Result<(), async_nats::Error>> {
+        async move {
+            let room = self.log.client().max_payload();
+            let new: Vec<&DeadLetter> = letters.iter().filter(|letter| letter.position > self.last).collect();
+            for slice in new.chunks(SLICE) {
+                let mut acks = Vec::new();
+                for letter in slice {
+                    let headers = headers(letter);
+                    if wire_length(&headers) + letter.payload.len() > room {
+                        // A message as large as messages get has no room for the reason. The lake's table has it whole.
+                        tracing::warn!(position = letter.position.get(), "a dead letter is too large to copy");
+                        continue;
+                    }
+                    let subject = format!("dead.{}.{}", DeadLetter::STAGE, letter.rejection.code.as_str());
+                    acks.push(self.log.context().publish_with_headers(subject, headers, letter.payload.clone()).await?);
                 }
-                let subject = format!("dead.{}.{}", DeadLetter::STAGE, letter.rejection.code.as_str());
-                acks.push(self.log.context().publish_with_headers(subject, headers, letter.payload.clone()).await?);
+                try_join_all(acks.into_iter().map(std::future::IntoFuture::into_future)).await?;
+                self.last = slice.iter().map(|letter| letter.position).max().unwrap_or(self.last).max(self.last);
             }
-            try_join_all(acks.into_iter().map(std::future::IntoFuture::into_future)).await?;
-            self.last = slice.iter().map(|letter| letter.position).max().unwrap_or(self.last).max(self.last);
+            Ok(())
         }
-        Ok(())
+        .boxed()
     }
 }
 

@@ -31,4 +31,4 @@ pub use intake::{Intake, IntakeError, IntakeReport, Interrupted, Rejected};
 pub use publisher::Publisher;
 pub use reader::{LogReader, RawMessage};
 pub use seen::{SeenError, SeenEvents};
-pub use topology::{Log, LogError, LogState};
+pub use topology::{Log, LogAccess, LogError, LogState, without_password};

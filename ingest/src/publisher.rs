@@ -18,6 +18,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
 use schemas::{EventKey, Position};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
@@ -99,8 +100,8 @@ impl Publisher {
     ///
     /// # Errors
     /// When the log did not acknowledge them.
-    pub async fn publish(&self, events: Vec<Outgoing>) -> Result<Vec<Outcome>, PublishError> {
-        self.submit(events, None).await?.outcomes().await
+    pub fn publish(&self, events: Vec<Outgoing>) -> BoxFuture<'_, Result<Vec<Outcome>, PublishError>> {
+        async move { self.submit(events, None).await?.outcomes().await }.boxed()
     }
 
     /// Hand over at most [`MAX_BATCH`] events, waiting for room in the queue alone. `room` is given back when they are
@@ -108,15 +109,18 @@ impl Publisher {
     ///
     /// # Errors
     /// When nothing is published any more.
-    pub async fn submit(
+    pub fn submit(
         &self,
         events: Vec<Outgoing>,
         room: Option<OwnedSemaphorePermit>,
-    ) -> Result<Submitted, PublishError> {
-        let (reply, outcomes) = oneshot::channel();
-        let submission = Submission { events, room, reply };
-        self.queue.send(submission).await.map_err(|_| PublishError::ShuttingDown)?;
-        Ok(Submitted { outcomes })
+    ) -> BoxFuture<'_, Result<Submitted, PublishError>> {
+        async move {
+            let (reply, outcomes) = oneshot::channel();
+            let submission = Submission { events, room, reply };
+            self.queue.send(submission).await.map_err(|_| PublishError::ShuttingDown)?;
+            Ok(Submitted { outcomes })
+        }
+        .boxed()
     }
 }
 
@@ -131,8 +135,8 @@ impl Submitted {
     ///
     /// # Errors
     /// When the log did not acknowledge them.
-    pub async fn outcomes(self) -> Result<Vec<Outcome>, PublishError> {
-        self.outcomes.await.map_err(|_| PublishError::ShuttingDown)?
+    pub fn outcomes(self) -> BoxFuture<'static, Result<Vec<Outcome>, PublishError>> {
+        async move { self.outcomes.await.map_err(|_| PublishError::ShuttingDown)? }.boxed()
     }
 }
 

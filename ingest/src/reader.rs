@@ -13,7 +13,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, future::BoxFuture};
 use schemas::{Position, envelope};
 use tokio::task::unconstrained;
 
@@ -59,27 +59,30 @@ impl LogReader {
     /// The next messages, at least one, in order. Waits for them, and for the server if it is away.
     ///
     /// Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Vec<RawMessage> {
-        loop {
-            let messages = match &mut self.reading {
-                Some(reading) => reading.next().await,
-                None => self.open().await.map(|()| Vec::new()),
-            };
-            match messages {
-                Ok(messages) => {
-                    if let Some(last) = messages.last() {
-                        self.last = last.position;
-                        self.backoff = Backoff::default();
-                        return messages;
+    pub fn next(&mut self) -> BoxFuture<'_, Vec<RawMessage>> {
+        async move {
+            loop {
+                let messages = match &mut self.reading {
+                    Some(reading) => reading.next().await,
+                    None => self.open().await.map(|()| Vec::new()),
+                };
+                match messages {
+                    Ok(messages) => {
+                        if let Some(last) = messages.last() {
+                            self.last = last.position;
+                            self.backoff = Backoff::default();
+                            return messages;
+                        }
                     }
-                }
-                Err(error) => {
-                    self.reading = None;
-                    tracing::warn!(error = %error, position = self.last.get(), "the log went away; reading on from here");
-                    tokio::time::sleep(self.backoff.next_pause()).await;
+                    Err(error) => {
+                        self.reading = None;
+                        tracing::warn!(error = %error, position = self.last.get(), "the log went away; reading on from here");
+                        tokio::time::sleep(self.backoff.next_pause()).await;
+                    }
                 }
             }
         }
+        .boxed()
     }
 
     async fn open(&mut self) -> Result<(), async_nats::Error> {

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use tokio::{
     process::{Child, Command},
@@ -72,26 +73,29 @@ impl NatsServer {
     ///
     /// # Errors
     /// When there is no server to start, or it does not come up.
-    pub async fn start(folder: &Path) -> Result<Self, ServerError> {
-        let unusable = |source| ServerError::Folder { path: folder.to_owned(), source };
-        fs::create_dir_all(folder).map_err(unusable)?;
-        let binary = find_binary().await.ok_or_else(|| ServerError::NotFound { tools: tools_folder() })?;
-        let setup = Setup { binary, folder: folder.to_owned() };
-        let (running, child) = match setup.find_running().await? {
-            Some(running) => {
-                tracing::info!(port = running.port, "found the nats-server of an earlier run");
-                (running, None)
-            }
-            None => {
-                let port = free_port().map_err(unusable)?;
-                let (running, child) = setup.launch(port).await?;
-                (running, Some(child))
-            }
-        };
-        let url = format!("nats://127.0.0.1:{}", running.port);
-        let stop = CancellationToken::new();
-        let supervisor = tokio::spawn(supervise(setup, running, child, stop.clone()));
-        Ok(Self { url, stop, supervisor })
+    pub fn start(folder: &Path) -> BoxFuture<'_, Result<Self, ServerError>> {
+        async move {
+            let unusable = |source| ServerError::Folder { path: folder.to_owned(), source };
+            fs::create_dir_all(folder).map_err(unusable)?;
+            let binary = find_binary().await.ok_or_else(|| ServerError::NotFound { tools: tools_folder() })?;
+            let setup = Setup { binary, folder: folder.to_owned() };
+            let (running, child) = match setup.find_running().await? {
+                Some(running) => {
+                    tracing::info!(port = running.port, "found the nats-server of an earlier run");
+                    (running, None)
+                }
+                None => {
+                    let port = free_port().map_err(unusable)?;
+                    let (running, child) = setup.launch(port).await?;
+                    (running, Some(child))
+                }
+            };
+            let url = format!("nats://127.0.0.1:{}", running.port);
+            let stop = CancellationToken::new();
+            let supervisor = tokio::spawn(supervise(setup, running, child, stop.clone()));
+            Ok(Self { url, stop, supervisor })
+        }
+        .boxed()
     }
 
     #[must_use]
@@ -100,11 +104,14 @@ impl NatsServer {
     }
 
     /// Stop the server and wait until it has.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        if let Err(error) = self.supervisor.await {
-            tracing::error!(error = %error, "the nats-server supervisor failed");
+    pub fn stop(self) -> BoxFuture<'static, ()> {
+        async move {
+            self.stop.cancel();
+            if let Err(error) = self.supervisor.await {
+                tracing::error!(error = %error, "the nats-server supervisor failed");
+            }
         }
+        .boxed()
     }
 }
 

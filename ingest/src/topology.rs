@@ -1,6 +1,6 @@
 //! The streams and subjects of the log.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{
     Client, ConnectOptions, Event,
@@ -9,6 +9,7 @@ use async_nats::{
         stream::{Config, DiscardPolicy, LastRawMessageErrorKind, StorageType},
     },
 };
+use futures::{FutureExt, future::BoxFuture};
 use schemas::{Position, names::subject_token};
 use tokio::sync::watch;
 
@@ -125,32 +126,81 @@ pub struct Log {
     connections: watch::Receiver<u64>,
 }
 
+/// How a client signs in at the NATS server, and whom it trusts.
+#[derive(Clone, Default)]
+pub struct LogAccess {
+    pub user: Option<String>,
+    pub password: Option<String>,
+    /// A file of PEM certificates that may have signed the server's, beside those of the machine.
+    pub authorities: Option<PathBuf>,
+}
+
+impl LogAccess {
+    fn options(&self) -> ConnectOptions {
+        let options = ConnectOptions::new();
+        let options = match (&self.user, &self.password) {
+            (None, None) => options,
+            (user, password) => {
+                options.user_and_password(user.clone().unwrap_or_default(), password.clone().unwrap_or_default())
+            }
+        };
+        match &self.authorities {
+            Some(file) => options.add_root_certificates(file.clone()),
+            None => options,
+        }
+    }
+}
+
+impl fmt::Debug for LogAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogAccess").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Addresses, separated by commas, without the passwords and tokens that may stand in them.
+#[must_use]
+pub fn without_password(text: &str) -> String {
+    let hide = |address: &str| {
+        let (scheme, rest) = address.split_once("://")?;
+        let (login, host) = rest.rsplit_once('@')?;
+        // A name alone is a token.
+        let user = login.split_once(':').map(|(user, _)| format!("{user}:")).unwrap_or_default();
+        Some(format!("{scheme}://{user}(hidden)@{host}"))
+    };
+    let addresses = text.split(',').map(|address| hide(address).unwrap_or_else(|| address.to_owned()));
+    addresses.collect::<Vec<_>>().join(",")
+}
+
 impl Log {
     /// Connect. The streams are there once [`Self::prepare`] has been called.
     ///
     /// # Errors
     /// When the server is not there or too old.
-    pub async fn connect(url: &str) -> Result<Self, LogError> {
-        let (connected, connections) = watch::channel(0);
-        let connected = Arc::new(connected);
-        let client = ConnectOptions::new()
-            .event_callback(move |event| {
-                if matches!(event, Event::Connected) {
-                    connected.send_modify(|times| *times += 1);
-                }
-                std::future::ready(())
-            })
-            .name("forecourt")
-            .max_reconnects(None)
-            .request_timeout(Some(REQUEST_TIMEOUT))
-            .connect(url)
-            .await
-            .map_err(|source| LogError::Connect { url: url.to_owned(), source })?;
-        if !client.is_server_compatible(2, 12, 0) {
-            return Err(LogError::TooOld { found: client.server_info().version });
+    pub fn connect<'a>(url: &'a str, access: &'a LogAccess) -> BoxFuture<'a, Result<Self, LogError>> {
+        async move {
+            let (connected, connections) = watch::channel(0);
+            let connected = Arc::new(connected);
+            let client = access
+                .options()
+                .event_callback(move |event| {
+                    if matches!(event, Event::Connected) {
+                        connected.send_modify(|times| *times += 1);
+                    }
+                    std::future::ready(())
+                })
+                .name("forecourt")
+                .max_reconnects(None)
+                .request_timeout(Some(REQUEST_TIMEOUT))
+                .connect(url)
+                .await
+                .map_err(|source| LogError::Connect { url: without_password(url), source })?;
+            if !client.is_server_compatible(2, 12, 0) {
+                return Err(LogError::TooOld { found: client.server_info().version });
+            }
+            let context = jetstream::new(client.clone());
+            Ok(Self { client, context, connections })
         }
-        let context = jetstream::new(client.clone());
-        Ok(Self { client, context, connections })
+        .boxed()
     }
 
     /// The connection as it is now.
@@ -164,9 +214,12 @@ impl Log {
     ///
     /// # Errors
     /// When the server refuses the streams.
-    pub async fn prepare(&self, lake: Position) -> Result<(), LogError> {
-        self.ensure(EVENTS, "events.>", Some(lake.next().get())).await?;
-        self.ensure(DEAD_LETTERS, "dead.>", None).await
+    pub fn prepare(&self, lake: Position) -> BoxFuture<'_, Result<(), LogError>> {
+        async move {
+            self.ensure(EVENTS, "events.>", Some(lake.next().get())).await?;
+            self.ensure(DEAD_LETTERS, "dead.>", None).await
+        }
+        .boxed()
     }
 
     async fn ensure(&self, name: &'static str, subjects: &str, first_sequence: Option<u64>) -> Result<(), LogError> {
@@ -201,31 +254,37 @@ impl Log {
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn look(&self) -> Result<LogState, LogError> {
-        let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
-        let info = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
-        let info = info.cached_info();
-        let created = i64::try_from(info.created.unix_timestamp_nanos() / 1_000).map_err(|e| failed(e.into()))?;
-        Ok(LogState {
-            identity: created,
-            before_first: Position::new(info.state.first_sequence.saturating_sub(1)),
-            last: Position::new(info.state.last_sequence),
-            bytes: info.state.bytes,
-        })
+    pub fn look(&self) -> BoxFuture<'_, Result<LogState, LogError>> {
+        async move {
+            let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
+            let info = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
+            let info = info.cached_info();
+            let created = i64::try_from(info.created.unix_timestamp_nanos() / 1_000).map_err(|e| failed(e.into()))?;
+            Ok(LogState {
+                identity: created,
+                before_first: Position::new(info.state.first_sequence.saturating_sub(1)),
+                last: Position::new(info.state.last_sequence),
+                bytes: info.state.bytes,
+            })
+        }
+        .boxed()
     }
 
     /// The last message there is, which lies before the end when the last ones were deleted.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn last_message(&self) -> Result<Position, LogError> {
-        let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
-        let stream = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
-        match stream.get_last_raw_message_by_subject("events.>").await {
-            Ok(message) => Ok(Position::new(message.sequence)),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(Position::START),
-            Err(error) => Err(failed(error.into())),
+    pub fn last_message(&self) -> BoxFuture<'_, Result<Position, LogError>> {
+        async move {
+            let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
+            let stream = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
+            match stream.get_last_raw_message_by_subject("events.>").await {
+                Ok(message) => Ok(Position::new(message.sequence)),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(Position::START),
+                Err(error) => Err(failed(error.into())),
+            }
         }
+        .boxed()
     }
 
     /// Forget the events of one type up to a position, unless the log forgets them by itself before they have been `kept`
@@ -233,16 +292,25 @@ impl Log {
     ///
     /// # Errors
     /// When the server does not do it.
-    pub async fn forget(&self, context: &str, event_type: &str, to: Position, kept: Duration) -> Result<(), LogError> {
-        let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
-        let stream = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
-        let max_age = stream.cached_info().config.max_age;
-        if max_age > Duration::ZERO && max_age <= kept {
-            return Ok(());
+    pub fn forget<'a>(
+        &'a self,
+        context: &'a str,
+        event_type: &'a str,
+        to: Position,
+        kept: Duration,
+    ) -> BoxFuture<'a, Result<(), LogError>> {
+        async move {
+            let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
+            let stream = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
+            let max_age = stream.cached_info().config.max_age;
+            if max_age > Duration::ZERO && max_age <= kept {
+                return Ok(());
+            }
+            let subjects = format!("events.{context}.{event_type}.>");
+            let purged = stream.purge().filter(subjects).sequence(to.next().get()).await;
+            purged.map(drop).map_err(|e| failed(e.into()))
         }
-        let subjects = format!("events.{context}.{event_type}.>");
-        let purged = stream.purge().filter(subjects).sequence(to.next().get()).await;
-        purged.map(drop).map_err(|e| failed(e.into()))
+        .boxed()
     }
 
     pub(crate) async fn state(&self, stream: &'static str) -> Result<jetstream::stream::State, LogError> {
@@ -276,7 +344,7 @@ pub fn subject_context(subject: &str) -> Option<&str> {
 mod tests {
     use schemas::Position;
 
-    use super::{LogError, LogState};
+    use super::{LogError, LogState, without_password};
 
     #[test]
     fn a_log_continues_a_lake_or_says_what_happened_to_it() {
@@ -302,5 +370,12 @@ mod tests {
         assert_eq!(told(state(2, 0, 9), 5, Some(1)), "recreated");
         // Recreated to begin after the lake.
         assert_eq!(told(state(2, 5, 5), 5, Some(1)), "goes on");
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_hidden() {
+        assert_eq!(without_password("nats://ann:s3cret@h:4222"), "nats://ann:(hidden)@h:4222");
+        assert_eq!(without_password("nats://h:4222"), "nats://h:4222");
+        assert_eq!(without_password("nats://token@h:4222,tls://a:b@g"), "nats://(hidden)@h:4222,tls://a:(hidden)@g");
     }
 }

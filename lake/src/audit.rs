@@ -17,10 +17,8 @@ use futures::TryStreamExt;
 use schemas::{Position, field_type::parse_timestamp};
 use serde_json::Value;
 
-use crate::view::TableView;
+use crate::{committed_rows::FILE_COLUMN, view::TableView};
 
-/// The column that names each row's file while it is read.
-const FILE: &str = "audited_file";
 /// Bounds of times are written to the millisecond, downwards.
 const TIME_STEP: i64 = 999;
 
@@ -59,12 +57,12 @@ struct FileFacts {
 
 pub(crate) async fn audit(context: SessionContext, table: TableView) -> Result<Audit> {
     let columns: Vec<&str> = table.spec.statistics.split(',').collect();
-    let rows = table.committed.rows_with_files(FILE).await?;
+    let rows = table.committed.rows_with_files(None)?;
     let mut rows = context.read_table(rows)?.execute_stream().await?;
     let mut files: BTreeMap<String, FileFacts> = BTreeMap::new();
     let mut last = None;
     while let Some(batch) = rows.try_next().await? {
-        let Some(names) = batch.column_by_name(FILE) else { continue };
+        let Some(names) = batch.column_by_name(FILE_COLUMN) else { continue };
         let names = cast(names, &DataType::Utf8)?;
         for range in partition(std::slice::from_ref(&names))?.ranges() {
             let name = names.as_string::<i32>().value(range.start);
@@ -77,8 +75,7 @@ pub(crate) async fn audit(context: SessionContext, table: TableView) -> Result<A
     for file in table.committed.version().log_data().iter() {
         audit.files += 1;
         let path = file.path();
-        let found = files.iter().find(|(name, _)| name.ends_with(path.as_ref()));
-        let facts = found.map(|(_, facts)| facts.clone()).unwrap_or_default();
+        let facts = files.remove(path.as_ref()).unwrap_or_default();
         let says: Value = file.stats().and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
         let differ = facts.differences(&says).into_iter();
         audit.differences.extend(differ.map(|what| format!("{}/{path}: {what}", table.spec.name)));

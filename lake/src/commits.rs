@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datafusion::{arrow::array::RecordBatch, prelude::SessionContext};
+use datafusion::arrow::array::RecordBatch;
 use deltalake::{DeltaTableError, kernel::Action, protocol::DeltaOperation};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use schemas::Position;
 
 use crate::{
@@ -35,7 +35,6 @@ pub struct Flush {
     pub(crate) tables: Vec<FlushTable>,
     pub(crate) position: Position,
     pub(crate) log: Option<i64>,
-    pub(crate) session: SessionContext,
 }
 
 /// A flush that is on disk.
@@ -53,18 +52,21 @@ impl Flush {
     ///
     /// # Errors
     /// When another process writes to the lake.
-    pub async fn run(mut self) -> Result<Flushed, LakeError> {
-        let position = self.position;
-        let rows = self.tables.iter().flat_map(|table| &table.rows).map(RecordBatch::num_rows).sum();
-        let closing = self.tables.pop();
-        let (session, log) = (&self.session, self.log);
-        let commits = stream::iter(self.tables).map(|table| timed(commit(table, position, None, session)));
-        let mut done: Vec<_> = commits.buffer_unordered(COMMITS_AT_ONCE).try_collect().await?;
-        if let Some(closing) = closing {
-            done.push(timed(commit(closing, position, log, session)).await?);
+    pub fn run(mut self) -> BoxFuture<'static, Result<Flushed, LakeError>> {
+        async move {
+            let position = self.position;
+            let rows = self.tables.iter().flat_map(|table| &table.rows).map(RecordBatch::num_rows).sum();
+            let closing = self.tables.pop();
+            let log = self.log;
+            let commits = stream::iter(self.tables).map(|table| timed(commit(table, position, None)));
+            let mut done: Vec<_> = commits.buffer_unordered(COMMITS_AT_ONCE).try_collect().await?;
+            if let Some(closing) = closing {
+                done.push(timed(commit(closing, position, log)).await?);
+            }
+            let (tables, commits) = done.into_iter().unzip();
+            Ok(Flushed { tables, position, rows, commits })
         }
-        let (tables, commits) = done.into_iter().unzip();
-        Ok(Flushed { tables, position, rows, commits })
+        .boxed()
     }
 }
 
@@ -77,7 +79,6 @@ pub(crate) async fn commit(
     table: FlushTable,
     position: Position,
     log: Option<i64>,
-    session: &SessionContext,
 ) -> Result<(usize, StoredTable, Committed), LakeError> {
     let FlushTable { index, mut stored, rows } = table;
     let name = stored.spec.name.clone();
@@ -96,7 +97,7 @@ pub(crate) async fn commit(
             }
         }
     }
-    let committed = stored.committed(session);
+    let committed = stored.committed();
     let committed = committed.map_err(|source| LakeError::Reload { table: name, source })?;
     Ok((index, stored, committed))
 }
@@ -104,7 +105,6 @@ pub(crate) async fn commit(
 /// Frozen buckets on their way into their table.
 pub struct Freeze {
     pub(crate) table: FlushTable,
-    pub(crate) session: SessionContext,
 }
 
 /// The table of frozen buckets, with them.
@@ -118,11 +118,14 @@ impl Freeze {
     ///
     /// # Errors
     /// When another process writes to the lake.
-    pub async fn run(self) -> Result<Frozen, LakeError> {
-        let count = self.table.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
-        let position = Position::new(self.table.stored.position.get() + count.max(1));
-        let (_, stored, committed) = commit(self.table, position, None, &self.session).await?;
-        Ok(Frozen { stored, committed })
+    pub fn run(self) -> BoxFuture<'static, Result<Frozen, LakeError>> {
+        async move {
+            let count = self.table.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
+            let position = Position::new(self.table.stored.position.get() + count.max(1));
+            let (_, stored, committed) = commit(self.table, position, None).await?;
+            Ok(Frozen { stored, committed })
+        }
+        .boxed()
     }
 }
 
@@ -134,7 +137,6 @@ pub struct Apply {
     pub(crate) operation: DeltaOperation,
     /// What is noted before: the events that the new files have no more.
     pub(crate) noted: Option<FlushTable>,
-    pub(crate) session: SessionContext,
 }
 
 /// A table whose files were written anew, if the store took it.
@@ -159,37 +161,40 @@ impl Apply {
     ///
     /// # Errors
     /// When another process writes to the lake.
-    pub async fn run(mut self) -> Result<Applied, LakeError> {
-        let mut noted = None;
-        if let Some(note) = self.noted {
-            // Noted first: an event that is gone and not noted would be nowhere.
-            // The number grows with every retirement, also with one that was noted before and broke off: whoever has
-            // derived something from the events knows by it that they are gone.
-            let count = note.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
-            let position = Position::new(note.stored.position.get() + count.max(1));
-            let (_, stored, committed) = commit(note, position, None, &self.session).await?;
-            noted = Some((stored, committed));
-        }
-        let table = self.stored.spec.name.clone();
-        let before = (self.stored.position, self.stored.version());
-        let mut taken = true;
-        if let Err(error) = self.stored.apply(self.actions, self.operation).await {
-            tracing::warn!(error = %error, table, "the lake does not take files that were written anew");
-            // It may have landed although we were not told.
-            let mut pause = RETRY_FIRST;
-            while let Err(error) = self.stored.reload().await {
-                tracing::warn!(error = %error, table, "the lake cannot be read; trying again");
-                tokio::time::sleep(jittered(pause)).await;
-                pause = (pause * 2).min(RETRY_LAST);
+    pub fn run(mut self) -> BoxFuture<'static, Result<Applied, LakeError>> {
+        async move {
+            let mut noted = None;
+            if let Some(note) = self.noted {
+                // Noted first: an event that is gone and not noted would be nowhere.
+                // The number grows with every retirement, also with one that was noted before and broke off: whoever has
+                // derived something from the events knows by it that they are gone.
+                let count = note.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
+                let position = Position::new(note.stored.position.get() + count.max(1));
+                let (_, stored, committed) = commit(note, position, None).await?;
+                noted = Some((stored, committed));
             }
-            if self.stored.position != before.0 {
-                return Err(LakeError::SecondWriter { table });
+            let table = self.stored.spec.name.clone();
+            let before = (self.stored.position, self.stored.version());
+            let mut taken = true;
+            if let Err(error) = self.stored.apply(self.actions, self.operation).await {
+                tracing::warn!(error = %error, table, "the lake does not take files that were written anew");
+                // It may have landed although we were not told.
+                let mut pause = RETRY_FIRST;
+                while let Err(error) = self.stored.reload().await {
+                    tracing::warn!(error = %error, table, "the lake cannot be read; trying again");
+                    tokio::time::sleep(jittered(pause)).await;
+                    pause = (pause * 2).min(RETRY_LAST);
+                }
+                if self.stored.position != before.0 {
+                    return Err(LakeError::SecondWriter { table });
+                }
+                taken = self.stored.version() != before.1;
             }
-            taken = self.stored.version() != before.1;
+            let committed = self.stored.committed();
+            let committed = committed.map_err(|source| LakeError::Reload { table, source })?;
+            Ok(Applied { index: self.index, stored: self.stored, committed, noted, taken })
         }
-        let committed = self.stored.committed(&self.session);
-        let committed = committed.map_err(|source| LakeError::Reload { table, source })?;
-        Ok(Applied { index: self.index, stored: self.stored, committed, noted, taken })
+        .boxed()
     }
 }
 
@@ -213,26 +218,32 @@ impl Vacuum {
     ///
     /// # Errors
     /// When the store cannot be listed or does not delete them.
-    pub async fn run_after_readers(self, before: &HashSet<String>) -> Result<Vacuumed, DeltaTableError> {
-        let deadline = Instant::now() + READERS_END_WITHIN;
-        while self.tables.iter().any(Committed::is_read_before) && Instant::now() < deadline {
-            tokio::time::sleep(LOOK_FOR_READERS_EVERY).await;
+    pub fn run_after_readers(self, before: &HashSet<String>) -> BoxFuture<'_, Result<Vacuumed, DeltaTableError>> {
+        async move {
+            let deadline = Instant::now() + READERS_END_WITHIN;
+            while self.tables.iter().any(Committed::is_read_before) && Instant::now() < deadline {
+                tokio::time::sleep(LOOK_FOR_READERS_EVERY).await;
+            }
+            self.run(before).await
         }
-        self.run(before).await
+        .boxed()
     }
 
     /// Delete what no version has any more. Files that no version ever had are deleted if they were found `before`.
     ///
     /// # Errors
     /// When the store cannot be listed or does not delete them.
-    pub async fn run(self, before: &HashSet<String>) -> Result<Vacuumed, DeltaTableError> {
-        let mut all = Vacuumed::default();
-        for table in self.tables {
-            let vacuumed = table.vacuum(self.keep, before).await?;
-            all.deleted.insert(table.name(), (vacuumed.files.len() as u64, vacuumed.bytes));
-            all.strays.extend(vacuumed.strays);
+    pub fn run(self, before: &HashSet<String>) -> BoxFuture<'_, Result<Vacuumed, DeltaTableError>> {
+        async move {
+            let mut all = Vacuumed::default();
+            for table in self.tables {
+                let vacuumed = table.vacuum(self.keep, before).await?;
+                all.deleted.insert(table.name(), (vacuumed.files.len() as u64, vacuumed.bytes));
+                all.strays.extend(vacuumed.strays);
+            }
+            Ok(all)
         }
-        Ok(all)
+        .boxed()
     }
 }
 

@@ -22,7 +22,9 @@ use datafusion::{
         listing::PartitionedFile,
         physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource, parquet::CachedParquetFileReaderFactory},
         source::DataSourceExec,
+        table_schema::TableSchema,
     },
+    error::DataFusionError,
     execution::object_store::ObjectStoreUrl,
     logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction},
     physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder},
@@ -39,13 +41,17 @@ use serde_json::Value;
 /// The files of a version, as a table of the columns they may have.
 #[derive(Debug)]
 pub(crate) struct CommittedRows {
-    schema: SchemaRef,
+    /// The columns of the files, then those that have one value in a file.
+    schema: TableSchema,
     store: ObjectStoreUrl,
     objects: Arc<dyn ObjectStore>,
     files: Vec<Arc<CommittedFile>>,
     /// While it is held, its files are not deleted.
     _version: Arc<EagerSnapshot>,
 }
+
+/// The column that maintenance reads beside the table's own: the path of the row's file in the table.
+pub(crate) const FILE_COLUMN: &str = "file_path";
 
 /// Files by their path in the table: a file never changes.
 pub(crate) type KnownFiles = HashMap<String, Arc<CommittedFile>>;
@@ -74,9 +80,7 @@ impl CommittedRows {
         version: &Arc<EagerSnapshot>,
         known: &mut KnownFiles,
     ) -> Result<Self, DeltaTableError> {
-        let root = table.table_url();
-        let store = ObjectStoreUrl::parse(&root[..url::Position::BeforePath]).map_err(DeltaTableError::from)?;
-        let folder = Path::from_url_path(root.path()).map_err(object_store::Error::from)?;
+        let folder = folder(table)?;
         let mut files = KnownFiles::new();
         for file in version.log_data().iter() {
             let path = file.path().into_owned();
@@ -93,9 +97,52 @@ impl CommittedRows {
             DataType::Utf8 => Arc::new(Field::clone(field).with_data_type(DataType::Utf8View)),
             _ => Arc::clone(field),
         });
-        let schema = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
+        let schema = TableSchema::from(Arc::new(Schema::new(columns.collect::<Vec<_>>())));
+        Self::of(table, schema, known.values().cloned().collect(), version)
+    }
+
+    /// The rows of a version's files for maintenance: the table's own columns as they are stored, the column `partition`,
+    /// and [`FILE_COLUMN`]. With `paths`, those files alone.
+    pub(crate) fn with_files(
+        table: &DeltaTable,
+        columns: &Schema,
+        partition: &str,
+        version: &Arc<EagerSnapshot>,
+        paths: Option<&HashSet<String>>,
+    ) -> Result<Self, DeltaTableError> {
+        let folder = folder(table)?;
+        let mut files = Vec::new();
+        for file in version.log_data().iter() {
+            let path = file.path().into_owned();
+            if paths.is_some_and(|paths| !paths.contains(&path)) {
+                continue;
+            }
+            let mut read = CommittedFile::new(&folder, &file)?;
+            let day = file.partition_values_map().remove(partition).flatten();
+            let day = day.map_or(Ok(ScalarValue::Date32(None)), |day| {
+                ScalarValue::try_from_string(day, &DataType::Date32).map_err(generic)
+            });
+            read.file.partition_values = vec![day?, ScalarValue::from(path)];
+            files.push(Arc::new(read));
+        }
+        let (per_file, of_rows): (Vec<_>, Vec<_>) =
+            columns.fields().iter().cloned().partition(|field| field.name() == partition);
+        let path = Arc::new(Field::new(FILE_COLUMN, DataType::Utf8, false));
+        let per_file: Vec<_> = per_file.into_iter().chain([path]).collect();
+        let schema = TableSchema::builder(Arc::new(Schema::new(of_rows))).with_table_partition_cols(per_file);
+        Self::of(table, schema.build(), files, version)
+    }
+
+    fn of(
+        table: &DeltaTable,
+        schema: TableSchema,
+        files: Vec<Arc<CommittedFile>>,
+        version: &Arc<EagerSnapshot>,
+    ) -> Result<Self, DeltaTableError> {
+        let root = table.table_url();
+        let store = ObjectStoreUrl::parse(&root[..url::Position::BeforePath]).map_err(generic)?;
         let objects = table.log_store().root_object_store(None);
-        Ok(Self { schema, store, objects, files: known.values().cloned().collect(), _version: Arc::clone(version) })
+        Ok(Self { schema, store, objects, files, _version: Arc::clone(version) })
     }
 
     /// The files that may have rows which these filters keep.
@@ -105,6 +152,15 @@ impl CommittedRows {
         let kept = predicate.prune(&Ranges(&self.files))?;
         Ok(files.zip(kept).filter_map(|(file, kept)| kept.then_some(file)).collect())
     }
+}
+
+fn generic(error: DataFusionError) -> DeltaTableError {
+    DeltaTableError::GenericError { source: Box::new(error) }
+}
+
+/// The table's folder in its store.
+fn folder(table: &DeltaTable) -> Result<Path, DeltaTableError> {
+    Ok(Path::from_url_path(table.table_url().path()).map_err(object_store::Error::from)?)
 }
 
 impl CommittedFile {
@@ -172,7 +228,7 @@ impl PruningStatistics for Ranges<'_> {
 #[async_trait]
 impl TableProvider for CommittedRows {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(self.schema.table_schema())
     }
 
     fn table_type(&self) -> TableType {
@@ -191,20 +247,20 @@ impl TableProvider for CommittedRows {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let columns = DFSchema::try_from(Arc::clone(&self.schema))?;
+        let columns = DFSchema::try_from(self.schema())?;
         let filter = conjunction(filters.to_vec()).map(|filter| state.create_physical_expr(filter, &columns));
         let pruning = PruningPredicateBuilder::new().with_file_schema(self.schema());
         let pruning = filter.transpose()?.and_then(|filter| pruning.build(filter));
         let chosen = self.chosen(pruning.as_deref())?;
         if chosen.is_empty() {
             let schema =
-                projection.map_or_else(|| Ok(self.schema()), |columns| self.schema.project(columns).map(Arc::new));
+                projection.map_or_else(|| Ok(self.schema()), |columns| self.schema().project(columns).map(Arc::new));
             return Ok(Arc::new(EmptyExec::new(schema?)));
         }
         let bytes: u64 = chosen.iter().map(|file| file.file.object_meta.size).sum();
         let rows: Option<u64> = chosen.iter().map(|file| file.rows).sum();
         let count = |count: u64| usize::try_from(count).map_or(Precision::Absent, Precision::Exact);
-        let mut statistics = Statistics::new_unknown(&self.schema);
+        let mut statistics = Statistics::new_unknown(&self.schema());
         statistics.num_rows = rows.map_or(Precision::Absent, count);
 
         let runtime = state.runtime_env();
@@ -219,7 +275,7 @@ impl TableProvider for CommittedRows {
         let parquet =
             TableParquetOptions { global: options.execution.parquet.clone(), ..TableParquetOptions::default() };
         // The filter itself is handed down by the engine, which keeps it above what is read as well.
-        let source = ParquetSource::new(self.schema())
+        let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(parquet)
             .with_parquet_file_reader_factory(Arc::new(reader));
         let groups = if bytes < options.optimizer.repartition_file_min_size as u64 {

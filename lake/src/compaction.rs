@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use datafusion::{arrow::datatypes::SchemaRef, prelude::SessionContext};
 use deltalake::kernel::{Action, Add};
+use futures::{FutureExt, future::BoxFuture};
 use object_store::{ObjectStoreExt, path::Path};
 use parquet::{
     errors::ParquetError,
@@ -119,16 +120,23 @@ impl Compaction {
     ///
     /// # Errors
     /// When the store does not give or take them.
-    pub async fn run(mut self) -> Result<Compacted, CompactionError> {
-        self.files = self.within_memory().await?;
-        let paths = self.files.iter().map(|file| file.path.clone()).collect();
-        let rewrite =
-            Rewrite { spec: &self.spec, committed: &self.committed, columns: &self.columns, session: &self.session };
-        let added = rewrite.run(paths, None).await?;
-        let mut actions = self.committed.removals(|path| self.files.iter().any(|merged| merged.path == path), false);
-        actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })));
-        let bytes = self.files.iter().map(|file| file.bytes).sum();
-        Ok(Compacted { index: self.index, actions, files: self.files.len(), bytes })
+    pub fn run(mut self) -> BoxFuture<'static, Result<Compacted, CompactionError>> {
+        async move {
+            self.files = self.within_memory().await?;
+            let paths = self.files.iter().map(|file| file.path.clone()).collect();
+            let rewrite = Rewrite {
+                spec: &self.spec,
+                committed: &self.committed,
+                columns: &self.columns,
+                session: &self.session,
+            };
+            let added = rewrite.run(&paths, None).await?;
+            let mut actions = self.committed.removals(|path| paths.contains(path), false);
+            actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })));
+            let bytes = self.files.iter().map(|file| file.bytes).sum();
+            Ok(Compacted { index: self.index, actions, files: self.files.len(), bytes })
+        }
+        .boxed()
     }
 
     /// As many of the files as may be read at once; two, or there is nothing to merge.

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use datafusion::{logical_expr::Expr, prelude::SessionContext};
+use futures::{FutureExt, future::BoxFuture};
 
 use crate::{
     compaction::{Eagerness, PartFile, choose},
@@ -54,26 +55,31 @@ impl Forecasting {
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn run(self) -> Result<Vec<Forecast>, LakeError> {
-        let mut forecasts = Vec::new();
-        for (committed, expired) in self.tables {
-            let TableFiles { table, files, bytes } = TableFiles::of(&committed);
-            let events_past_their_time = match expired {
-                Some(expired) => count_expired(&self.session, &committed, expired).await.map_err(LakeError::Read)?,
-                None => 0,
-            };
-            let deletable = committed.deletable(self.keep, &HashSet::new()).await;
-            let deletable = deletable.map_err(|source| LakeError::Reload { table: table.clone(), source })?;
-            forecasts.push(Forecast {
-                files_after: merged(&committed, self.now),
-                table,
-                files,
-                bytes,
-                events_past_their_time,
-                deletable: (deletable.files.len() as u64, deletable.bytes),
-            });
+    pub fn run(self) -> BoxFuture<'static, Result<Vec<Forecast>, LakeError>> {
+        async move {
+            let mut forecasts = Vec::new();
+            for (committed, expired) in self.tables {
+                let TableFiles { table, files, bytes } = TableFiles::of(&committed);
+                let events_past_their_time = match expired {
+                    Some(expired) => {
+                        count_expired(&self.session, &committed, expired).await.map_err(LakeError::Read)?
+                    }
+                    None => 0,
+                };
+                let deletable = committed.deletable(self.keep, &HashSet::new()).await;
+                let deletable = deletable.map_err(|source| LakeError::Reload { table: table.clone(), source })?;
+                forecasts.push(Forecast {
+                    files_after: merged(&committed, self.now),
+                    table,
+                    files,
+                    bytes,
+                    events_past_their_time,
+                    deletable: (deletable.files.len() as u64, deletable.bytes),
+                });
+            }
+            Ok(forecasts)
         }
-        Ok(forecasts)
+        .boxed()
     }
 }
 

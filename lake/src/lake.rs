@@ -17,7 +17,7 @@ use datafusion::{
     prelude::{SessionContext, col, lit},
 };
 use deltalake::DeltaTableError;
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use schemas::{Catalogue, EventKey, Position};
 use tokio::time::Instant;
 use url::Url;
@@ -176,17 +176,20 @@ impl Lake {
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub async fn open(root: &Url, catalogue: Arc<Catalogue>, config: LakeConfig) -> Result<Self, LakeError> {
-        Self::open_as(Access::Own, root, catalogue, config).await
+    pub fn open(root: &Url, catalogue: Arc<Catalogue>, config: LakeConfig) -> BoxFuture<'_, Result<Self, LakeError>> {
+        async move { Self::open_as(Access::Own, root, catalogue, config).await }.boxed()
     }
 
     /// What a lake holds that nobody has open. Nothing is written.
     ///
     /// # Errors
     /// When the store cannot be read, or the lake lacks what the catalogue describes.
-    pub async fn look(root: &Url, catalogue: Arc<Catalogue>) -> Result<LakeView, LakeError> {
-        let lake = Self::open_as(Access::Look, root, catalogue, LakeConfig::default()).await?;
-        Ok(lake.view())
+    pub fn look(root: &Url, catalogue: Arc<Catalogue>) -> BoxFuture<'_, Result<LakeView, LakeError>> {
+        async move {
+            let lake = Self::open_as(Access::Look, root, catalogue, LakeConfig::default()).await?;
+            Ok(lake.view())
+        }
+        .boxed()
     }
 
     async fn open_as(
@@ -199,7 +202,7 @@ impl Lake {
         refuse_unknown_tables(root, &catalogue)?;
         let mut slots = Vec::new();
         for spec in specs(&catalogue) {
-            let (stored, committed) = open_table(root, spec, access, &session).await?;
+            let (stored, committed) = open_table(root, spec, access).await?;
             slots.push(Slot::new(stored, committed));
         }
         let position = slots.last().map_or(Position::START, |closing| closing.committed_position);
@@ -210,9 +213,9 @@ impl Lake {
                 .map_err(|source| LakeError::Open { table: closing.spec.name.clone(), source: source.into() })?,
             None => None,
         };
-        let (closings, committed_closings) = open_table(root, TableSpec::closings(), access, &session).await?;
-        let (retired, committed_retired) = open_table(root, TableSpec::retired(), access, &session).await?;
-        let (history, committed_history) = open_table(root, TableSpec::kpi_history(), access, &session).await?;
+        let (closings, committed_closings) = open_table(root, TableSpec::closings(), access).await?;
+        let (retired, committed_retired) = open_table(root, TableSpec::retired(), access).await?;
+        let (history, committed_history) = open_table(root, TableSpec::kpi_history(), access).await?;
         let (waiting_rows, waiting_since) = (0, None);
         let mut lake = Self {
             catalogue,
@@ -288,31 +291,34 @@ impl Lake {
     ///
     /// # Errors
     /// When the store does not take it.
-    pub async fn close(&mut self, closings: &[Closing]) -> Result<usize, LakeError> {
-        let mut own = HashSet::new();
-        let new = closings.iter().filter(|it| !self.closed.contains(&it.position) && own.insert(it.position));
-        let new: Vec<Closing> = new.cloned().collect();
-        if new.is_empty() {
-            return Ok(0);
-        }
-        let spec = Arc::clone(&self.closings.spec);
-        let table = || spec.name.clone();
-        let batch = closings_batch(&new)?;
-        if let Err(source) = self.closings.commit(&[batch], self.position, None).await {
-            // It may have landed although we were not told.
-            self.closings.reload().await.map_err(|source| LakeError::Reload { table: table(), source })?;
-            self.show_closings().await?;
-            if !new.iter().all(|closing| self.closed.contains(&closing.position)) {
-                return Err(LakeError::Write { table: table(), source });
+    pub fn close<'a>(&'a mut self, closings: &'a [Closing]) -> BoxFuture<'a, Result<usize, LakeError>> {
+        async move {
+            let mut own = HashSet::new();
+            let new = closings.iter().filter(|it| !self.closed.contains(&it.position) && own.insert(it.position));
+            let new: Vec<Closing> = new.cloned().collect();
+            if new.is_empty() {
+                return Ok(0);
             }
-            return Ok(new.len());
+            let spec = Arc::clone(&self.closings.spec);
+            let table = || spec.name.clone();
+            let batch = closings_batch(&new)?;
+            if let Err(source) = self.closings.commit(&[batch], self.position, None).await {
+                // It may have landed although we were not told.
+                self.closings.reload().await.map_err(|source| LakeError::Reload { table: table(), source })?;
+                self.show_closings().await?;
+                if !new.iter().all(|closing| self.closed.contains(&closing.position)) {
+                    return Err(LakeError::Write { table: table(), source });
+                }
+                return Ok(new.len());
+            }
+            self.show_closings().await?;
+            Ok(new.len())
         }
-        self.show_closings().await?;
-        Ok(new.len())
+        .boxed()
     }
 
     async fn show_closings(&mut self) -> Result<(), LakeError> {
-        let committed = self.closings.committed(&self.session);
+        let committed = self.closings.committed();
         let failed = |source| LakeError::Reload { table: self.closings.spec.name.clone(), source };
         self.committed_closings = committed.map_err(failed)?;
         self.closed = self.closed_positions().await?;
@@ -492,7 +498,7 @@ impl Lake {
         self.waiting_rows = 0;
         self.waiting_bytes = 0;
         self.waiting_since = None;
-        Some(Flush { tables, position: self.position, log: self.log, session: self.session.clone() })
+        Some(Flush { tables, position: self.position, log: self.log })
     }
 
     /// Put a finished flush back: its rows are now read from the files.
@@ -533,16 +539,11 @@ fn rows_after(batch: &RecordBatch, position: Position) -> Result<RecordBatch, Ar
     filter_record_batch(batch, &after)
 }
 
-async fn open_table(
-    root: &Url,
-    spec: TableSpec,
-    access: Access,
-    session: &SessionContext,
-) -> Result<(StoredTable, Committed), LakeError> {
+async fn open_table(root: &Url, spec: TableSpec, access: Access) -> Result<(StoredTable, Committed), LakeError> {
     let table = spec.name.clone();
     let opened = async {
         let mut stored = StoredTable::open(root, spec, access).await?;
-        let committed = stored.committed(session)?;
+        let committed = stored.committed()?;
         Ok((stored, committed))
     };
     opened.await.map_err(|source| LakeError::Open { table, source })

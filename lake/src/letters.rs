@@ -12,7 +12,7 @@ use datafusion::{
     logical_expr::Expr,
     prelude::{DataFrame, col, lit},
 };
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use schemas::Position;
 
 use crate::{LakeView, SqlError, SqlSession, plain_texts::plain};
@@ -71,45 +71,55 @@ impl SqlSession {
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn letters(
-        &self,
-        view: &Arc<LakeView>,
-        filter: &LetterFilter,
+    pub fn letters<'a>(
+        &'a self,
+        view: &'a Arc<LakeView>,
+        filter: &'a LetterFilter,
         page: Page,
         with_bytes: bool,
-    ) -> std::result::Result<Vec<Letter>, SqlError> {
-        let (bound, rows, ascending) = match page {
-            Page::Before(before, rows) => (col("position").lt(lit(before.as_i64())), rows, false),
-            Page::After(after, rows) => (col("position").gt(lit(after.as_i64())), rows, true),
-        };
-        let (session, filter) = (self.clone(), filter.clone());
-        let view = Arc::clone(view);
-        let work = async move {
-            let mut frame = session.letter_frame(&view, &filter).await?.filter(bound)?;
-            if !with_bytes {
-                frame = frame.drop_columns(&["payload"])?;
-            }
-            let letters = frame.sort(vec![col("position").sort(ascending, false)])?.limit(0, Some(rows))?;
-            plain(letters.execute_stream().await?).try_collect::<Vec<_>>().await
-        };
-        let batches = self.run(work, std::time::Duration::MAX).await?;
-        Ok(batches.iter().flat_map(letters).collect())
+    ) -> BoxFuture<'a, std::result::Result<Vec<Letter>, SqlError>> {
+        async move {
+            let (bound, rows, ascending) = match page {
+                Page::Before(before, rows) => (col("position").lt(lit(before.as_i64())), rows, false),
+                Page::After(after, rows) => (col("position").gt(lit(after.as_i64())), rows, true),
+            };
+            let (session, filter) = (self.clone(), filter.clone());
+            let view = Arc::clone(view);
+            let work = async move {
+                let mut frame = session.letter_frame(&view, &filter).await?.filter(bound)?;
+                if !with_bytes {
+                    frame = frame.drop_columns(&["payload"])?;
+                }
+                let letters = frame.sort(vec![col("position").sort(ascending, false)])?.limit(0, Some(rows))?;
+                plain(letters.execute_stream().await?).try_collect::<Vec<_>>().await
+            };
+            let batches = self.run(work, std::time::Duration::MAX).await?;
+            Ok(batches.iter().flat_map(letters).collect())
+        }
+        .boxed()
     }
 
     /// How many there are, by reason and status.
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn letter_counts(&self, view: &Arc<LakeView>) -> std::result::Result<Vec<LetterCount>, SqlError> {
-        let (session, view) = (self.clone(), Arc::clone(view));
-        let work = async move {
-            let frame = session.letter_frame(&view, &LetterFilter::default()).await?;
-            let counted = frame.aggregate(vec![col("reason"), col("status")], vec![count(lit(1)).alias("letters")])?;
-            let counted = counted.sort(vec![col("reason").sort(true, false), col("status").sort(true, false)])?;
-            plain(counted.execute_stream().await?).try_collect::<Vec<_>>().await
-        };
-        let batches = self.run(work, std::time::Duration::MAX).await?;
-        Ok(batches.iter().flat_map(counts).collect())
+    pub fn letter_counts<'a>(
+        &'a self,
+        view: &'a Arc<LakeView>,
+    ) -> BoxFuture<'a, std::result::Result<Vec<LetterCount>, SqlError>> {
+        async move {
+            let (session, view) = (self.clone(), Arc::clone(view));
+            let work = async move {
+                let frame = session.letter_frame(&view, &LetterFilter::default()).await?;
+                let counted =
+                    frame.aggregate(vec![col("reason"), col("status")], vec![count(lit(1)).alias("letters")])?;
+                let counted = counted.sort(vec![col("reason").sort(true, false), col("status").sort(true, false)])?;
+                plain(counted.execute_stream().await?).try_collect::<Vec<_>>().await
+            };
+            let batches = self.run(work, std::time::Duration::MAX).await?;
+            Ok(batches.iter().flat_map(counts).collect())
+        }
+        .boxed()
     }
 
     async fn letter_frame(&self, view: &Arc<LakeView>, filter: &LetterFilter) -> Result<DataFrame> {

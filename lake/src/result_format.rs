@@ -11,6 +11,7 @@ use datafusion::{
     },
     error::DataFusionError,
 };
+use futures::{FutureExt, future::BoxFuture};
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
@@ -77,14 +78,17 @@ pub struct EncodedRows {
 
 impl EncodedRows {
     /// The next bytes; none after the last of them or an error, and one of both always comes.
-    pub async fn next(&mut self) -> Option<Result<Vec<u8>, SqlError>> {
-        if self.ended {
-            return None;
+    pub fn next(&mut self) -> BoxFuture<'_, Option<Result<Vec<u8>, SqlError>>> {
+        async move {
+            if self.ended {
+                return None;
+            }
+            let chunk = tokio::time::timeout_at(self.deadline, self.chunks.recv()).await.unwrap_or_default();
+            let chunk = chunk.unwrap_or_else(|| Err(SqlError::broken_off(self.deadline, self.limit)));
+            self.ended = !matches!(chunk, Ok(Some(_)));
+            chunk.transpose()
         }
-        let chunk = tokio::time::timeout_at(self.deadline, self.chunks.recv()).await.unwrap_or_default();
-        let chunk = chunk.unwrap_or_else(|| Err(SqlError::broken_off(self.deadline, self.limit)));
-        self.ended = !matches!(chunk, Ok(Some(_)));
-        chunk.transpose()
+        .boxed()
     }
 }
 

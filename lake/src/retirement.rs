@@ -20,17 +20,17 @@ use datafusion::{
     prelude::{SessionContext, col},
 };
 use deltalake::kernel::{Action, Add};
+use futures::{FutureExt, future::BoxFuture};
 use schemas::{Context, Position, Retention, RetentionPolicy, field_type::UTC};
 
 use crate::{
+    committed_rows::FILE_COLUMN,
     compaction::LARGEST,
     ledger::RETIRED,
     rewrite::{Rewrite, RewriteError},
     table::{Committed, TableSpec},
 };
 
-/// The column that names each row's file while it is read.
-const FILE: &str = "retired_file";
 /// So many events are taken out at once: they are held in memory, for those who have to forget them too.
 const MOST: i64 = 200_000;
 
@@ -109,19 +109,26 @@ impl Retirement {
     ///
     /// # Errors
     /// When the store does not give or take them.
-    pub async fn run(self) -> Result<Option<Retired>, RetirementError> {
-        let files = self.files().await?;
-        if files.is_empty() {
-            return Ok(None);
+    pub fn run(self) -> BoxFuture<'static, Result<Option<Retired>, RetirementError>> {
+        async move {
+            let files = self.files().await?;
+            if files.is_empty() {
+                return Ok(None);
+            }
+            let rows = self.rows(&files).await?;
+            let ledger = self.noted(&rows).await?;
+            let rewrite = Rewrite {
+                spec: &self.spec,
+                committed: &self.committed,
+                columns: &self.columns,
+                session: &self.session,
+            };
+            let added: Vec<Add> = rewrite.run(&files, Some(not(self.expired.clone()))).await?;
+            let mut actions = self.committed.removals(|path| files.contains(path), true);
+            actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: true, ..add })));
+            Ok(Some(Retired { index: self.index, actions, ledger, rows }))
         }
-        let rows = self.rows(&files).await?;
-        let ledger = self.noted(&rows).await?;
-        let rewrite =
-            Rewrite { spec: &self.spec, committed: &self.committed, columns: &self.columns, session: &self.session };
-        let added: Vec<Add> = rewrite.run(files.iter().cloned().collect(), Some(not(self.expired.clone()))).await?;
-        let mut actions = self.committed.removals(|path| files.contains(path), true);
-        actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: true, ..add })));
-        Ok(Some(Retired { index: self.index, actions, ledger, rows }))
+        .boxed()
     }
 
     /// The time it is by, in microseconds since 1970, UTC.
@@ -132,8 +139,8 @@ impl Retirement {
 
     /// Files that hold some of them: as many as may be written anew at once, one at least.
     async fn files(&self) -> Result<HashSet<String>, RetirementError> {
-        let rows = self.session.read_table(self.committed.rows_with_files(FILE).await?)?;
-        let counts = rows.filter(self.expired.clone())?.aggregate(vec![col(FILE)], vec![count(lit(1))])?;
+        let rows = self.session.read_table(self.committed.rows_with_files(None)?)?;
+        let counts = rows.filter(self.expired.clone())?.aggregate(vec![col(FILE_COLUMN)], vec![count(lit(1))])?;
         let mut found: Vec<(String, i64)> = Vec::new();
         for batch in counts.collect().await? {
             let names = cast(batch.column(0), &DataType::Utf8)?;
@@ -143,7 +150,7 @@ impl Retirement {
         }
         let (mut chosen, mut bytes, mut events) = (HashSet::new(), 0, 0);
         for file in self.committed.files().into_values().flatten() {
-            let Some((_, count)) = found.iter().find(|(name, _)| name.ends_with(&file.path)) else { continue };
+            let Some((_, count)) = found.iter().find(|(name, _)| *name == file.path) else { continue };
             bytes += file.bytes;
             events += count;
             if !chosen.is_empty() && (bytes > LARGEST || events > MOST) {
@@ -155,7 +162,7 @@ impl Retirement {
     }
 
     async fn rows(&self, files: &HashSet<String>) -> Result<RecordBatch, RetirementError> {
-        let rows = self.committed.rows_of_files(files.iter().cloned().collect(), &self.session).await?;
+        let rows = self.committed.rows_with_files(Some(files))?;
         let names: Vec<&str> = self.spec.schema.fields().iter().map(|field| field.name().as_str()).collect();
         let rows = self.session.read_table(rows)?.filter(self.expired.clone())?.select_columns(&names)?;
         let batches = rows.collect().await?;

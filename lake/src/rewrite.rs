@@ -1,6 +1,6 @@
 //! Rows of some files written anew as others, which the table does not know yet.
 
-use std::{fs::File, io, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, fs::File, io, path::PathBuf, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::SchemaRef,
@@ -39,10 +39,10 @@ pub(crate) struct Rewrite<'a> {
 
 impl Rewrite<'_> {
     /// Write the rows of these files, or those of them that are to be kept, sorted, and sync what was written.
-    pub(crate) async fn run(&self, paths: Vec<String>, keep: Option<Expr>) -> Result<Vec<Add>, RewriteError> {
+    pub(crate) async fn run(&self, paths: &HashSet<String>, keep: Option<Expr>) -> Result<Vec<Add>, RewriteError> {
         let rows = async {
             let names: Vec<&str> = self.columns.fields().iter().map(|field| field.name().as_str()).collect();
-            let files = self.committed.rows_of_files(paths, self.session).await?;
+            let files = self.committed.rows_with_files(Some(paths))?;
             let mut frame = self.session.read_table(files)?;
             if let Some(keep) = keep {
                 frame = frame.filter(keep)?;

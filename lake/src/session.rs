@@ -32,7 +32,7 @@ use datafusion_pg_catalog::sql::{
     PostgresCompatibilityParser,
     rules::{RewriteArrayAnyAllOperation, SqlStatementRewriteRule},
 };
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use schemas::{ContextIndex, Position, field_type::format_timestamp};
 use serde_json::{Value, json};
 use tokio::{
@@ -102,30 +102,33 @@ pub struct QueryRows {
 
 impl QueryRows {
     /// The next rows, until there are no more or the limit is reached.
-    pub async fn next(&mut self) -> Option<Result<RecordBatch, SqlError>> {
-        if self.ended {
-            return None;
-        }
-        let received = tokio::time::timeout_at(self.deadline, self.rows.recv()).await.unwrap_or_default();
-        let batch = match received {
-            Some(Ok(Some(batch))) => batch,
-            Some(Ok(None)) => {
-                self.ended = true;
+    pub fn next(&mut self) -> BoxFuture<'_, Option<Result<RecordBatch, SqlError>>> {
+        async move {
+            if self.ended {
                 return None;
             }
-            Some(Err(error)) => {
-                self.ended = true;
-                return Some(Err(error));
-            }
-            None => {
-                self.ended = true;
-                return Some(Err(SqlError::broken_off(self.deadline, self.limit)));
-            }
-        };
-        self.truncated |= batch.num_rows() > self.left;
-        let rows = batch.num_rows().min(self.left);
-        self.left -= rows;
-        Some(Ok(batch.slice(0, rows)))
+            let received = tokio::time::timeout_at(self.deadline, self.rows.recv()).await.unwrap_or_default();
+            let batch = match received {
+                Some(Ok(Some(batch))) => batch,
+                Some(Ok(None)) => {
+                    self.ended = true;
+                    return None;
+                }
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+                None => {
+                    self.ended = true;
+                    return Some(Err(SqlError::broken_off(self.deadline, self.limit)));
+                }
+            };
+            self.truncated |= batch.num_rows() > self.left;
+            let rows = batch.num_rows().min(self.left);
+            self.left -= rows;
+            Some(Ok(batch.slice(0, rows)))
+        }
+        .boxed()
     }
 
     /// How long the query and whoever reads it may take.
@@ -143,12 +146,15 @@ impl QueryRows {
     ///
     /// # Errors
     /// When the query fails on its way.
-    pub async fn collect(&mut self) -> Result<Vec<RecordBatch>, SqlError> {
-        let mut batches = Vec::new();
-        while let Some(batch) = self.next().await {
-            batches.push(batch?);
+    pub fn collect(&mut self) -> BoxFuture<'_, Result<Vec<RecordBatch>, SqlError>> {
+        async move {
+            let mut batches = Vec::new();
+            while let Some(batch) = self.next().await {
+                batches.push(batch?);
+            }
+            Ok(batches)
         }
-        Ok(batches)
+        .boxed()
     }
 
     /// Whether there were more rows than the limit, once all have come.
@@ -288,8 +294,10 @@ impl SqlSession {
     ///
     /// # Errors
     /// When one of them cannot be planned.
-    pub async fn tables(&self, view: &Arc<LakeView>) -> Result<&[TableDescription], SqlError> {
-        self.described(view).await.map(|described| described.tables.as_slice()).map_err(classify)
+    pub fn tables<'a>(&'a self, view: &Arc<LakeView>) -> BoxFuture<'a, Result<&'a [TableDescription], SqlError>> {
+        let view = Arc::clone(view);
+        async move { self.described(&view).await.map(|described| described.tables.as_slice()).map_err(classify) }
+            .boxed()
     }
 
     /// A person's statement.
@@ -335,22 +343,29 @@ impl SqlSession {
     ///
     /// # Errors
     /// When the statement is wrong or changes something.
-    pub async fn prepare(&self, view: &Arc<LakeView>, statement: Statement) -> Result<Prepared, SqlError> {
-        refuse_changes(&statement)?;
-        // Their columns do, without rows.
-        let brought = self.tables.iter().filter_map(ExtraTable::without_rows).collect();
-        let (_, context) = self.for_a_person(view, brought).await?;
-        let plan = async move { plan(&context, statement).await };
-        let plan = self.run(plan, PLAN_WITHIN).await?;
-        let parameters = plan.get_parameter_types().map_err(classify)?;
-        let mut prepared = Prepared { schema: plain_schema(plan.schema().as_arrow()), parameters: Vec::new() };
-        for (name, kind) in parameters {
-            if let Some(index) = parameter_index(&name) {
-                prepared.takes(index + 1);
-                prepared.parameters[index] = kind.as_ref().map(plain_type);
+    pub fn prepare<'a>(
+        &'a self,
+        view: &'a Arc<LakeView>,
+        statement: Statement,
+    ) -> BoxFuture<'a, Result<Prepared, SqlError>> {
+        async move {
+            refuse_changes(&statement)?;
+            // Their columns do, without rows.
+            let brought = self.tables.iter().filter_map(ExtraTable::without_rows).collect();
+            let (_, context) = self.for_a_person(view, brought).await?;
+            let plan = async move { plan(&context, statement).await };
+            let plan = self.run(plan, PLAN_WITHIN).await?;
+            let parameters = plan.get_parameter_types().map_err(classify)?;
+            let mut prepared = Prepared { schema: plain_schema(plan.schema().as_arrow()), parameters: Vec::new() };
+            for (name, kind) in parameters {
+                if let Some(index) = parameter_index(&name) {
+                    prepared.takes(index + 1);
+                    prepared.parameters[index] = kind.as_ref().map(plain_type);
+                }
             }
+            Ok(prepared)
         }
-        Ok(prepared)
+        .boxed()
     }
 
     /// A context with everything a person may ask for.
@@ -369,81 +384,95 @@ impl SqlSession {
     ///
     /// # Errors
     /// When the statement is wrong, changes something, or exceeds its limits.
-    pub async fn query(
-        &self,
-        view: &Arc<LakeView>,
+    pub fn query<'a>(
+        &'a self,
+        view: &'a Arc<LakeView>,
         brought: Vec<ExtraTable>,
         statement: Statement,
         parameters: ParamValues,
         limits: QueryLimits,
-    ) -> Result<QueryRows, SqlError> {
-        let deadline = Instant::now() + limits.time;
-        refuse_changes(&statement)?;
-        let (_, context) = self.for_a_person(view, brought).await?;
-        let planned = async move {
-            let plan = plan(&context, statement).await?.with_param_values(parameters)?;
-            let frame = context.execute_logical_plan(plan).await?;
-            let schema = plain_schema(frame.schema().as_arrow());
-            // EXPLAIN has no rows to bound, and no plan to put a limit on.
-            let explains = matches!(frame.logical_plan(), LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
-            let bound = limits.rows.checked_add(1).filter(|_| !explains);
-            let frame = if bound.is_some() { frame.limit(0, bound)? } else { frame };
-            Ok((schema, plain(frame.execute_stream().await?)))
-        };
-        let (schema, rows) = self.run(planned, limits.time).await?;
-        let (sender, receiver) = mpsc::channel(RESULT_QUEUE);
-        // The view keeps the files that the query reads.
-        let held = Arc::clone(view);
-        let task = self.spawn(async move {
-            hand_on(rows, sender, deadline, limits.time).await;
-            drop(held);
-        });
-        Ok(QueryRows {
-            schema,
-            position: view.position,
-            event_time: view.event_time,
-            deadline,
-            limit: limits.time,
-            rows: receiver,
-            ended: false,
-            left: limits.rows,
-            truncated: false,
-            _task: task,
-        })
+    ) -> BoxFuture<'a, Result<QueryRows, SqlError>> {
+        async move {
+            let deadline = Instant::now() + limits.time;
+            refuse_changes(&statement)?;
+            let (_, context) = self.for_a_person(view, brought).await?;
+            let planned = async move {
+                let plan = plan(&context, statement).await?.with_param_values(parameters)?;
+                let frame = context.execute_logical_plan(plan).await?;
+                let schema = plain_schema(frame.schema().as_arrow());
+                // EXPLAIN has no rows to bound, and no plan to put a limit on.
+                let explains = matches!(frame.logical_plan(), LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
+                let bound = limits.rows.checked_add(1).filter(|_| !explains);
+                let frame = if bound.is_some() { frame.limit(0, bound)? } else { frame };
+                Ok((schema, plain(frame.execute_stream().await?)))
+            };
+            let (schema, rows) = self.run(planned, limits.time).await?;
+            let (sender, receiver) = mpsc::channel(RESULT_QUEUE);
+            // The view keeps the files that the query reads.
+            let held = Arc::clone(view);
+            let task = self.spawn(async move {
+                hand_on(rows, sender, deadline, limits.time).await;
+                drop(held);
+            });
+            Ok(QueryRows {
+                schema,
+                position: view.position,
+                event_time: view.event_time,
+                deadline,
+                limit: limits.time,
+                rows: receiver,
+                ended: false,
+                left: limits.rows,
+                truncated: false,
+                _task: task,
+            })
+        }
+        .boxed()
     }
 
     /// The view as of an earlier position.
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn cut(
-        &self,
-        view: &Arc<LakeView>,
+    pub fn cut<'a>(
+        &'a self,
+        view: &'a Arc<LakeView>,
         position: Position,
         within: Duration,
-    ) -> Result<Arc<LakeView>, SqlError> {
-        let sql = format!("SELECT max(event_time) FROM lake.events WHERE position <= {}", position.as_i64());
-        let found = self.ask(view, sql, within).await?;
-        let times = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());
-        Ok(Arc::new(view.cut(position, times.flat_map(|times| times.iter().flatten()).max())))
+    ) -> BoxFuture<'a, Result<Arc<LakeView>, SqlError>> {
+        async move {
+            let sql = format!("SELECT max(event_time) FROM lake.events WHERE position <= {}", position.as_i64());
+            let found = self.ask(view, sql, within).await?;
+            let times = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());
+            Ok(Arc::new(view.cut(position, times.flat_map(|times| times.iter().flatten()).max())))
+        }
+        .boxed()
     }
 
     /// The last position that the log took at this time or before: microseconds since 1970, UTC.
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn position_at(&self, view: &Arc<LakeView>, time: i64, within: Duration) -> Result<Position, SqlError> {
-        let tables = ["lake.events", "system.duplicates", "system.dead_letters"];
-        let each = tables.map(|table| format!("SELECT position, ingested_at FROM {table}"));
-        let sql = format!(
-            "SELECT max(position) FROM ({}) WHERE ingested_at <= TIMESTAMP '{}'",
-            each.join(" UNION ALL "),
-            format_timestamp(time)
-        );
-        let found = self.ask(view, sql, within).await?;
-        let positions = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
-        let last = positions.flat_map(|positions| positions.iter().flatten()).max();
-        Ok(last.map_or(Position::START, Position::from_i64))
+    pub fn position_at<'a>(
+        &'a self,
+        view: &'a Arc<LakeView>,
+        time: i64,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Position, SqlError>> {
+        async move {
+            let tables = ["lake.events", "system.duplicates", "system.dead_letters"];
+            let each = tables.map(|table| format!("SELECT position, ingested_at FROM {table}"));
+            let sql = format!(
+                "SELECT max(position) FROM ({}) WHERE ingested_at <= TIMESTAMP '{}'",
+                each.join(" UNION ALL "),
+                format_timestamp(time)
+            );
+            let found = self.ask(view, sql, within).await?;
+            let positions = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
+            let last = positions.flat_map(|positions| positions.iter().flatten()).max();
+            Ok(last.map_or(Position::START, Position::from_i64))
+        }
+        .boxed()
     }
 
     async fn ask(&self, view: &Arc<LakeView>, sql: String, within: Duration) -> Result<Vec<RecordBatch>, SqlError> {
@@ -455,44 +484,50 @@ impl SqlSession {
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn rows_between(
-        &self,
-        view: &Arc<LakeView>,
+    pub fn rows_between<'a>(
+        &'a self,
+        view: &'a Arc<LakeView>,
         context: ContextIndex,
         after: Position,
         to: Position,
-    ) -> Result<SendableRecordBatchStream, SqlError> {
-        let session = self.context(view, Vec::new());
-        let between = col("position").gt(lit(after.as_i64())).and(col("position").lt_eq(lit(to.as_i64())));
-        let plan = || scan(view, context)?.filter(between)?.build();
-        let rows = async move { session.execute_logical_plan(plan()?).await?.execute_stream().await };
-        rows.await.map(plain).map_err(classify)
+    ) -> BoxFuture<'a, Result<SendableRecordBatchStream, SqlError>> {
+        async move {
+            let session = self.context(view, Vec::new());
+            let between = col("position").gt(lit(after.as_i64())).and(col("position").lt_eq(lit(to.as_i64())));
+            let plan = || scan(view, context)?.filter(between)?.build();
+            let rows = async move { session.execute_logical_plan(plan()?).await?.execute_stream().await };
+            rows.await.map(plain).map_err(classify)
+        }
+        .boxed()
     }
 
     /// Read every column of every committed row of a table, and compare with what the table says of them.
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn audit(&self, table: &TableView) -> Result<Audit, SqlError> {
-        self.run(audit(self.base.clone(), table.clone()), Duration::MAX).await
+    pub fn audit<'a>(&'a self, table: &'a TableView) -> BoxFuture<'a, Result<Audit, SqlError>> {
+        async move { self.run(audit(self.base.clone(), table.clone()), Duration::MAX).await }.boxed()
     }
 
     /// Run one of our own queries to its end: `$name` parameters, no limits.
     ///
     /// # Errors
     /// When the query is wrong or fails.
-    pub async fn collect(
-        &self,
+    pub fn collect<'a>(
+        &'a self,
         context: SessionContext,
-        sql: &str,
+        sql: &'a str,
         parameters: ParamValues,
-    ) -> Result<Vec<RecordBatch>, SqlError> {
-        let sql = sql.to_owned();
-        let rows = async move {
-            let frame = context.sql_with_options(&sql, read_only()).await?;
-            plain(frame.with_param_values(parameters)?.execute_stream().await?).try_collect().await
-        };
-        self.run(rows, Duration::MAX).await
+    ) -> BoxFuture<'a, Result<Vec<RecordBatch>, SqlError>> {
+        async move {
+            let sql = sql.to_owned();
+            let rows = async move {
+                let frame = context.sql_with_options(&sql, read_only()).await?;
+                plain(frame.with_param_values(parameters)?.execute_stream().await?).try_collect().await
+            };
+            self.run(rows, Duration::MAX).await
+        }
+        .boxed()
     }
 
     /// Run something where queries run.

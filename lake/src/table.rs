@@ -20,11 +20,9 @@ use datafusion::{
     },
     catalog::TableProvider,
     error::DataFusionError,
-    prelude::SessionContext,
 };
 use deltalake::{
     DeltaTable, DeltaTableError, TableProperty,
-    delta_datafusion::TableProviderBuilder,
     kernel::{
         Action, EagerSnapshot, StructType, Transaction,
         engine::arrow_conversion::{TryIntoArrow, TryIntoKernel},
@@ -312,8 +310,7 @@ impl StoredTable {
     }
 
     /// The committed rows as of now. They stay readable whatever is committed later.
-    pub(crate) fn committed(&mut self, session: &SessionContext) -> Result<Committed, DeltaTableError> {
-        self.table.update_datafusion_session(&session.state())?;
+    pub(crate) fn committed(&mut self) -> Result<Committed, DeltaTableError> {
         let version = Arc::new(self.table.snapshot()?.snapshot().clone());
         let rows = CommittedRows::new(&self.table, &self.columns, PARTITION, &version, &mut self.files)?;
         self.read.add(&version);
@@ -367,27 +364,15 @@ impl Committed {
         &self.version
     }
 
-    /// The rows, each with the file it is in.
-    pub(crate) async fn rows_with_files(&self, file_column: &str) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-        let scan = TableProviderBuilder::default()
-            .with_log_store(self.table.log_store())
-            .with_eager_snapshot(Arc::clone(&self.version))
-            .with_file_column(file_column);
-        Ok(Arc::new(scan.build().await?))
-    }
-
-    /// The rows of some of its files, with the partition.
-    pub(crate) async fn rows_of_files(
+    /// The rows for maintenance, as they are stored, with the partition and the path of their file
+    /// ([`FILE_COLUMN`](crate::committed_rows::FILE_COLUMN)). With `paths`, those of these files alone.
+    pub(crate) fn rows_with_files(
         &self,
-        paths: Vec<String>,
-        session: &SessionContext,
+        paths: Option<&HashSet<String>>,
     ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-        let scan = TableProviderBuilder::default()
-            .with_log_store(self.table.log_store())
-            .with_eager_snapshot(Arc::clone(&self.version))
-            .with_session(Arc::new(session.state()))
-            .with_file_paths(paths);
-        Ok(Arc::new(scan.build().await?))
+        let columns = stored_columns(&self.table).map_err(external)?;
+        let rows = CommittedRows::with_files(&self.table, &columns, PARTITION, &self.version, paths);
+        Ok(Arc::new(rows.map_err(external)?))
     }
 
     /// What takes files out of the table. `data_change` says whether their rows go with them.
@@ -513,6 +498,10 @@ pub enum OpenError {
     Missing,
     #[error(transparent)]
     Delta(#[from] DeltaTableError),
+}
+
+fn external(error: DeltaTableError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
 fn stored_columns(table: &DeltaTable) -> Result<SchemaRef, DeltaTableError> {

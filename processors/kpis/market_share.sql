@@ -1,5 +1,5 @@
 -- title: Market share
--- definition: Two shares of the market: the one that the latest MarketShareCalculated of the bucket says, which counts when it was computed (calculatedAt); and units sold (soldAt) per vehicle sold in the whole market in the time of the bucket, which market_size in settings.toml says for a year.
+-- definition: Two shares of the market: the one that the latest MarketShareCalculated of the bucket says, which counts when it was computed (calculatedAt); and units sold (soldAt) per vehicle sold in the whole market in the time of the bucket, which the number market_size tells for a year.
 -- owner: Strategy
 -- better: up
 -- input: analytics.market_share_calculated at calculated_at

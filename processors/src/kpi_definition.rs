@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fmt::Write, fs, io, path::Path};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-pub use settings::Setting;
+pub use settings::{KpiNumber, Setting};
 
 use crate::calendar::Grain;
 
@@ -243,6 +243,8 @@ pub enum KpiFolderError {
     },
     #[error(transparent)]
     File(#[from] KpiFileError),
+    #[error("no KPI needs the number {name}; there are {known}")]
+    UnknownNumber { name: String, known: String },
 }
 
 impl KpiDefinition {
@@ -254,14 +256,21 @@ impl KpiDefinition {
         EMBEDDED.iter().map(|(name, text)| Self::parse(name, text)).collect()
     }
 
-    /// The KPIs of the program and those of a folder's `*.sql` files, which replace those of the same name; and the settings
-    /// of all of them, as its `settings.toml` says.
+    /// The KPIs of the program and those of a folder's `*.sql` files, which replace those of the same name; each with the
+    /// numbers it needs.
     ///
     /// # Errors
-    /// When the folder cannot be read, or a file is not valid: with its line and what is wrong in it.
-    pub fn with_folder(folder: Option<&Path>) -> Result<Vec<Self>, KpiFolderError> {
+    /// When the folder cannot be read, a file is not valid (with its line and what is wrong in it), or no KPI needs a number.
+    pub fn with_folder(folder: Option<&Path>, numbers: &[KpiNumber]) -> Result<Vec<Self>, KpiFolderError> {
         let mut kpis = Self::embedded()?;
-        let Some(folder) = folder else { return Ok(kpis) };
+        if let Some(folder) = folder {
+            Self::add_folder(&mut kpis, folder)?;
+        }
+        settings::set(&mut kpis, numbers)?;
+        Ok(kpis)
+    }
+
+    fn add_folder(kpis: &mut Vec<Self>, folder: &Path) -> Result<(), KpiFolderError> {
         let failed = |source| KpiFolderError::Folder { folder: folder.display().to_string(), source };
         let mut files: Vec<_> = fs::read_dir(folder)
             .and_then(Iterator::collect::<io::Result<Vec<_>>>)
@@ -287,8 +296,7 @@ impl KpiDefinition {
                 None => kpis.push(kpi),
             }
         }
-        settings::read(folder, &mut kpis)?;
-        Ok(kpis)
+        settings::read(folder, kpis)
     }
 
     /// Read a KPI file.

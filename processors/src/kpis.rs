@@ -13,6 +13,7 @@ use std::{
 
 use chrono::Weekday;
 use chrono_tz::Tz;
+use futures::{FutureExt, future::BoxFuture};
 use lake::{LakeView, SqlError, SqlSession};
 use schemas::Position;
 use serde_json::{Map, Value};
@@ -257,20 +258,23 @@ impl KpiService {
     ///
     /// # Errors
     /// When the KPI cannot be computed.
-    pub async fn board_with(&self, key: &SeriesKey) -> Result<Arc<Board>, Arc<KpiError>> {
-        let mut board = self.board.clone();
-        loop {
-            if let Some(board) = board.borrow_and_update().as_ref()
-                && let Some(kept) = board.series.get(key)
-            {
-                kept.ask();
-                return Ok(Arc::clone(board));
+    pub fn board_with<'a>(&'a self, key: &'a SeriesKey) -> BoxFuture<'a, Result<Arc<Board>, Arc<KpiError>>> {
+        async move {
+            let mut board = self.board.clone();
+            loop {
+                if let Some(board) = board.borrow_and_update().as_ref()
+                    && let Some(kept) = board.series.get(key)
+                {
+                    kept.ask();
+                    return Ok(Arc::clone(board));
+                }
+                let (reply, answer) = oneshot::channel();
+                let closing = |_| Arc::new(KpiError::ShuttingDown);
+                self.wanted.send(Wanted { key: key.clone(), reply }).await.map_err(|_| closing(()))?;
+                answer.await.map_err(|_| closing(()))??;
             }
-            let (reply, answer) = oneshot::channel();
-            let closing = |_| Arc::new(KpiError::ShuttingDown);
-            self.wanted.send(Wanted { key: key.clone(), reply }).await.map_err(|_| closing(()))?;
-            answer.await.map_err(|_| closing(()))??;
         }
+        .boxed()
     }
 
     /// The values of facts between two times, all buckets being one: by the dimensions and filters of `key`, as of a board
@@ -278,40 +282,46 @@ impl KpiService {
     ///
     /// # Errors
     /// When the KPI cannot be computed.
-    pub async fn totals(
-        &self,
-        board: &Board,
-        of: &SeriesKey,
-        key: &SeriesKey,
+    pub fn totals<'a>(
+        &'a self,
+        board: &'a Board,
+        of: &'a SeriesKey,
+        key: &'a SeriesKey,
         from: i64,
         to: i64,
-    ) -> Result<Arc<Totals>, KpiError> {
-        let Some(kpi) = self.definition(&key.kpi) else { return Ok(Arc::default()) };
-        let (changed, from, to) = (board.changed(of), from.max(EARLIEST), to.min(LATEST));
-        let wanted = (key.clone(), from, to);
-        let known =
-            self.kept_totals().get(&wanted).filter(|(as_of, _)| *as_of == changed).map(|(_, known)| Arc::clone(known));
-        if let Some(known) = known {
-            return Ok(known);
+    ) -> BoxFuture<'a, Result<Arc<Totals>, KpiError>> {
+        async move {
+            let Some(kpi) = self.definition(&key.kpi) else { return Ok(Arc::default()) };
+            let (changed, from, to) = (board.changed(of), from.max(EARLIEST), to.min(LATEST));
+            let wanted = (key.clone(), from, to);
+            let known = self
+                .kept_totals()
+                .get(&wanted)
+                .filter(|(as_of, _)| *as_of == changed)
+                .map(|(_, known)| Arc::clone(known));
+            if let Some(known) = known {
+                return Ok(known);
+            }
+            let sql = kpi.query(&key.by, &key.filters, BucketBy::Nothing);
+            let day = SeriesKey { calendar: DAYS, ..key.clone() };
+            let has_lost = |days: &BTreeSet<i64>| days.range(from..to).next().is_some();
+            let is_days = [from, to].iter().all(|time| DAYS.start(*time) == Some(*time));
+            let totals: Totals = if is_days && covers(&day) && board.frozen.get(&kpi.name).is_some_and(has_lost) {
+                let days = compute(&self.session, &board.view, kpi, &day, from, to).await?;
+                history::summed(kpi, from, days).into_iter().map(|(row, values)| (row.dimensions, values)).collect()
+            } else {
+                let rows = rows_of(&self.session, &board.view, kpi, key, &sql, from, to).await?;
+                rows.into_iter().map(|(_, dimensions, values)| (dimensions, values)).collect()
+            };
+            let totals = Arc::new(totals);
+            let mut kept = self.kept_totals();
+            if kept.len() >= MAX_TOTALS {
+                kept.clear();
+            }
+            kept.insert(wanted, (changed, Arc::clone(&totals)));
+            Ok(totals)
         }
-        let sql = kpi.query(&key.by, &key.filters, BucketBy::Nothing);
-        let day = SeriesKey { calendar: DAYS, ..key.clone() };
-        let has_lost = |days: &BTreeSet<i64>| days.range(from..to).next().is_some();
-        let is_days = [from, to].iter().all(|time| DAYS.start(*time) == Some(*time));
-        let totals: Totals = if is_days && covers(&day) && board.frozen.get(&kpi.name).is_some_and(has_lost) {
-            let days = compute(&self.session, &board.view, kpi, &day, from, to).await?;
-            history::summed(kpi, from, days).into_iter().map(|(row, values)| (row.dimensions, values)).collect()
-        } else {
-            let rows = rows_of(&self.session, &board.view, kpi, key, &sql, from, to).await?;
-            rows.into_iter().map(|(_, dimensions, values)| (dimensions, values)).collect()
-        };
-        let totals = Arc::new(totals);
-        let mut kept = self.kept_totals();
-        if kept.len() >= MAX_TOTALS {
-            kept.clear();
-        }
-        kept.insert(wanted, (changed, Arc::clone(&totals)));
-        Ok(totals)
+        .boxed()
     }
 
     fn kept_totals(&self) -> std::sync::MutexGuard<'_, KeptTotals> {
@@ -358,33 +368,36 @@ impl Kpis {
     }
 
     /// Keep the board until `stop`.
-    pub async fn run(
+    pub fn run(
         mut self,
         mut updates: mpsc::Receiver<BoardUpdate>,
         KpiRequests(mut requests): KpiRequests,
         stop: CancellationToken,
-    ) {
-        let mut due = Instant::now();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                update = updates.recv() => match update {
-                    Some(update) => self.take(update),
-                    None => return,
-                },
-                Some(wanted) = requests.recv(), if self.view.is_some() => {
-                    let answer = self.keep(wanted.key).await.map_err(Arc::new);
-                    // A caller who went away no longer wants the answer.
-                    let _ = wanted.reply.send(answer);
-                }
-                () = tokio::time::sleep_until(due), if self.stale && self.view.is_some() => {
-                    let started = Instant::now();
-                    self.refresh().await;
-                    due = Instant::now() + REFRESH_EVERY.max(started.elapsed() * REST_FACTOR);
+    ) -> BoxFuture<'static, ()> {
+        async move {
+            let mut due = Instant::now();
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    update = updates.recv() => match update {
+                        Some(update) => self.take(update),
+                        None => return,
+                    },
+                    Some(wanted) = requests.recv(), if self.view.is_some() => {
+                        let answer = self.keep(wanted.key).await.map_err(Arc::new);
+                        // A caller who went away no longer wants the answer.
+                        let _ = wanted.reply.send(answer);
+                    }
+                    () = tokio::time::sleep_until(due), if self.stale && self.view.is_some() => {
+                        let started = Instant::now();
+                        self.refresh().await;
+                        due = Instant::now() + REFRESH_EVERY.max(started.elapsed() * REST_FACTOR);
+                    }
                 }
             }
         }
+        .boxed()
     }
 
     fn take(&mut self, update: BoardUpdate) {

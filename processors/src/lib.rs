@@ -29,7 +29,7 @@ pub mod pipeline;
 mod upkeep;
 pub mod verify;
 
-pub use kpi_definition::KpiDefinition;
+pub use kpi_definition::{KpiDefinition, KpiNumber};
 pub use kpis::{Board, KpiError, KpiService, SeriesKey};
 pub use maintenance::{Maintained, Maintenance, MaintenanceOrder};
 pub use pipeline::{Pipeline, PipelineConfig, PipelineError};

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use lake::{Forecast, Lake, LakeConfig, SqlSession, TableFiles};
 use schemas::{Catalogue, RetentionPolicy};
 use serde::{Deserialize, Serialize};
@@ -97,10 +98,13 @@ pub struct Maintenance(pub(crate) mpsc::Sender<OrderGiven>);
 
 impl Maintenance {
     /// Have it done; none, when not all of it could be, as the log says, or the system goes down before it is.
-    pub async fn order(&self, order: MaintenanceOrder) -> Option<Vec<Maintained>> {
-        let (reply, done) = oneshot::channel();
-        self.0.send(OrderGiven { order, reply }).await.ok()?;
-        done.await.ok().flatten()
+    pub fn order(&self, order: MaintenanceOrder) -> BoxFuture<'_, Option<Vec<Maintained>>> {
+        async move {
+            let (reply, done) = oneshot::channel();
+            self.0.send(OrderGiven { order, reply }).await.ok()?;
+            done.await.ok().flatten()
+        }
+        .boxed()
     }
 }
 
@@ -125,34 +129,37 @@ pub(crate) fn foresee(
 ///
 /// # Errors
 /// When it cannot be opened, or another process writes to it.
-pub async fn of_folder(
+pub fn of_folder(
     folder: &Path,
     catalogue: Arc<Catalogue>,
     policy: RetentionPolicy,
     kpis: Vec<KpiDefinition>,
     order: MaintenanceOrder,
-) -> Result<Vec<Maintained>, PipelineError> {
-    let mut lake = Lake::open(&folder_url(folder)?, catalogue, LakeConfig::default()).await?;
-    if order.dry_run {
-        let forecast = lake.forecast(&policy, order.keep_old_files).run().await?;
-        return Ok(forecast.into_iter().map(Maintained::from).collect());
-    }
-    if !lake.is_settled() {
-        return Err(PipelineError::Unsettled);
-    }
-    let (reply, mut report) = oneshot::channel();
-    let session = SqlSession::new(Handle::current(), derived_tables(&kpis))?;
-    let freezer = Freezer { session, definitions: Arc::new(kpis) };
-    let mut upkeep = Upkeep::new(Handle::current(), policy, freezer, None);
-    upkeep.demand(Demand::new(order.keep_old_files, reply), &lake);
-    loop {
-        upkeep.step(&mut lake);
-        match upkeep.running.join_next().await {
-            Some(done) => drop(upkeep.take(done, &mut lake)?),
-            None => tokio::time::sleep_until(upkeep.due().unwrap_or_else(Instant::now)).await,
+) -> BoxFuture<'_, Result<Vec<Maintained>, PipelineError>> {
+    async move {
+        let mut lake = Lake::open(&folder_url(folder)?, catalogue, LakeConfig::default()).await?;
+        if order.dry_run {
+            let forecast = lake.forecast(&policy, order.keep_old_files).run().await?;
+            return Ok(forecast.into_iter().map(Maintained::from).collect());
         }
-        if let Ok(report) = report.try_recv() {
-            return report.ok_or(PipelineError::Maintenance);
+        if !lake.is_settled() {
+            return Err(PipelineError::Unsettled);
+        }
+        let (reply, mut report) = oneshot::channel();
+        let session = SqlSession::new(Handle::current(), derived_tables(&kpis))?;
+        let freezer = Freezer { session, definitions: Arc::new(kpis) };
+        let mut upkeep = Upkeep::new(Handle::current(), policy, freezer, None);
+        upkeep.demand(Demand::new(order.keep_old_files, reply), &lake);
+        loop {
+            upkeep.step(&mut lake);
+            match upkeep.running.join_next().await {
+                Some(done) => drop(upkeep.take(done, &mut lake)?),
+                None => tokio::time::sleep_until(upkeep.due().unwrap_or_else(Instant::now)).await,
+            }
+            if let Ok(report) = report.try_recv() {
+                return report.ok_or(PipelineError::Maintenance);
+            }
         }
     }
+    .boxed()
 }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use datafusion::error::DataFusionError;
+use futures::{FutureExt, future::BoxFuture};
 use ingest::{Backoff, DeadLetters, Log, LogError, LogReader, RawMessage, SeenError, SeenEvents};
 use lake::{Lake, LakeConfig, LakeError, LakeView, SqlError, SqlSession, ledger::Closing};
 use schemas::{Catalogue, Position, RetentionPolicy};
@@ -123,108 +124,114 @@ impl Pipeline {
     ///
     /// # Errors
     /// When a sink cannot be opened, or the log does not continue it.
-    pub async fn start(
+    pub fn start(
         config: PipelineConfig,
         catalogue: Arc<Catalogue>,
         log: Log,
         queries: Handle,
         tasks: &mut JoinSet<Result<(), PipelineError>>,
         stop: CancellationToken,
-    ) -> Result<Self, PipelineError> {
-        let root = folder_url(&config.lake)?;
-        let mut lake = Lake::open(&root, Arc::clone(&catalogue), config.flush).await?;
-        log.prepare(lake.highest_position()).await?;
-        let state = log.look().await?;
-        state.check_continues(lake.position(), lake.log(), config.accept_loss)?;
-        if state.last < lake.highest_position() {
-            return Err(LogError::Behind { log: state.last, lake: lake.highest_position() }.into());
-        }
-        lake.set_log(state.identity);
-        if state.before_first > lake.position() {
-            tracing::warn!(
-                from = lake.position().get(),
-                to = state.before_first.get(),
-                "going on after the loss of events"
-            );
-            lake.append([], state.before_first, None)?;
-        }
-        tracing::info!(position = lake.position().get(), "opened the lake");
-        let seen = Arc::new(SeenEvents::open(&config.seen, &state.identity.to_string(), state.last)?);
-        fill_seen(&seen, &lake).await?;
+    ) -> BoxFuture<'_, Result<Self, PipelineError>> {
+        async move {
+            let root = folder_url(&config.lake)?;
+            let mut lake = Lake::open(&root, Arc::clone(&catalogue), config.flush).await?;
+            log.prepare(lake.highest_position()).await?;
+            let state = log.look().await?;
+            state.check_continues(lake.position(), lake.log(), config.accept_loss)?;
+            if state.last < lake.highest_position() {
+                return Err(LogError::Behind { log: state.last, lake: lake.highest_position() }.into());
+            }
+            lake.set_log(state.identity);
+            if state.before_first > lake.position() {
+                tracing::warn!(
+                    from = lake.position().get(),
+                    to = state.before_first.get(),
+                    "going on after the loss of events"
+                );
+                lake.append([], state.before_first, None)?;
+            }
+            tracing::info!(position = lake.position().get(), "opened the lake");
+            let seen = Arc::new(SeenEvents::open(&config.seen, &state.identity.to_string(), state.last)?);
+            fill_seen(&seen, &lake).await?;
 
-        let definitions = config.kpis;
-        let sql = SqlSession::new(queries.clone(), derived_tables(&definitions))?;
-        let log_end = log.last_message().await?;
-        let view = Arc::new(lake.view());
-        let own: Vec<KpiDefinition> = definitions.iter().filter(|kpi| kpi.file.is_some()).cloned().collect();
-        kpis::check(&sql, &view, &own).await?;
-        let (view_sender, lake_views) = watch::channel(None);
-        let source = IndexSource {
-            folder: config.index,
-            catalogue: Arc::clone(&catalogue),
-            sql: sql.clone(),
-            lake: lake_views.clone(),
-        };
-        // The log may have forgotten its last events with retention; the lake has its position from it.
-        let listings = source.open(&view, log_end.max(lake.position())).await?;
-        let (listing_sender, listing_snapshots) = watch::channel(Some(listings.snapshot()));
-        let (kpis, service, requests) = Kpis::new(sql.clone(), definitions);
+            let definitions = config.kpis;
+            let sql = SqlSession::new(queries.clone(), derived_tables(&definitions))?;
+            let log_end = log.last_message().await?;
+            let view = Arc::new(lake.view());
+            let own: Vec<KpiDefinition> = definitions.iter().filter(|kpi| kpi.file.is_some()).cloned().collect();
+            kpis::check(&sql, &view, &own).await?;
+            let (view_sender, lake_views) = watch::channel(None);
+            let source = IndexSource {
+                folder: config.index,
+                catalogue: Arc::clone(&catalogue),
+                sql: sql.clone(),
+                lake: lake_views.clone(),
+            };
+            // The log may have forgotten its last events with retention; the lake has its position from it.
+            let listings = source.open(&view, log_end.max(lake.position())).await?;
+            let (listing_sender, listing_snapshots) = watch::channel(Some(listings.snapshot()));
+            let (kpis, service, requests) = Kpis::new(sql.clone(), definitions);
 
-        let (to_lake, decoded) = mpsc::channel(STAGE_QUEUE);
-        let (to_listings, listing_rows) = mpsc::channel(STAGE_QUEUE);
-        let (to_kpis, board_updates) = mpsc::channel(STAGE_QUEUE);
-        let (closings, close_requests) = mpsc::channel(STAGE_QUEUE);
-        let (maintenance, orders) = mpsc::channel(STAGE_QUEUE);
-        let reader = LogReader::after(log.clone(), lake.position());
-        let dead_letters = DeadLetters::open(log.clone()).await?;
-        let from_lake = lake.position();
-        tasks.spawn(read(reader, Arc::clone(&catalogue), Arc::clone(&seen), dead_letters, to_lake, stop.clone()));
-        tasks.spawn(watch_log(log.clone(), state.identity, lake_views.clone(), stop.clone()));
-        let board = BoardFeed {
-            catalogue: Arc::clone(&catalogue),
-            definitions: Arc::clone(&service.definitions),
-            queue: to_kpis,
-        };
-        let keeper = LakeKeeper {
-            lake,
-            decoded,
-            close_requests,
-            orders,
-            views: view_sender,
-            to_listings,
-            board,
-            retention: config.retention,
-            freezer: Freezer { session: sql.clone(), definitions: Arc::clone(&service.definitions) },
-            log: log.clone(),
-            queries,
-        };
-        tasks.spawn(keeper.run());
-        tasks.spawn(keep_listings(listings, source, from_lake, listing_rows, listing_sender));
-        tasks.spawn(async move {
-            kpis.run(board_updates, requests, stop).await;
-            Ok(())
-        });
-        Ok(Self {
-            lake: lake_views,
-            listings: listing_snapshots,
-            kpis: service,
-            sql,
-            log,
-            seen,
-            closings,
-            maintenance: Maintenance(maintenance),
-            log_end_at_start: log_end,
-        })
+            let (to_lake, decoded) = mpsc::channel(STAGE_QUEUE);
+            let (to_listings, listing_rows) = mpsc::channel(STAGE_QUEUE);
+            let (to_kpis, board_updates) = mpsc::channel(STAGE_QUEUE);
+            let (closings, close_requests) = mpsc::channel(STAGE_QUEUE);
+            let (maintenance, orders) = mpsc::channel(STAGE_QUEUE);
+            let reader = LogReader::after(log.clone(), lake.position());
+            let dead_letters = DeadLetters::open(log.clone()).await?;
+            let from_lake = lake.position();
+            tasks.spawn(read(reader, Arc::clone(&catalogue), Arc::clone(&seen), dead_letters, to_lake, stop.clone()));
+            tasks.spawn(watch_log(log.clone(), state.identity, lake_views.clone(), stop.clone()));
+            let board = BoardFeed {
+                catalogue: Arc::clone(&catalogue),
+                definitions: Arc::clone(&service.definitions),
+                queue: to_kpis,
+            };
+            let keeper = LakeKeeper {
+                lake,
+                decoded,
+                close_requests,
+                orders,
+                views: view_sender,
+                to_listings,
+                board,
+                retention: config.retention,
+                freezer: Freezer { session: sql.clone(), definitions: Arc::clone(&service.definitions) },
+                log: log.clone(),
+                queries,
+            };
+            tasks.spawn(keeper.run());
+            tasks.spawn(keep_listings(listings, source, from_lake, listing_rows, listing_sender));
+            tasks.spawn(async move {
+                kpis.run(board_updates, requests, stop).await;
+                Ok(())
+            });
+            Ok(Self {
+                lake: lake_views,
+                listings: listing_snapshots,
+                kpis: service,
+                sql,
+                log,
+                seen,
+                closings,
+                maintenance: Maintenance(maintenance),
+                log_end_at_start: log_end,
+            })
+        }
+        .boxed()
     }
 
     /// Record what was decided about dead letters. Those that are closed already stay as they are; how many were not.
     ///
     /// # Errors
     /// When the lake does not take it, or is going down.
-    pub async fn close_dead_letters(&self, closings: Vec<Closing>) -> Result<usize, CloseError> {
-        let (reply, closed) = oneshot::channel();
-        self.closings.send(CloseRequest { closings, reply }).await.map_err(|_| CloseError::ShuttingDown)?;
-        Ok(closed.await.map_err(|_| CloseError::ShuttingDown)??)
+    pub fn close_dead_letters(&self, closings: Vec<Closing>) -> BoxFuture<'_, Result<usize, CloseError>> {
+        async move {
+            let (reply, closed) = oneshot::channel();
+            self.closings.send(CloseRequest { closings, reply }).await.map_err(|_| CloseError::ShuttingDown)?;
+            Ok(closed.await.map_err(|_| CloseError::ShuttingDown)??)
+        }
+        .boxed()
     }
 }
 

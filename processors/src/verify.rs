@@ -14,7 +14,7 @@ use datafusion::{
     common::{DataFusionError, ParamValues},
     execution::SendableRecordBatchStream,
 };
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use ingest::{Log, LogError, SeenError, SeenEvents};
 use lake::{Lake, LakeView, SqlError, SqlSession, plain_texts::plain};
 use schemas::{Catalogue, EventKey, Position};
@@ -125,54 +125,57 @@ pub struct Folders<'a> {
 ///
 /// # Errors
 /// When something cannot be read: what that is, is itself a finding.
-pub async fn of_folders(
-    catalogue: &Arc<Catalogue>,
-    folders: Folders<'_>,
+pub fn of_folders<'a>(
+    catalogue: &'a Arc<Catalogue>,
+    folders: Folders<'a>,
     queries: Handle,
-) -> Result<OfFolders, VerifyError> {
-    let root = folder_url(folders.lake).map_err(Box::new)?;
-    let view = match Lake::look(&root, Arc::clone(catalogue)).await {
-        Ok(view) => Arc::new(view),
-        Err(error) => {
-            let mut tables = Check::new("tables", TABLES);
-            tables.differs(|| in_full(&error));
-            return Ok(OfFolders { checks: vec![tables], index_left_out: None });
+) -> BoxFuture<'a, Result<OfFolders, VerifyError>> {
+    async move {
+        let root = folder_url(folders.lake).map_err(Box::new)?;
+        let view = match Lake::look(&root, Arc::clone(catalogue)).await {
+            Ok(view) => Arc::new(view),
+            Err(error) => {
+                let mut tables = Check::new("tables", TABLES);
+                tables.differs(|| in_full(&error));
+                return Ok(OfFolders { checks: vec![tables], index_left_out: None });
+            }
+        };
+        let sql = SqlSession::new(queries, Vec::new()).map_err(VerifyError::Rows)?;
+        let kept = ListingIndex::look(folders.index).map_err(ListingsError::from)?;
+        let index_left_out = kept.as_ref().and_then(|kept| {
+            if kept.position > view.position {
+                // The log has what lies between.
+                Some(format!("the index reflects position {} and the lake {}", kept.position, view.position))
+            } else if kept.retirements != view.retirements {
+                Some("retention took events out of the lake since the index was written".to_owned())
+            } else {
+                None
+            }
+        });
+        let listings = kept.as_ref().filter(|_| index_left_out.is_none());
+        let (seen, unreadable) = match SeenEvents::look(folders.seen) {
+            Ok(seen) => (seen, None),
+            Err(error) => (None, Some(error)),
+        };
+        let subject = Subject {
+            catalogue,
+            sql: &sql,
+            view: &view,
+            listings,
+            seen: seen.as_ref(),
+            log: None,
+            board: None,
+            definitions: &[],
+        };
+        let mut checks = subject.verify().await?;
+        if let Some(error) = unreadable {
+            let mut check = Check::new("seen events", SEEN);
+            check.differs(|| in_full(&error));
+            checks.push(check);
         }
-    };
-    let sql = SqlSession::new(queries, Vec::new()).map_err(VerifyError::Rows)?;
-    let kept = ListingIndex::look(folders.index).map_err(ListingsError::from)?;
-    let index_left_out = kept.as_ref().and_then(|kept| {
-        if kept.position > view.position {
-            // The log has what lies between.
-            Some(format!("the index reflects position {} and the lake {}", kept.position, view.position))
-        } else if kept.retirements != view.retirements {
-            Some("retention took events out of the lake since the index was written".to_owned())
-        } else {
-            None
-        }
-    });
-    let listings = kept.as_ref().filter(|_| index_left_out.is_none());
-    let (seen, unreadable) = match SeenEvents::look(folders.seen) {
-        Ok(seen) => (seen, None),
-        Err(error) => (None, Some(error)),
-    };
-    let subject = Subject {
-        catalogue,
-        sql: &sql,
-        view: &view,
-        listings,
-        seen: seen.as_ref(),
-        log: None,
-        board: None,
-        definitions: &[],
-    };
-    let mut checks = subject.verify().await?;
-    if let Some(error) = unreadable {
-        let mut check = Check::new("seen events", SEEN);
-        check.differs(|| in_full(&error));
-        checks.push(check);
+        Ok(OfFolders { checks, index_left_out })
     }
-    Ok(OfFolders { checks, index_left_out })
+    .boxed()
 }
 
 impl Subject<'_> {
@@ -180,26 +183,29 @@ impl Subject<'_> {
     ///
     /// # Errors
     /// When something cannot be read: what that is, is itself a finding.
-    pub async fn verify(&self) -> Result<Vec<Check>, VerifyError> {
-        let (tables, all_are_read) = self.tables().await;
-        if !all_are_read {
-            // What cannot be read cannot be counted either.
-            return Ok(vec![tables]);
+    pub fn verify(&self) -> BoxFuture<'_, Result<Vec<Check>, VerifyError>> {
+        async move {
+            let (tables, all_are_read) = self.tables().await;
+            if !all_are_read {
+                // What cannot be read cannot be counted either.
+                return Ok(vec![tables]);
+            }
+            let mut checks = vec![tables, self.positions().await?, self.event_ids().await?];
+            if let Some(log) = self.log {
+                checks.push(self.log(log).await?);
+            }
+            if let Some(seen) = self.seen {
+                checks.push(self.seen(seen).await?);
+            }
+            if let Some(listings) = self.listings {
+                checks.push(self.listings(listings).await?);
+            }
+            if let Some(board) = self.board {
+                checks.push(self.kpis(board).await?);
+            }
+            Ok(checks)
         }
-        let mut checks = vec![tables, self.positions().await?, self.event_ids().await?];
-        if let Some(log) = self.log {
-            checks.push(self.log(log).await?);
-        }
-        if let Some(seen) = self.seen {
-            checks.push(self.seen(seen).await?);
-        }
-        if let Some(listings) = self.listings {
-            checks.push(self.listings(listings).await?);
-        }
-        if let Some(board) = self.board {
-            checks.push(self.kpis(board).await?);
-        }
-        Ok(checks)
+        .boxed()
     }
 
     async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>, SqlError> {

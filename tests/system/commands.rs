@@ -158,7 +158,8 @@ fn every_command_and_route_is_in_the_readme_and_the_readme_names_no_other() {
             "verify",
             "catalogue",
             "kpi",
-            "dead-letters"
+            "dead-letters",
+            "config"
         ])
     );
     for command in &commands {

@@ -19,6 +19,7 @@ mod own_server;
 mod pages;
 mod retention;
 mod search;
+mod settings;
 mod slt;
 mod sql;
 mod support;

@@ -62,6 +62,8 @@ pub(crate) struct Nats {
     monitor: u16,
     /// Its jetstream block's settings, as an operator writes them.
     settings: &'static str,
+    /// What its configuration says besides.
+    more: String,
     folder: TempDir,
     child: Option<Child>,
 }
@@ -74,9 +76,22 @@ impl Nats {
     /// With these settings of the jetstream block.
     pub(crate) async fn start_with(settings: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut nats = Self { port: free_port(), monitor: free_port(), settings, folder, child: None };
+        Self::launch(settings, String::new(), folder).await
+    }
+
+    /// With these lines of its configuration besides.
+    pub(crate) async fn start_with_lines(more: String) -> Self {
+        Self::launch("sync_interval: always", more, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn launch(settings: &'static str, more: String, folder: TempDir) -> Self {
+        let mut nats = Self { port: free_port(), monitor: free_port(), settings, more, folder, child: None };
         nats.restart().await;
         nats
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn monitor(&self) -> String {
@@ -89,8 +104,8 @@ impl Nats {
         let store = self.folder.path().join("store");
         let text = format!(
             "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nmax_payload: 16777216\n\
-             jetstream {{ store_dir: {store:?}, {} }}\n",
-            self.port, self.monitor, self.settings
+             jetstream {{ store_dir: {store:?}, {} }}\n{}\n",
+            self.port, self.monitor, self.settings, self.more
         );
         std::fs::write(&config, text).unwrap();
         let started =
@@ -138,7 +153,7 @@ pub(crate) struct Forecourt {
     port: u16,
     /// Those of the Postgres wire and of Flight SQL.
     wires: [u16; 2],
-    nats: String,
+    pub nats: String,
     data: PathBuf,
     more: Vec<String>,
     /// Beside what the test itself was started with.

@@ -85,7 +85,7 @@ impl Lake {
         let Some(stored) = self.history.stored.take() else { return Err(rows) };
         self.applying = true;
         let index = self.slots.len() + 1;
-        Ok(Freeze { table: FlushTable { index, stored, rows: vec![rows] }, session: self.session.clone() })
+        Ok(Freeze { table: FlushTable { index, stored, rows: vec![rows] } })
     }
 
     /// Put the table of frozen buckets back.
@@ -109,7 +109,6 @@ impl Lake {
         }
         let Some(stored) = self.slot_mut(index).stored.take() else { return Err(rewritten) };
         self.applying = true;
-        let session = self.session.clone();
         let (actions, operation, noted) = match rewritten {
             Rewritten::Compacted(compacted) => {
                 (compacted.actions, DeltaOperation::Optimize { predicate: None, target_size: 0 }, None)
@@ -120,7 +119,7 @@ impl Lake {
                 (gone.actions, DeltaOperation::Delete { predicate: Some("past its time".to_owned()) }, noted)
             }
         };
-        Ok(Apply { index, stored, actions, operation, noted, session })
+        Ok(Apply { index, stored, actions, operation, noted })
     }
 
     /// Put a table back whose files were written anew.

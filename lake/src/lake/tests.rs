@@ -118,8 +118,8 @@ async fn a_reopened_lake_continues_where_it_was_flushed_and_takes_no_row_twice()
     lake.append(rows(11..=20), Position::new(20), Some(9)).unwrap();
     // A crash after one table's commit and before the closing one's.
     let mut cut_off = lake.begin_flush().unwrap();
-    let (session, first) = (cut_off.session.clone(), cut_off.tables.remove(0));
-    commit(first, Position::new(20), None, &session).await.unwrap();
+    let first = cut_off.tables.remove(0);
+    commit(first, Position::new(20), None).await.unwrap();
     drop((lake, cut_off));
 
     let mut lake = open(folder.path()).await.unwrap();
@@ -445,7 +445,7 @@ async fn events_past_their_time_are_gone_and_stay_accounted_for() {
                 let note = apply.noted.take().unwrap();
                 let count = note.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
                 let noted = Position::new(note.stored.position.get() + count);
-                commit(note, noted, None, &apply.session).await.unwrap();
+                commit(note, noted, None).await.unwrap();
                 lake = open(folder.path()).await.unwrap();
                 let flushed = lake.position().get();
                 lake.append(rows(flushed + 1..=end), Position::new(end), None).unwrap();

@@ -1,9 +1,10 @@
-//! Numbers that values of KPIs name: what `settings.toml` says in the folder of the files, and how long a bucket is.
+//! Numbers that values of KPIs name: those that the settings tell, and how long a bucket is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::Path,
+    str::FromStr,
 };
 
 use serde::Serialize;
@@ -11,13 +12,13 @@ use toml::Spanned;
 
 use super::{KpiDefinition, KpiFileError, KpiFolderError, is_name};
 
-/// What says the settings, in a folder of KPI files.
+/// The file of numbers in a folder of KPI files.
 const FILE: &str = "settings.toml";
 
 /// In a value, how many years its bucket is long: a part of one, by the calendar's own.
 pub(super) const YEARS: &str = "years";
 
-/// A number that a KPI's values name, and `settings.toml` says.
+/// A number that a KPI's values name, and the settings tell.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Setting {
     pub name: String,
@@ -50,7 +51,46 @@ fn named(name: &str) -> String {
     format!("{{{name}}}")
 }
 
-/// Read what a folder says, each a number that some KPI has.
+/// A number that KPIs need: `market_size=42000`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KpiNumber {
+    pub name: String,
+    pub value: f64,
+}
+
+impl FromStr for KpiNumber {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = text.split_once('=').and_then(|(name, value)| {
+            let value: f64 = value.trim().replace('_', "").parse().ok()?;
+            let name = name.trim();
+            (is_name(name) && value.is_finite()).then(|| Self { name: name.to_owned(), value })
+        });
+        parsed.ok_or("a name and a number, such as market_size=42000")
+    }
+}
+
+/// Give the KPIs their numbers.
+pub(super) fn set(kpis: &mut [KpiDefinition], numbers: &[KpiNumber]) -> Result<(), KpiFolderError> {
+    for number in numbers {
+        let mut needed = false;
+        for setting in kpis.iter_mut().flat_map(|kpi| &mut kpi.settings) {
+            if setting.name == number.name {
+                setting.value = Some(number.value);
+                needed = true;
+            }
+        }
+        if !needed {
+            let known: BTreeSet<&str> = kpis.iter().flat_map(|kpi| &kpi.settings).map(|it| it.name.as_str()).collect();
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(KpiFolderError::UnknownNumber { name: number.name.clone(), known });
+        }
+    }
+    Ok(())
+}
+
+/// Read the folder's own file of numbers, which the settings file has replaced.
 pub(super) fn read(folder: &Path, kpis: &mut [KpiDefinition]) -> Result<(), KpiFolderError> {
     let file = folder.join(FILE).display().to_string();
     let text = match fs::read_to_string(&file) {
@@ -58,6 +98,10 @@ pub(super) fn read(folder: &Path, kpis: &mut [KpiDefinition]) -> Result<(), KpiF
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(KpiFolderError::Folder { folder: file, source }),
     };
+    tracing::warn!(
+        file,
+        "settings.toml of a KPI folder is read for the last release: write its numbers into [kpis.numbers] of forecourt.toml"
+    );
     let failed = |at: usize, problem: String| {
         let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
         KpiFileError { file: file.clone(), line, problem }
@@ -93,7 +137,7 @@ mod tests {
     fn settings_are_put_where_values_name_them() {
         let folder = tempfile::tempdir().unwrap();
         let share = |folder: &Path| {
-            let kpis = KpiDefinition::with_folder(Some(folder)).map_err(|error| error.to_string())?;
+            let kpis = KpiDefinition::with_folder(Some(folder), &[]).map_err(|error| error.to_string())?;
             Ok(kpis.iter().find(|kpi| kpi.name == "market_share").unwrap().query(&[], &[], BucketBy::Time))
         };
         let query = share(folder.path()).unwrap();
@@ -109,6 +153,23 @@ mod tests {
         ] {
             fs::write(&file, text).unwrap();
             assert_eq!(share(folder.path()), Err(format!("{}, {message}", file.display())));
+        }
+    }
+
+    #[test]
+    fn a_number_goes_before_the_folders_file_and_has_to_be_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("settings.toml"), "market_size = 1").unwrap();
+        let value = |numbers: &[&str]| {
+            let numbers: Vec<_> = numbers.iter().map(|it| it.parse().unwrap()).collect();
+            let kpis = KpiDefinition::with_folder(Some(folder.path()), &numbers).map_err(|error| error.to_string())?;
+            Ok(kpis.iter().find(|kpi| kpi.name == "market_share").unwrap().settings[0].value)
+        };
+        assert_eq!(value(&[]), Ok(Some(1.0)));
+        assert_eq!(value(&["market_size=42_000"]), Ok(Some(42_000.0)));
+        assert_eq!(value(&["market=2"]), Err("no KPI needs the number market; there are market_size".to_owned()));
+        for text in ["market_size", "market_size=", "market_size=inf", "=2", "Market=2"] {
+            assert!(text.parse::<super::KpiNumber>().is_err(), "{text}");
         }
     }
 

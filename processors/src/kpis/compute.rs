@@ -13,6 +13,7 @@ use datafusion::{
     common::{ParamValues, ScalarValue, metadata::ScalarAndMetadata},
     logical_expr::ScalarUDF,
 };
+use futures::{FutureExt, future::BoxFuture};
 use lake::{LakeView, SqlSession, result_json};
 use schemas::field_type::UTC;
 use serde_json::{Map, Value};
@@ -24,13 +25,13 @@ use crate::kpi_definition::{BucketBy, KpiDefinition};
 ///
 /// # Errors
 /// When the KPI cannot be computed.
-pub async fn recomputed(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    key: &SeriesKey,
-) -> Result<BTreeMap<RowKey, Map<String, Value>>, KpiError> {
-    Ok(compute(session, view, kpi, key, EARLIEST, LATEST).await?.into_iter().collect())
+pub fn recomputed<'a>(
+    session: &'a SqlSession,
+    view: &'a Arc<LakeView>,
+    kpi: &'a KpiDefinition,
+    key: &'a SeriesKey,
+) -> BoxFuture<'a, Result<BTreeMap<RowKey, Map<String, Value>>, KpiError>> {
+    async move { Ok(compute(session, view, kpi, key, EARLIEST, LATEST).await?.into_iter().collect()) }.boxed()
 }
 
 /// The parameters of a KPI's query for all of time.
