@@ -1,17 +1,26 @@
 # What people run, and what CI runs.
-.PHONY: run test fuzz chaos check check-imports check-pages format lint docs bench tools clean
+.PHONY: run server test test-peers fuzz chaos check check-all check-imports check-pages format lint docs bench bench-compare \
+	install dist tools clean
 
 CARGO ?= cargo
+PREFIX ?= $(HOME)/.local
 
-## Start everything on a generated market, and say what to open. It is the build that the tests use, with all they need,
-## so that both together compile the engines once; `cargo build --release` makes the one to run in earnest.
-run: tools
-	$(CARGO) build --workspace --all-targets --locked
+## Start everything on a generated market, and say what to open.
+run: server
 	./target/debug/forecourt up --demo
 
-## All tests: real nats-server, real files, real clients.
+## The server alone, in the build that the tests use; `cargo build --release` makes the one to run in earnest.
+server: tools
+	@scripts/build-server $(CARGO)
+
+## All tests that need Rust and Python alone: real nats-server, real files, real clients.
 test: tools .tools/clients
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+## What needs Debian's packages, which it installs: psql, a browser, ODBC, JDBC, promtool against a server of this build.
+test-peers: server .tools/clients .tools/pages
+	scripts/get-peers
+	scripts/test-peers
 
 ## Every entry fed with spoiled events, longer than `make test` does: make fuzz SECONDS=600.
 fuzz:
@@ -27,7 +36,13 @@ chaos: tools
 		$(CARGO) test --workspace --locked --test system -- chaos --nocapture
 
 ## Everything CI checks.
-check: format lint test docs
+check: format lint test docs test-peers
+
+## What is slow and needed less often: the size of the release, and each entry fed with spoiled events for ten minutes.
+check-all: check
+	$(CARGO) build --release --locked -p forecourt
+	scripts/build-budget --release
+	$(MAKE) fuzz SECONDS=600
 
 format:
 	$(CARGO) fmt --all --check
@@ -65,6 +80,16 @@ VENV = python3 -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-
 
 .tools/clients: scripts/clients.requirements.txt
 	$(VENV)
+
+## forecourt and the pinned nats-server into PREFIX/bin (~/.local unless given), from the release.
+install: tools
+	$(CARGO) build --release --locked -p forecourt
+	scripts/install-release $(PREFIX)
+
+## A stripped archive and a Debian package in target/dist, with nats-server and the notices of all licences inside.
+dist: tools
+	$(CARGO) build --release --locked -p forecourt
+	scripts/make-dist
 
 ## nats-server into .tools, unless a new enough one is there or on PATH.
 tools:

@@ -154,7 +154,7 @@ pub(crate) struct Import {
 #[command(after_help = "\
   forecourt simulate --days 90 --vehicles 500 -o market.ndjson
   forecourt simulate --days 365 --vehicles 5000 --disorder --truth truth.json -o year.ndjson.zst
-  forecourt simulate --live --rate 500
+  forecourt simulate --live --rate 500          a market of the last 90 days, into a running server
 The same arguments give the same bytes: sellers, inspections, listings, shoppers, sales, trials and what
 follows, and the shop, dealers, courses and loyalty programme around them.
 --disorder lets events arrive as they do on a bad day; --disorder duplicates=0.05,late=0.1,malformed=0.02,shuffled=0.25 says
@@ -162,21 +162,24 @@ how many of each. Late is by a second to three weeks.
 Memory holds the vehicles' lives that overlap, about 100 KB each; a life takes 90 days.
 Exit status: 0; 1 when something could not be written or sent; 130 when a live play was interrupted.")]
 pub(crate) struct Simulate {
-    /// Which of the possible histories
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// Which of the possible histories; 1 unless given, with --live another one each time
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// How many days it lasts
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
     /// How many vehicles the marketplace buys
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub vehicles: u32,
+    /// About how many cars dealers have on offer besides, of which only the offer is told
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub stock: u32,
     /// So many times as many vehicles, and everything that follows them
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub scale: u32,
-    /// First day
-    #[arg(long, default_value = "2026-01-01", value_parser = parse_date)]
-    pub start: i64,
+    /// First day; 2026-01-01 unless given, with --live the one from which the history lasts until now
+    #[arg(long, value_parser = parse_date)]
+    pub start: Option<i64>,
     /// How events are written: canonical, snake_case, business or cloudevents
     #[arg(long, default_value = "canonical", value_parser = parse_style)]
     pub envelope: Style,

@@ -59,7 +59,7 @@ fn list(catalogue: &Catalogue, context: Option<&str>, as_json: bool) -> anyhow::
         }
         return print(&pretty(&listed)?);
     }
-    let mut table = tables::table(["event", "version", "kept", "delivery", "what happened"]);
+    let mut table = tables::fitted(["event", "version", "kept", "delivery", "what happened"]);
     let events = catalogue.events().filter(|(context, _)| chosen(&context.name));
     let mut count = 0;
     for (context, event) in events {
@@ -113,7 +113,7 @@ fn show(catalogue: &Catalogue, name: &str, envelope: Option<&str>, as_json: bool
     if as_json {
         return print(&pretty(&summary::event(catalogue, context, definition))?);
     }
-    let mut table = tables::table(["field", "column", "type", "", "meaning"]);
+    let mut table = tables::fitted(["field", "column", "type", "", "meaning"]);
     for field in &definition.fields {
         let column = &context.columns[field.column];
         let limits = column.limits.to_string();

@@ -41,7 +41,7 @@ pub(crate) fn show(
         writeln!(output)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = tables::table(["setting", "value", "from", "meaning"]);
+    let mut table = tables::fitted(["setting", "value", "from", "meaning"]);
     for setting in settings {
         let unit = if setting.unit.is_empty() { String::new() } else { format!(" ({})", setting.unit) };
         let value = setting.value.unwrap_or_else(|| "–".to_owned());

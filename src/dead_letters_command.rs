@@ -96,7 +96,7 @@ fn text(value: &Value) -> String {
 }
 
 fn rows(answer: &Value, member: &str, header: &[&str]) -> Table {
-    let mut table = tables::table(header);
+    let mut table = tables::fitted(header);
     for row in answer[member].as_array().into_iter().flatten() {
         table.add_row(header.iter().map(|name| text(&row[*name])));
     }

@@ -107,7 +107,7 @@ fn names(mappings: &[Mapping]) -> String {
 }
 
 fn show(report: &ImportReport, mapping: &Mapping) {
-    let mut rows = tables::table([&mapping.name, "count"]);
+    let mut rows = tables::fitted([&mapping.name, "count"]);
     tables::align_right(&mut rows, 1);
     rows.add_row(["rows".to_owned(), report.rows.to_string()]);
     for (code, count) in &report.refused {
@@ -119,7 +119,7 @@ fn show(report: &ImportReport, mapping: &Mapping) {
     if report.missing.is_empty() {
         return;
     }
-    let mut fields = tables::table(["field", "listings without", "values left out", "the first"]);
+    let mut fields = tables::fitted(["field", "listings without", "values left out", "the first"]);
     tables::align_right(&mut fields, 1);
     tables::align_right(&mut fields, 2);
     for field in &mapping.fields {

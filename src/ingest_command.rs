@@ -55,13 +55,6 @@ pub(crate) struct Backfill {
     resume: Option<PathBuf>,
 }
 
-impl Backfill {
-    /// Files to a server, and nothing else.
-    pub(crate) fn of_files(files: Vec<PathBuf>, to: &str) -> Self {
-        Self { files, to: to.to_owned(), rejected: None, resume: None }
-    }
-}
-
 /// What became of the files' events.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {

@@ -28,7 +28,7 @@ fn descriptions(definitions: &[KpiDefinition]) -> Vec<serde_json::Value> {
 }
 
 fn list(definitions: &[KpiDefinition]) {
-    let mut table = tables::table(["KPI", "owner", "values", "by"]);
+    let mut table = tables::fitted(["KPI", "owner", "values", "by"]);
     for kpi in definitions {
         let names = |names: Vec<&str>| if names.is_empty() { "–".to_owned() } else { names.join(", ") };
         table.add_row([
@@ -51,20 +51,20 @@ fn show(definitions: &[KpiDefinition], name: &str, as_json: bool) -> anyhow::Res
         return Ok(());
     }
     println!("{}\n\n{}\n", kpi.title, kpi.definition);
-    let mut values = tables::table(["value", "unit", "meaning"]);
+    let mut values = tables::fitted(["value", "unit", "meaning"]);
     for value in &kpi.values {
         values.add_row([&value.name, &value.unit, &value.meaning]);
     }
     println!("{values}\n");
     if !kpi.dimensions.is_empty() {
-        let mut dimensions = tables::table(["by", "meaning"]);
+        let mut dimensions = tables::fitted(["by", "meaning"]);
         for dimension in &kpi.dimensions {
             dimensions.add_row([&dimension.name, &dimension.meaning]);
         }
         println!("{dimensions}\n");
     }
     if !kpi.settings.is_empty() {
-        let mut settings = tables::table(["setting", "unit", "is", "meaning"]);
+        let mut settings = tables::fitted(["setting", "unit", "is", "meaning"]);
         for setting in &kpi.settings {
             let is = setting.value.map_or("not set".to_owned(), |value| value.to_string());
             settings.add_row([&setting.name, &setting.unit, &is, &setting.meaning]);

@@ -3,13 +3,16 @@
 mod arguments;
 mod catalogue_command;
 mod catalogue_files;
+mod clock;
 mod config_command;
 mod dead_letters_command;
+mod demo;
 mod event_file;
 mod import_command;
 mod ingest_command;
 mod kpi_command;
 mod maintain_command;
+mod progress;
 mod rejected_file;
 mod settings;
 mod settings_file;

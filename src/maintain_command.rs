@@ -9,15 +9,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::{arguments::Maintain, catalogue_files, tables, up};
+use crate::{arguments::Maintain, catalogue_files, progress::Working, tables, up};
 
 pub(crate) fn run(arguments: &Maintain) -> anyhow::Result<ExitCode> {
     let order = MaintenanceOrder { dry_run: arguments.dry_run, keep_old_files: arguments.keep_old_files };
     let runtime = Runtime::new()?;
+    let working = Working::on("maintaining the lake");
     let tables = match &arguments.data {
         None => runtime.block_on(on_server(&arguments.to, order)),
         Some(data) => runtime.block_on(in_folder(data, arguments, order)),
     };
+    drop(working);
     let tables = tables?;
     runtime.shutdown_background();
     let busy: Vec<_> = tables.iter().filter(|table| !is_idle(table)).collect();
@@ -57,6 +59,7 @@ async fn in_folder(data: &Path, arguments: &Maintain, order: MaintenanceOrder) -
     let filter = std::env::var("FORECOURT_LOG");
     up::log_to_stderr(filter.as_deref().unwrap_or("warn,buoyant_kernel=off"))?;
     let _lock = up::lock(data)?;
+    processors::open_data_folder(data, processors::FormatAccess::ReadWrite)?;
     let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
     let kpis = arguments.kpis.definitions()?;
     Ok(maintenance::of_folder(&data.join("lake"), catalogue, arguments.retention, kpis, order).await?)
@@ -72,7 +75,7 @@ fn shown(tables: &[&Maintained], dry_run: bool) -> Table {
     } else {
         ["table", "files", "now", "bytes", "events taken out", "files deleted", "bytes freed"]
     };
-    let mut shown = tables::table(told);
+    let mut shown = tables::fitted(told);
     for column in 1..told.len() {
         tables::align_right(&mut shown, column);
     }

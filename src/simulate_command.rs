@@ -1,6 +1,6 @@
 //! `forecourt simulate`: write a market's history, or play it.
 
-mod live;
+pub(crate) mod live;
 
 use std::{
     fs::File,
@@ -15,15 +15,23 @@ use datasets::{Market, truth::Truth};
 
 use crate::{
     arguments::Simulate,
+    clock::{MICROS_PER_DAY, now},
     event_file::{self, EventFile},
+    progress::Working,
 };
 
+/// 2026-01-01, in microseconds since 1970, UTC.
+const FIRST_OF_2026: i64 = 1_767_225_600_000_000;
 /// No event happens at or after this: 2200.
 const LATEST: i64 = 7_258_118_400_000_000;
 
 pub(crate) fn run(arguments: &Simulate) -> anyhow::Result<ExitCode> {
-    let Simulate { seed, days, vehicles, scale, start, envelope, disorder, .. } = *arguments;
-    let mut market = Market::new(seed, start, days, vehicles.saturating_mul(scale));
+    let Simulate { days, vehicles, scale, envelope, disorder, stock, .. } = *arguments;
+    let mut market = Market::new(seed(arguments), start(arguments), days, vehicles.saturating_mul(scale));
+    market.stock = stock.saturating_mul(scale);
+    if arguments.live && arguments.start.is_none() {
+        market.until = now();
+    }
     market.style = envelope;
     market.disorder = disorder.unwrap_or_default();
     if market.end() > LATEST {
@@ -35,13 +43,34 @@ pub(crate) fn run(arguments: &Simulate) -> anyhow::Result<ExitCode> {
     event_file::all_different(arguments.truth.as_deref().into_iter().chain([arguments.output.as_path()]))?;
     let kept = arguments.truth.as_deref().map(TruthFile::create).transpose()?;
     let started = Instant::now();
-    let truth = write(&market, &arguments.output)?;
+    let working = Working::on("writing the market");
+    let truth = write(&market, &arguments.output);
+    drop(working);
+    let truth = truth?;
     let rate = truth.lines as f64 / started.elapsed().as_secs_f64().max(1e-9);
     eprintln!("wrote {} to {} ({rate:.0}/s)", told(&truth), arguments.output.display());
     if let Some(kept) = kept {
         kept.write(&truth)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The seed; of a live play that has none, one of its own, so that it is not what was played before.
+fn seed(arguments: &Simulate) -> u64 {
+    match arguments.seed {
+        Some(seed) => seed,
+        None if arguments.live => now().cast_unsigned(),
+        None => 1,
+    }
+}
+
+/// The first day; of a live play that has none, the one from which it lasts until today, so that what is there now changes.
+fn start(arguments: &Simulate) -> i64 {
+    match arguments.start {
+        Some(start) => start,
+        None if arguments.live => (now().div_euclid(MICROS_PER_DAY) + 1 - i64::from(arguments.days)) * MICROS_PER_DAY,
+        None => FIRST_OF_2026,
+    }
 }
 
 /// Write the market's events to a file, or to standard output for `-`; what happened in them.

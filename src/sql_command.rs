@@ -213,6 +213,7 @@ impl Folder {
             bail!("there is no lake in {}", data.display());
         }
         let lock = up::lock(data)?;
+        processors::open_data_folder(data, processors::FormatAccess::ReadOnly)?;
         let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;
         let root = lake::folder_url(&data.join("lake"))?;
         let view = Arc::new(Lake::look(&root, catalogue).await?);

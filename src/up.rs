@@ -5,17 +5,17 @@ use std::{
     io::{self, IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
 use ingest::{Intake, Log, Publisher, server::NatsServer, without_password};
 use lake::LakeConfig;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use processors::{Pipeline, PipelineConfig};
+use processors::{FormatAccess, Pipeline, PipelineConfig, open_data_folder};
 use query_api::{
     Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, WrittenAnswers, derived, periods, sql_turns,
 };
@@ -32,9 +32,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     arguments::Up,
-    catalogue_files, ingest_command,
+    catalogue_files,
+    clock::now,
+    demo::Demo,
     settings::{ListenAddress, Settings},
-    simulate_command, sync_check,
+    sync_check,
 };
 
 /// What is logged unless told otherwise: the engines' own complaints reach us as errors of ours.
@@ -50,9 +52,6 @@ const PIPELINE: u8 = 35;
 const QUERIES: u8 = 18;
 /// How long requests may take to end after we were told to stop.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
-/// The demo's market: more than 100,000 events.
-const DEMO_VEHICLES: u32 = 650;
-const DEMO_DAYS: u32 = 120;
 
 pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     log_to_stderr(arguments.settings.server.log_filter.as_deref().unwrap_or(LOGGED))?;
@@ -60,6 +59,7 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
     fs::create_dir_all(&data).with_context(|| format!("cannot use the data folder {}", data.display()))?;
     let _lock = lock(&data)?;
+    open_data_folder(&data, FormatAccess::ReadWrite)?;
     // What a search does on all cores, it does at the door's priority.
     let started = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("search-{number}")).build_global();
     started.context("cannot start the search threads")?;
@@ -211,7 +211,8 @@ async fn serve_log(
     let mut wires = JoinSet::new();
     wires.spawn(query_api::serve_postgres(postgres, api.clone(), stop.clone().cancelled_owned()));
     wires.spawn(query_api::serve_flight(flight, api.clone(), stop.clone().cancelled_owned()));
-    let announce = announce(api, addresses, arguments.demo);
+    let demo = arguments.demo.then(|| arguments.settings.server.data.clone());
+    let announce = announce(api, addresses, demo);
     let mut announced = tokio::spawn(announce);
 
     let ended = tokio::select! {
@@ -296,74 +297,71 @@ async fn stop_signal() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Wait until everything the log held is reflected, and say so in one line. With `demo`, load the market first.
-async fn announce(api: Api, addresses: Addresses, demo: bool) -> anyhow::Result<()> {
+/// Wait until everything the log held is reflected, and say so in one line. With a folder for the demo, load that first, and
+/// go on with it afterwards.
+async fn announce(api: Api, addresses: Addresses, demo: Option<PathBuf>) -> anyhow::Result<()> {
     let Addresses { http, postgres, flight, nats } = addresses;
     let pipeline = &api.pipeline;
     let end = pipeline.log_end_at_start;
     pipeline.lake.clone().wait_for(|view| view.as_ref().is_some_and(|view| view.position >= end)).await?;
-    let end = if demo { load_demo(http).await?.max(end) } else { end };
+    let demo = match demo {
+        Some(data) => Some(Demo::load(&data, http).await.context("cannot load the demo")?),
+        None => None,
+    };
+    let end = demo.as_ref().map_or(end, |demo| demo.position.max(end));
     let mut listings = pipeline.listings.clone();
     let listings = listings.wait_for(|listings| listings.as_ref().is_some_and(|it| it.position >= end)).await?.clone();
     if let Some(listings) = listings {
         // A market that was just loaded is learned as it is; otherwise any will do for a moment.
-        let from = if demo { end } else { Position::START };
+        let from = if demo.is_some() { end } else { Position::START };
         // What fails is logged, and tried again. All else is there meanwhile.
         let _ = tokio::join!(api.markets.get(&listings, from), api.lexicons.get(&listings, from));
     }
     pipeline.kpis.board.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
     let mut said = format!("ready http=http://{http} postgres={postgres} flight={flight} nats={nats} position={end}\n");
-    if demo {
+    if demo.is_some() {
         said += &what_to_try(http, postgres);
     }
     let mut output = io::stdout();
     if let Err(error) = output.write_all(said.as_bytes()).and_then(|()| output.flush()) {
         tracing::warn!(%error, "nobody reads standard output; the server goes on");
     }
-    Ok(())
-}
-
-/// Load the demo's market through the door, like any other file; the position of its last event.
-async fn load_demo(address: SocketAddr) -> anyhow::Result<Position> {
-    let file = tempfile_path();
-    let written = tokio::task::spawn_blocking({
-        let file = file.clone();
-        move || {
-            let market = datasets::Market::new(1, demo_start(), DEMO_DAYS, DEMO_VEHICLES);
-            simulate_command::write(&market, &file)?;
-            let backfill = ingest_command::Backfill::of_files(vec![file], &format!("http://{address}"));
-            ingest_command::send(&backfill)
-        }
-    })
-    .await?;
-    let _ = fs::remove_file(&file);
-    Ok(Position::new(written?.position.unwrap_or_default()))
-}
-
-fn tempfile_path() -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("forecourt-demo-{}.ndjson", std::process::id()))
-}
-
-/// The midnight that begins the demo, so that its history ends with yesterday.
-fn demo_start() -> i64 {
-    const DAY: i64 = 86_400_000_000;
-    (now().div_euclid(DAY) - i64::from(DEMO_DAYS)) * DAY
+    match demo {
+        Some(demo) => demo.go_on().await.context("the demo cannot go on"),
+        None => Ok(()),
+    }
 }
 
 fn what_to_try(address: SocketAddr, postgres: SocketAddr) -> String {
-    let (host, port) = (postgres.ip(), postgres.port());
-    format!(
-        "\nOpen:\n  http://{address}/              search cars\n  http://{address}/dashboard     the KPIs\n  http://{address}/sql           ask in SQL\n  \
-         http://{address}/openapi.json  everything there is\n\nTry:\n  \
+    let command = command_as_typed();
+    let mut text = format!(
+        "\nOpen:\n  http://{address}/              search cars\n  http://{address}/dashboard     the KPIs\n  \
+         http://{address}/sql           ask in SQL\n  http://{address}/openapi.json  everything there is\n\nTry:\n  \
          curl 'http://{address}/v1/search?make=Honda&price_max=30000&near=43.65,-79.38&radius_km=100&sort=distance'\n  \
-         forecourt sql --to http://{address} 'SELECT event_type, count(*) AS events FROM lake.events GROUP BY 1 ORDER BY 2 DESC LIMIT 5'\n  \
-         psql 'host={host} port={port} dbname=forecourt user=analyst' -c '\\d current.vehicles'\n  \
-         curl 'http://{address}/v1/kpis/sales_volume?grain=month'\n"
-    )
+         curl 'http://{address}/v1/kpis/sales_volume?grain=month'\n  \
+         {command} sql --to http://{address} 'SELECT event_type, count(*) AS events FROM lake.events GROUP BY 1 ORDER BY 2 DESC LIMIT 5'\n  \
+         {command} simulate --live --to http://{address}\n"
+    );
+    if on_path("psql").is_some() {
+        let (host, port) = (postgres.ip(), postgres.port());
+        text += &format!("  psql 'host={host} port={port} dbname=forecourt user=analyst' -c '\\d current.vehicles'\n");
+    }
+    text
 }
 
-/// Microseconds since 1970, UTC.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+/// This command as somebody can type it here: by its name where PATH finds it, else by its path.
+fn command_as_typed() -> String {
+    let Ok(own) = std::env::current_exe() else { return "forecourt".to_owned() };
+    if on_path("forecourt").and_then(|found| found.canonicalize().ok()) == own.canonicalize().ok() {
+        return "forecourt".to_owned();
+    }
+    let here =
+        std::env::current_dir().ok().and_then(|here| own.strip_prefix(here).ok().map(|own| Path::new(".").join(own)));
+    here.unwrap_or(own).display().to_string()
+}
+
+/// Where PATH finds a command.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::{arguments::Verify, catalogue_files, tables, up};
+use crate::{arguments::Verify, catalogue_files, progress::Working, tables, up};
 
 /// A check, as the server or we made it.
 #[derive(Debug, Deserialize)]
@@ -25,11 +25,13 @@ struct Check {
 
 pub(crate) fn run(arguments: &Verify) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new()?;
+    let working = Working::on("verifying");
     let checks = match &arguments.data {
         Some(data) => runtime.block_on(of_folder(data, arguments.catalogue.as_deref()))?,
         None => runtime.block_on(of_server(arguments))?,
     };
     runtime.shutdown_background();
+    drop(working);
     show(&checks);
     let holds = checks.iter().all(|check| check.different == 0);
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -72,6 +74,7 @@ async fn of_folder(data: &Path, own: Option<&Path>) -> anyhow::Result<Vec<Check>
         bail!("there is no lake in {}", data.display());
     }
     let _lock = up::lock(data)?;
+    processors::open_data_folder(data, processors::FormatAccess::ReadOnly)?;
     let catalogue = catalogue_files::load(own)?;
     let runtime = tokio::runtime::Handle::current();
     let (lake, index, seen) = (data.join("lake"), data.join("index"), data.join("seen"));
@@ -96,7 +99,7 @@ fn show(checks: &[Check]) {
         }
         println!();
     }
-    let mut table = tables::table(["check", "looked at", "differ", "what must hold"]);
+    let mut table = tables::fitted(["check", "looked at", "differ", "what must hold"]);
     tables::align_right(&mut table, 1);
     tables::align_right(&mut table, 2);
     for check in checks {

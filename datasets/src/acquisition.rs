@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::{
     cars::{COLORS, CONDITIONS, FEATURES, INTERIORS, MODELS},
+    listing,
     market::Car,
     story::Story,
     truth::Fact,
@@ -53,6 +54,7 @@ pub(crate) fn meet(story: &mut Story<'_>, number: u32, start: i64) -> Car {
     features.sort_unstable();
     let vin: String = (0..17).map(|_| *story.pick(b"0123456789ABCDEFGHJKLMNPRSTUVWXYZ") as char).collect();
     let vehicle_id = story.id("veh");
+    let color = *story.pick(&COLORS);
     let details = json!({
         "vehicleId": vehicle_id,
         "vin": vin,
@@ -67,7 +69,7 @@ pub(crate) fn meet(story: &mut Story<'_>, number: u32, start: i64) -> Car {
         "transmission": if story.chance(0.92) { "Automatic" } else { "Manual" },
         "drivetrain": model.drivetrain,
         "engine": model.engine,
-        "exteriorColor": story.pick(&COLORS),
+        "exteriorColor": color,
         "interiorColor": story.pick(&INTERIORS),
         "doors": if matches!(model.body, "Convertible") { 2 } else { 4 },
         "seats": model.seats,
@@ -83,6 +85,7 @@ pub(crate) fn meet(story: &mut Story<'_>, number: u32, start: i64) -> Car {
         year: year - age,
         mileage,
         condition,
+        color,
         city: story.city(),
         worth,
         vehicle_id,
@@ -100,7 +103,7 @@ fn offer(story: &mut Story<'_>, car: &Car) -> (String, f64) {
     story.wait(3.0, 15.0);
     let mut details = car.details.clone();
     details["userId"] = json!(car.seller);
-    details["photos"] = json!([format!("https://photos.example/{}/seller-1.jpg", car.vehicle_id)]);
+    details["photos"] = json!(&listing::pictures(car)[1..2]);
     story.tell("acquisition", "VehicleDetailsSubmitted", details);
     let offer_id = story.id("off");
     let amount = car.worth * story.between(0.78, 0.86);

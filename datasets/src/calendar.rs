@@ -62,7 +62,7 @@ impl Calendar {
     }
 }
 
-fn weight(day: i64) -> f64 {
+pub(crate) fn weight(day: i64) -> f64 {
     let days = day.div_euclid(MICROS_PER_DAY);
     let weekday = (days + FIRST_WEEKDAY).rem_euclid(7);
     let month = format_timestamp(day)["2026-".len().."2026-01".len()].parse().unwrap_or(1_usize);
@@ -76,7 +76,7 @@ fn share_until(hour: f64) -> f64 {
 }
 
 /// The hour of the day by which this share of the day's things has begun.
-fn at_share(share: f64) -> f64 {
+pub(crate) fn at_share(share: f64) -> f64 {
     let target = share * DAY.iter().sum::<f64>();
     let mut before = 0.0;
     for (hour, weight) in DAY.iter().enumerate() {

@@ -12,7 +12,7 @@ use crate::{
 /// The least a sale must bring above the cost.
 const LEAST_MARGIN: f64 = 1.06;
 /// What a price loses each time it is lowered.
-const MARKDOWN: f64 = 0.97;
+pub(crate) const MARKDOWN: f64 = 0.97;
 
 /// Publish the listing and let shoppers see it; the last price.
 pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
@@ -63,8 +63,7 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
         // What it is worth later says nothing about what was asked before.
         valued(story, vehicle, car.worth * story.between(0.8, 1.0));
     }
-    let urls: Vec<String> =
-        (1..=story.whole(12, 24)).map(|n| format!("https://photos.example/{vehicle}/{n}.jpg")).collect();
+    let urls = pictures(car);
     story.tell(
         "inventory",
         "PhotosUploaded",
@@ -113,6 +112,12 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
         }
     }
     price
+}
+
+/// Drawings of such a car, which the server has: a generated market has no photos.
+pub(crate) fn pictures(car: &Car) -> Vec<String> {
+    let (body, color) = (car.model.body.to_lowercase(), car.color.to_lowercase());
+    ["front", "side", "rear", "interior"].map(|angle| format!("/illustrations/{body}-{color}-{angle}.svg")).to_vec()
 }
 
 /// People who search, look, compare and leave.

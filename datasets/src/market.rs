@@ -20,11 +20,12 @@ use serde_json::Value;
 
 use crate::{
     acquisition, after_sale,
-    calendar::Calendar,
+    calendar::{self, Calendar},
     cars::{City, Model},
     courses, dealers,
     disorder::{Arrivals, Disorder},
     listing, loyalty, office, production, sale, shop,
+    stock::{self, MEAN_STAY_DAYS},
     story::{Story, Told},
     truth::Truth,
 };
@@ -35,10 +36,15 @@ const MICROS_PER_HOUR: i64 = 3_600_000_000;
 const LIFE_DAYS: f64 = 90.0;
 /// Threads of a seed that are days', beside the vehicles'.
 const DAY_STREAMS: u64 = 1 << 40;
+/// And those of the cars that dealers list, so many a day at most.
+const STOCK_STREAMS: u64 = 1 << 41;
+const STOCK_OF_A_DAY: u64 = 1 << 20;
+/// The day, since 1970, whose markets have the bare seed.
+const FIRST_OF_2026: i64 = 20_454;
+/// An odd number whose multiples look like random ones (2^64 divided by the golden ratio).
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 /// What makes a vehicle's life one of the rarer kinds repeats with this period, so that few vehicles show them all.
 pub(crate) const KINDS: u32 = 10;
-/// No life begins in the history's last part, where it could not be told.
-const LATEST_BEGIN: f64 = 0.85;
 /// Lives told at once, by all cores together.
 const AT_ONCE: u32 = 256;
 
@@ -49,8 +55,12 @@ pub struct Market {
     pub days: u32,
     /// How many vehicles the marketplace buys.
     pub vehicles: u32,
+    /// About how many cars dealers have on offer at any time, of which only the offer is told.
+    pub stock: u32,
     /// The first midnight: microseconds since 1970, UTC.
     pub start: i64,
+    /// Nothing happens at or after this, though the market's days go on.
+    pub until: i64,
     /// How its events are written.
     pub style: Style,
     /// What befalls its events on their way.
@@ -79,6 +89,7 @@ pub(crate) struct Car {
     pub(crate) year: i64,
     pub(crate) mileage: i64,
     pub(crate) condition: &'static str,
+    pub(crate) color: &'static str,
     pub(crate) city: &'static City,
     /// What it is worth on a forecourt, in CAD.
     pub(crate) worth: f64,
@@ -96,7 +107,16 @@ impl Market {
     /// A market whose events are canonical, and arrive as they happen.
     #[must_use]
     pub const fn new(seed: u64, start: i64, days: u32, vehicles: u32) -> Self {
-        Self { seed, days, vehicles, start, style: Style::Canonical, disorder: Disorder::NONE }
+        Self {
+            seed,
+            days,
+            vehicles,
+            stock: 0,
+            start,
+            until: i64::MAX,
+            style: Style::Canonical,
+            disorder: Disorder::NONE,
+        }
     }
 
     /// Write the history, one event per line, in the order in which the events arrive; what happened in it.
@@ -116,6 +136,20 @@ impl Market {
     /// What `sink` says.
     pub fn play(&self, sink: &mut dyn FnMut(&str) -> io::Result<()>) -> Result<Truth, MarketError> {
         self.play_on(thread::available_parallelism().map_or(1, NonZero::get), sink)
+    }
+
+    /// Give every event with its time to `sink`, in the order in which they happen.
+    ///
+    /// # Errors
+    /// What `sink` says.
+    pub fn events(&self, sink: &mut dyn FnMut(i64, &str) -> io::Result<()>) -> Result<(), MarketError> {
+        let catalogue = Catalogue::embedded()?;
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let mut history = History::new(self, &catalogue, cores);
+        while let Some(told) = history.next_event() {
+            sink(told.time, &told.line)?;
+        }
+        Ok(())
     }
 
     fn play_on(&self, cores: usize, sink: &mut dyn FnMut(&str) -> io::Result<()>) -> Result<Truth, MarketError> {
@@ -159,7 +193,7 @@ impl Market {
 
     /// One vehicle's life, which begins at `begin`.
     fn vehicle(&self, catalogue: &Catalogue, told: &mut Vec<Told>, number: u32, begin: i64) {
-        let mut story = Story::new(catalogue, told, self.seed, u64::from(number), begin, self.pace());
+        let mut story = Story::new(catalogue, told, self.thread_seed(), u64::from(number), begin, self.pace());
         acquisition::offers_that_fail(&mut story, number, self.start);
         let mut car = acquisition::meet(&mut story, number, self.start);
         let cost = acquisition::buy(&mut story, &car);
@@ -177,13 +211,37 @@ impl Market {
     fn day(&self, catalogue: &Catalogue, told: &mut Vec<Told>, day: u32) {
         let begin = self.start + i64::from(day) * MICROS_PER_DAY;
         let per_day = f64::from(self.vehicles) / f64::from(self.days);
-        let story = &mut Story::new(catalogue, told, self.seed, DAY_STREAMS + u64::from(day), begin, self.pace());
+        let story =
+            &mut Story::new(catalogue, told, self.thread_seed(), DAY_STREAMS + u64::from(day), begin, self.pace());
         office::day(story, day, self.vehicles);
         shop::day(story, day, per_day);
         dealers::day(story, day, per_day);
         courses::day(story, day, per_day);
         loyalty::day(story, day, per_day);
         office::alert(story, day, begin);
+        self.stock(catalogue, told, day, begin);
+    }
+
+    /// The cars that dealers list on a day.
+    fn stock(&self, catalogue: &Catalogue, told: &mut Vec<Told>, day: u32, begin: i64) {
+        let first = STOCK_STREAMS + u64::from(day) * STOCK_OF_A_DAY;
+        let per_day = f64::from(self.stock) / (MEAN_STAY_DAYS * self.pace());
+        let mut nothing = Vec::new();
+        let counter = Story::new(catalogue, &mut nothing, self.thread_seed(), first, begin, self.pace());
+        let listed = u64::from(counter.count(per_day * calendar::weight(begin)));
+        for number in 1..=listed.min(STOCK_OF_A_DAY - 1) {
+            let mut story = Story::new(catalogue, told, self.thread_seed(), first + number, begin, self.pace());
+            #[expect(clippy::cast_possible_truncation, reason = "a part of a day")]
+            let offset = (calendar::at_share(story.between(0.0, 1.0)) * MICROS_PER_HOUR as f64) as i64;
+            story.jump(begin + offset / 1_000 * 1_000);
+            stock::offer(&mut story, self.start);
+        }
+    }
+
+    /// Another seed and another first day give other ids.
+    const fn thread_seed(&self) -> u64 {
+        let day = self.start.div_euclid(MICROS_PER_DAY) - FIRST_OF_2026;
+        self.seed ^ day.cast_unsigned().wrapping_mul(SPREAD)
     }
 }
 
@@ -202,11 +260,11 @@ struct History<'a> {
 
 impl<'a> History<'a> {
     fn new(market: &'a Market, catalogue: &'a Catalogue, cores: usize) -> Self {
-        let last = market.start + ((market.end() - market.start) as f64 * LATEST_BEGIN) as i64;
         Self {
             market,
             catalogue,
-            calendar: Calendar::new(market.seed, market.start, last, market.vehicles),
+            // Until the last day, though the last lives are not told to their end: a market does not stop.
+            calendar: Calendar::new(market.seed, market.start, market.end(), market.vehicles),
             next_vehicle: 0,
             next_day: 0,
             cores,
@@ -276,7 +334,7 @@ impl<'a> History<'a> {
             market.day(catalogue, &mut told, self.next_day);
             self.next_day += 1;
         }
-        let end = market.end();
+        let end = market.end().min(market.until);
         for event in lives.into_iter().flatten().chain(told).filter(|event| event.time < end) {
             self.waiting.entry(event.time.div_euclid(MICROS_PER_HOUR)).or_default().push(event);
         }

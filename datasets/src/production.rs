@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{market::Car, story::Story, truth::Fact};
+use crate::{listing, market::Car, story::Story, truth::Fact};
 
 /// Points of the inspection.
 const POINTS: i64 = 210;
@@ -55,8 +55,8 @@ pub(crate) fn recondition(story: &mut Story<'_>, car: &mut Car) -> bool {
         "DetailingCompleted",
         json!({"vehicleId": vehicle, "detailedAt": story.at(), "detailLevel": "full"}),
     );
-    let photos = story.whole(18, 36);
-    let urls: Vec<String> = (1..=photos).map(|n| format!("https://photos.example/{vehicle}/{n}.jpg")).collect();
+    let urls = listing::pictures(car);
+    let photos = urls.len();
     story.wait(20.0, 60.0);
     story.tell(
         "production",

@@ -32,3 +32,8 @@ pub use publisher::Publisher;
 pub use reader::{LogReader, RawMessage};
 pub use seen::{SeenError, SeenEvents};
 pub use topology::{Log, LogAccess, LogError, LogState, without_password};
+
+/// The format of the log: its streams, subjects and headers; a change of it reads older messages too.
+pub const LOG_FORMAT: u32 = 1;
+/// The format of the store of seen event ids, which is built again from the lake when it changes.
+pub const SEEN_FORMAT: u32 = 1;

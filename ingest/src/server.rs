@@ -312,9 +312,16 @@ fn tools_folder() -> PathBuf {
     std::env::var_os("FORECOURT_TOOLS").map_or_else(|| PathBuf::from(".tools"), PathBuf::from)
 }
 
-/// A new enough `nats-server`: the project's own, else the one on `PATH`.
+/// Where an installation keeps its own `nats-server`: in `lib/forecourt` beside the folder of the command.
+fn installed() -> Option<PathBuf> {
+    let command = std::env::current_exe().ok()?;
+    Some(command.parent()?.parent()?.join("lib/forecourt/nats-server"))
+}
+
+/// A new enough `nats-server`: the project's own, the installation's, else the one on `PATH`.
 async fn find_binary() -> Option<PathBuf> {
-    for candidate in [tools_folder().join("nats-server"), PathBuf::from("nats-server")] {
+    let own = Some(tools_folder().join("nats-server"));
+    for candidate in [own, installed(), Some(PathBuf::from("nats-server"))].into_iter().flatten() {
         if version(&candidate).await.is_some_and(|version| version >= MIN_VERSION) {
             return Some(candidate);
         }

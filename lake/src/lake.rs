@@ -17,7 +17,11 @@ use datafusion::{
     prelude::{SessionContext, col, lit},
 };
 use deltalake::DeltaTableError;
-use futures::{FutureExt, TryStreamExt, future::BoxFuture};
+use futures::{
+    FutureExt, StreamExt, TryStreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use schemas::{Catalogue, EventKey, Position};
 use tokio::time::Instant;
 use url::Url;
@@ -329,28 +333,30 @@ impl Lake {
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub async fn for_each_event<E: From<LakeError>>(
+    pub fn events_after(&self, after: Position) -> BoxStream<'_, Result<Vec<(EventKey, Position)>, LakeError>> {
+        let tables = self.contexts().iter().map(|slot| &slot.committed).chain([&self.retired.committed]);
+        let batches = stream::iter(tables).then(move |table| self.ids_after(table, after)).try_flatten();
+        batches.boxed()
+    }
+
+    /// The id and position of a table's rows after a position.
+    async fn ids_after(
         &self,
+        table: &Committed,
         after: Position,
-        mut each: impl FnMut(Vec<(EventKey, Position)>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let committed = self.contexts().iter().map(|slot| &slot.committed).chain([&self.retired.committed]);
-        for committed in committed {
-            let rows = async {
-                let frame = self.session.read_table(Arc::clone(&committed.rows))?;
-                let frame = frame.filter(col("position").gt(lit(after.as_i64())))?;
-                frame.select_columns(&["event_id", "position"])?.execute_stream().await
-            };
-            let mut rows = rows.await.map(plain).map_err(LakeError::Read)?;
-            while let Some(batch) = rows.try_next().await.map_err(LakeError::Read)? {
-                let (ids, positions) =
-                    (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
-                let pairs = ids.iter().zip(positions);
-                let pairs = pairs.filter_map(|(id, position)| Some((EventKey::of(id?), Position::from_i64(position?))));
-                each(pairs.collect())?;
-            }
-        }
-        Ok(())
+    ) -> Result<BoxStream<'static, Result<Vec<(EventKey, Position)>, LakeError>>, LakeError> {
+        let rows = async {
+            let frame = self.session.read_table(Arc::clone(&table.rows))?;
+            let frame = frame.filter(col("position").gt(lit(after.as_i64())))?;
+            frame.select_columns(&["event_id", "position"])?.execute_stream().await
+        };
+        let rows = rows.await.map(plain).map_err(LakeError::Read)?;
+        let pairs = |batch: RecordBatch| {
+            let (ids, positions) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
+            let pairs = ids.iter().zip(positions);
+            pairs.filter_map(|(id, position)| Some((EventKey::of(id?), Position::from_i64(position?)))).collect()
+        };
+        Ok(rows.map(move |batch| batch.map(pairs).map_err(LakeError::Read)).boxed())
     }
 
     /// The latest times at which a committed event happened, and came.

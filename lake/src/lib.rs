@@ -53,6 +53,11 @@ pub use sql_error::SqlError;
 pub use table::KEEP_FOR;
 pub use view::LakeView;
 
+/// The format of the tables and of what their files hold; a change of it migrates older ones.
+pub const LAKE_FORMAT: u32 = 1;
+/// The format of the rows that keep what KPIs said of expired events.
+pub const KPI_SNAPSHOT_FORMAT: u32 = 1;
+
 /// What callers need of the query engine: the arrays a result is made of, the values of a statement's parameters, and
 /// what a statement is made of.
 pub use datafusion::{arrow, common::ParamValues, sql::sqlparser};

@@ -480,6 +480,22 @@ impl SqlSession {
         self.run(async move { context.sql(&sql).await?.collect().await }, within).await
     }
 
+    /// The rows of a query of our own over a view, as they come.
+    ///
+    /// # Errors
+    /// When it cannot be planned or started.
+    pub fn stream<'a>(
+        &'a self,
+        view: &'a Arc<LakeView>,
+        sql: &'a str,
+    ) -> BoxFuture<'a, Result<SendableRecordBatchStream>> {
+        async move {
+            let context = self.context(view, Vec::new());
+            context.sql(sql).await?.execute_stream().await.map(plain)
+        }
+        .boxed()
+    }
+
     /// A context's rows in `(after, to]`, in no particular order.
     ///
     /// # Errors

@@ -42,6 +42,9 @@ const COMMIT_EVERY: Duration = Duration::from_secs(2);
 /// How often an index that was opened again looks for what the lake has got meanwhile.
 const CATCH_UP_EVERY: Duration = Duration::from_millis(20);
 
+/// How often a long catch-up says how far it is.
+pub(crate) const SHOW_PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
 /// What the lake hands on to the index.
 pub(crate) enum ForIndex {
     Rows(Arc<Decoded>),
@@ -353,11 +356,20 @@ impl IndexSource {
             return Ok(listings);
         }
         let (started, after) = (Instant::now(), listings.position());
-        for (index, context) in self.catalogue.indexed().filter(|(_, it)| CONTEXTS.contains(&it.name.as_str())) {
-            let rows = self.sql.rows_between(view, index, after, view.position);
+        let (mut shown, mut events) = (started, 0);
+        let contexts: Vec<_> =
+            self.catalogue.indexed().filter(|(_, it)| CONTEXTS.contains(&it.name.as_str())).collect();
+        for (number, (index, context)) in contexts.iter().enumerate() {
+            let rows = self.sql.rows_between(view, *index, after, view.position);
             let mut rows = rows.await.map_err(PipelineError::Rebuild)?;
             while let Some(batch) = rows.try_next().await.map_err(PipelineError::Engine)? {
+                events += batch.num_rows();
                 listings.fold(context, &batch)?;
+                if shown.elapsed() >= SHOW_PROGRESS_EVERY {
+                    shown = Instant::now();
+                    let (table, tables) = (number + 1, contexts.len());
+                    tracing::info!(events, table, tables, context = context.name, "building the index from the lake");
+                }
             }
         }
         listings.commit(view.position, view.event_time)?;

@@ -2,6 +2,7 @@
 //!
 //! In the direction the data flows:
 //!
+//! - [`data_format`]: whether this version can use a data folder;
 //! - [`decode`]: messages become rows by context, duplicates and dead letters;
 //! - [`pipeline`]: reads the log, decodes once, and feeds the sinks, each of which keeps its own position;
 //! - [`listing_fold`]: events become facts, and facts become listings: pure;
@@ -16,6 +17,7 @@
 //! - [`verify`]: the proof that all of it is what the log says.
 
 pub mod calendar;
+pub mod data_format;
 pub mod decode;
 pub mod derived_tables;
 mod freeing;
@@ -29,6 +31,7 @@ pub mod pipeline;
 mod upkeep;
 pub mod verify;
 
+pub use data_format::{FormatAccess, FormatError, open_data_folder};
 pub use kpi_definition::{KpiDefinition, KpiNumber};
 pub use kpis::{Board, KpiError, KpiService, SeriesKey};
 pub use maintenance::{Maintained, Maintenance, MaintenanceOrder};

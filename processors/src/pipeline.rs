@@ -16,7 +16,7 @@ use std::{
 };
 
 use datafusion::error::DataFusionError;
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use ingest::{Backoff, DeadLetters, Log, LogError, LogReader, RawMessage, SeenError, SeenEvents};
 use lake::{Lake, LakeConfig, LakeError, LakeView, SqlError, SqlSession, ledger::Closing};
 use schemas::{Catalogue, Position, RetentionPolicy};
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     decode::{DecodeError, Decoded, decode},
     derived_tables::derived_tables,
-    index_keeper::{ForIndex, IndexSource, keep_listings},
+    index_keeper::{ForIndex, IndexSource, SHOW_PROGRESS_EVERY, keep_listings},
     kpi_definition::{KpiDefinition, KpiFileError},
     kpis::{self, BoardUpdate, Freezer, KpiService, Kpis},
     listings::ListingsError,
@@ -256,8 +256,16 @@ async fn fill_seen(seen: &SeenEvents, lake: &Lake) -> Result<(), PipelineError> 
         return Ok(());
     }
     let started = Instant::now();
-    let insert = |batch: Vec<_>| Ok::<_, PipelineError>(seen.insert(&batch, None)?);
-    lake.for_each_event(from, insert).await?;
+    let (mut shown, mut ids) = (started, 0);
+    let mut events = lake.events_after(from);
+    while let Some(batch) = events.try_next().await? {
+        ids += batch.len();
+        seen.insert(&batch, None)?;
+        if shown.elapsed() >= SHOW_PROGRESS_EVERY {
+            shown = Instant::now();
+            tracing::info!(ids, "building the store of seen event ids from the lake");
+        }
+    }
     seen.insert(&[], Some(lake.position()))?;
     seen.write_out()?;
     let seconds = started.elapsed().as_secs_f64();

@@ -16,7 +16,7 @@ use datafusion::{
 };
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use ingest::{Log, LogError, SeenError, SeenEvents};
-use lake::{Lake, LakeView, SqlError, SqlSession, plain_texts::plain};
+use lake::{Lake, LakeView, SqlError, SqlSession};
 use schemas::{Catalogue, EventKey, Position};
 use search_index::{ListingIndex, ListingSnapshot};
 use serde::Serialize;
@@ -214,9 +214,7 @@ impl Subject<'_> {
     }
 
     async fn stream(&self, sql: &str) -> Result<SendableRecordBatchStream, VerifyError> {
-        let context = self.sql.context(self.view, Vec::new());
-        let rows = async { context.sql(sql).await?.execute_stream().await };
-        rows.await.map(plain).map_err(VerifyError::Rows)
+        self.sql.stream(self.view, sql).await.map_err(VerifyError::Rows)
     }
 
     /// What retention has taken, to be added to the events: a retirement that broke off has noted some that are still there.

@@ -195,6 +195,13 @@ fn pages() -> Vec<Endpoint> {
             get(pages::sitemaps)
         }),
         page("/robots.txt", "Where search engines may go", vec![], "Text.", || get(pages::robots)),
+        page(
+            "/illustrations/{name}",
+            "A drawing of a car: <body>-<colour>-<angle>.svg, such as suv-blue-front.svg",
+            vec![],
+            "SVG.",
+            || get(pages::illustration),
+        ),
         page("/assets/style.css", "The pages' style", vec![], "CSS.", || get(pages::style)),
         page("/assets/search.js", "What makes the search quicker", vec![], "JavaScript.", || get(pages::script)),
     ]

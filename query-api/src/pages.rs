@@ -2,7 +2,7 @@
 //!
 //! - [`words`]: every label in both languages, and numbers as each writes them;
 //! - [`links`]: the address of the same search with something more or less;
-//! - [`drawing`]: what is drawn: cars without a photo, price charts;
+//! - [`drawing`]: what is drawn: cars without a photo, price charts; [`illustration`]: cars of a generated market;
 //! - [`card`], [`results`], [`vehicle`], [`alert`]: the pages and their parts;
 //! - [`dashboard`], [`sql`]: for those who look at numbers, with [`chart`];
 //! - [`sitemap`]: what search engines ask for.
@@ -12,6 +12,7 @@ mod card;
 mod chart;
 mod dashboard;
 mod drawing;
+mod illustration;
 mod links;
 mod results;
 mod sitemap;
@@ -21,6 +22,7 @@ mod words;
 
 pub(crate) use alert::{alert, save_alert, stop_alert};
 pub(crate) use dashboard::dashboard;
+pub(crate) use illustration::illustration;
 pub(crate) use results::home;
 pub(crate) use sitemap::{robots, sitemap, sitemaps};
 pub(crate) use sql::sql;

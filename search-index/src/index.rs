@@ -30,8 +30,8 @@ use crate::{
 const MOST_FRESH: usize = 1_000;
 /// Entities in memory. Where commits take so long that there are more, a refresh waits for one.
 const MOST_IN_MEMORY: usize = 20_000;
-/// Changes whenever the meaning of the stored facts does: an index of another version is rebuilt.
-const VERSION: u32 = 6;
+/// The format of the index: it changes whenever the meaning of the stored facts does. An index of another one is built again.
+pub const INDEX_FORMAT: u32 = 6;
 
 /// What keeps the index from being read or written. The lake still has everything: delete the folder to rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -320,7 +320,7 @@ impl ListingIndex {
 
     fn begin_commit(&mut self, reflected: Reflected, market: MarketInUse) -> Result<(), IndexError> {
         let Reflected { position, event_time, retirements } = reflected;
-        let payload = Payload { version: VERSION, position: position.get(), event_time, retirements };
+        let payload = Payload { version: INDEX_FORMAT, position: position.get(), event_time, retirements };
         self.store.begin_commit(serde_json::to_string(&payload)?, self.committed.0.clone(), market)?;
         self.committing = reflected;
         self.fresh.iter_mut().for_each(|fresh| fresh.in_commit = true);
@@ -515,7 +515,7 @@ fn stored(folder: &Path) -> Result<Option<(Index, Payload)>, IndexError> {
     let Some(payload) = index.load_metas()?.payload else { return Ok(None) };
     let Ok(payload) = serde_json::from_str::<Payload>(&payload) else { return Ok(None) };
     let damaged = !index.validate_checksum()?.is_empty();
-    if damaged || payload.version != VERSION || index.schema() != schema {
+    if damaged || payload.version != INDEX_FORMAT || index.schema() != schema {
         tracing::warn!(damaged, version = payload.version, "the index cannot be used");
         return Ok(None);
     }

@@ -40,7 +40,7 @@ mod text;
 mod unsynced_directory;
 mod words;
 
-pub use index::{Entry, IndexError, ListingIndex, ListingSnapshot, Reflected};
+pub use index::{Entry, INDEX_FORMAT, IndexError, ListingIndex, ListingSnapshot, Reflected};
 pub use listing::{Availability, Listing, ListingStatus, Price};
 pub use market::{Deal, Market, Rating};
 pub use pricing::{Estimate, HeldOut, Kind};

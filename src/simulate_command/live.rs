@@ -34,12 +34,13 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Lines that are told ahead of being sent.
 const AHEAD: usize = 20_000;
 
+/// What the server made of a request's events.
 #[derive(Deserialize)]
-struct Report {
+pub(crate) struct Report {
     accepted: u64,
     duplicates: u64,
     rejected_total: u64,
-    position: Option<u64>,
+    pub position: Option<u64>,
 }
 
 #[derive(Default)]
@@ -155,7 +156,8 @@ fn gather(lines: &Receiver<String>, most: usize) -> (String, usize, bool) {
     (body, count, true)
 }
 
-async fn post(client: Client, url: String, body: String) -> anyhow::Result<(Report, Duration)> {
+/// Send events, again while the server cannot take them; its report and how long it took.
+pub(crate) async fn post(client: Client, url: String, body: String) -> anyhow::Result<(Report, Duration)> {
     let (started, mut backoff) = (Instant::now(), Backoff::default());
     loop {
         let request = client.post(&url).header(header::CONTENT_TYPE, "application/x-ndjson").body(body.clone());

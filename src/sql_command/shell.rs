@@ -280,14 +280,14 @@ impl Shell<'_> {
         let full = |table: &TableInfo| format!("{}.{}", table.schema, table.name);
         let one = self.tables.iter().find(|table| full(table) == pattern || table.name == pattern);
         if let Some(one) = one {
-            let mut columns = tables::table(["column", "type", "meaning"]);
+            let mut columns = tables::fitted(["column", "type", "meaning"]);
             for column in &one.columns {
                 columns.add_row([&column.name, &column.kind, &column.meaning]);
             }
             return format!("{}: {}\n{columns}\n", full(one), one.meaning);
         }
         let prefix = pattern.trim_end_matches('*');
-        let mut listed = tables::table(["table", "columns", "meaning"]);
+        let mut listed = tables::fitted(["table", "columns", "meaning"]);
         tables::align_right(&mut listed, 1);
         let mut found = 0;
         for known in self.tables.iter().filter(|table| full(table).starts_with(prefix)) {

@@ -55,3 +55,28 @@ fn crates_use_only_lower_floors_and_each_engine_has_one_owner() {
         }
     }
 }
+
+/// The body of an `async fn` is compiled where it is polled: without a box at a crate's border the planner would be compiled
+/// in every crate above the lake.
+#[test]
+fn the_planner_is_compiled_in_the_lake_alone() {
+    let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    let newest = |library: &str| {
+        let files = std::fs::read_dir(&folder).unwrap().flatten().map(|file| file.path());
+        let is_it = |path: &std::path::PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.starts_with(&format!("lib{library}-")) && name.ends_with(".rlib")
+        };
+        files.filter(is_it).max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap()
+    };
+    let planner = b"SqlToRel";
+    let has_planner = |library: &str| {
+        let bytes = std::fs::read(newest(library)).unwrap();
+        // Compiled code is what names it as a symbol; that it is called elsewhere is one too.
+        bytes.windows(planner.len()).any(|window| window == planner)
+    };
+    assert!(has_planner("lake"), "the planner is looked for by another name");
+    for library in ["processors", "query_api"] {
+        assert!(!has_planner(library), "{library} has a part of the planner: box the future that crosses its border");
+    }
+}

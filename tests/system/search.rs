@@ -1,6 +1,6 @@
 //! What a buyer does: types, is understood, and looks around a car.
 
-use std::path::Path;
+use std::{io::Write, path::Path};
 
 use serde_json::{Value, json};
 
@@ -169,7 +169,9 @@ fn meets(hit: &Value, wanted: &str) -> bool {
 async fn real_queries_find_what_they_mean_among_real_listings() {
     let listings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/aus_vehicle_prices.csv");
     if !listings.exists() {
-        eprintln!("the Australian listings are not beside the project: their queries are not tried");
+        // The harness keeps what a test prints to itself; this line has to be seen.
+        let line = "skipped: the queries of real listings: the Australian listings are not beside the project\n";
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ use datafusion::{
     },
     common::ParamValues,
 };
+use futures::TryStreamExt;
 use schemas::{
     Catalogue, ContextBatchBuilder, EventKey, Position, Rejection, RejectionCode, RetentionPolicy, Stamp,
     validation::parse_event,
@@ -132,19 +133,10 @@ async fn a_reopened_lake_continues_where_it_was_flushed_and_takes_no_row_twice()
     flush(&mut lake).await;
     drop(lake);
     let lake = open(folder.path()).await.unwrap();
-    let mut events = Vec::new();
-    let collected = lake.for_each_event(Position::START, |batch| {
-        events.extend(batch.into_iter().map(|(key, position)| (position, key)));
-        Ok::<_, LakeError>(())
-    });
-    collected.await.unwrap();
+    let events = lake.events_after(Position::START).try_concat().await.unwrap();
+    let mut events: Vec<_> = events.into_iter().map(|(key, position)| (position, key)).collect();
     events.sort();
-    let mut later = 0;
-    let counted = lake.for_each_event(Position::new(20), |batch| {
-        later += batch.len();
-        Ok::<_, LakeError>(())
-    });
-    counted.await.unwrap();
+    let later = lake.events_after(Position::new(20)).try_concat().await.unwrap().len();
     assert_eq!(later, 2);
     let expected = (1..=22_u64).map(|position| (Position::new(position), EventKey::of(&format!("e-{position}"))));
     assert_eq!(events, expected.collect::<Vec<_>>());
@@ -484,12 +476,8 @@ async fn events_past_their_time_are_gone_and_stay_accounted_for() {
     let expected: Vec<u64> = (1..=end).filter(|position| !is_past(*position)).collect();
     assert_eq!(positions(&lake, "SELECT position FROM lake.events ORDER BY 1").await, expected);
     // An id stays taken.
-    let mut ids = HashSet::new();
-    let each = |batch: Vec<(EventKey, Position)>| {
-        ids.extend(batch.into_iter().map(|(_, position)| position.get()));
-        Ok::<_, LakeError>(())
-    };
-    lake.for_each_event(Position::START, each).await.unwrap();
+    let ids = lake.events_after(Position::START).try_concat().await.unwrap();
+    let ids: HashSet<u64> = ids.into_iter().map(|(_, position)| position.get()).collect();
     assert_eq!(ids, (1..=end).collect());
     for table in &lake.view().tables {
         assert_eq!(sql.audit(table).await.unwrap().differences, Vec::<String>::new());

@@ -3,7 +3,7 @@
 use schemas::rows::money;
 use search_index::{Availability, Hit};
 
-use super::{Page, drawing, links};
+use super::{Page, drawing, illustration, links};
 use crate::search::Priced;
 
 pub(crate) struct Card {
@@ -54,7 +54,7 @@ impl Card {
             id: listing.listing_id.clone(),
             href: links::vehicle(&listing.listing_id, &page.kept),
             title: title.unwrap_or_else(|| escaped(&title_of(listing))),
-            photo: listing.photos.iter().find(|photo| is_web(photo)).cloned(),
+            photo: listing.photos.iter().find(|photo| is_shown(photo)).cloned(),
             drawing: drawing::car(listing.body_type.as_deref(), listing.color.as_deref()),
             price,
             drop: listing.price_drop_cents().map(amount),
@@ -78,9 +78,14 @@ pub(super) fn title_of(listing: &search_index::Listing) -> String {
     if title.is_empty() { listing.listing_id.clone() } else { title }
 }
 
-/// Photos elsewhere on the web; other addresses are not shown.
+/// Photos elsewhere on the web.
 pub(super) fn is_web(photo: &str) -> bool {
     photo.starts_with("https://") || photo.starts_with("http://")
+}
+
+/// Photos elsewhere on the web, and our own illustrations; other addresses are not shown.
+pub(super) fn is_shown(photo: &str) -> bool {
+    is_web(photo) || photo.starts_with(illustration::FOLDER)
 }
 
 pub(super) fn whole_units(cents: i64) -> f64 {

@@ -14,18 +14,25 @@ const TOP: f64 = 14.0;
 
 /// A car of this body and colour.
 pub(crate) fn car(body: Option<&str>, color: Option<&str>) -> String {
-    let paint = paint(color.unwrap_or_default());
-    // The outline above the sills, and the windows in it.
-    let (outline, windows) = shape(&body.unwrap_or_default().to_lowercase());
+    let car = side(&body.unwrap_or_default().to_lowercase(), paint(color.unwrap_or_default()));
     format!(
         "<svg class=\"photo\" viewBox=\"0 0 320 200\" aria-hidden=\"true\"><rect width=\"320\" height=\"200\" \
          fill=\"#dfe5ec\"/><rect y=\"148\" width=\"320\" height=\"52\" fill=\"#c3ccd6\"/><ellipse cx=\"160\" cy=\"154\" \
-         rx=\"128\" ry=\"7\" fill=\"#8894a3\" opacity=\".5\"/><path d=\"{outline}\" fill=\"{paint}\" stroke=\"#2b333d\" \
+         rx=\"128\" ry=\"7\" fill=\"#8894a3\" opacity=\".5\"/>{car}</svg>"
+    )
+}
+
+/// A car from the side, without what is around it.
+pub(super) fn side(body: &str, paint: &str) -> String {
+    // The outline above the sills, and the windows in it.
+    let (outline, windows) = shape(body);
+    format!(
+        "<path d=\"{outline}\" fill=\"{paint}\" stroke=\"#2b333d\" \
          stroke-width=\"2\" stroke-linejoin=\"round\"/><path d=\"{windows}\" fill=\"#9fb6c9\" stroke=\"#2b333d\" \
          stroke-width=\"1.5\" stroke-linejoin=\"round\"/><g fill=\"#22282f\"><circle cx=\"92\" cy=\"142\" r=\"20\"/>\
          <circle cx=\"232\" cy=\"142\" r=\"20\"/></g><g fill=\"#c9d1da\"><circle cx=\"92\" cy=\"142\" r=\"9\"/><circle \
          cx=\"232\" cy=\"142\" r=\"9\"/></g><rect x=\"280\" y=\"112\" width=\"9\" height=\"9\" rx=\"3\" \
-         fill=\"#ffe9a8\"/><rect x=\"31\" y=\"110\" width=\"7\" height=\"11\" rx=\"2\" fill=\"#d64541\"/></svg>"
+         fill=\"#ffe9a8\"/><rect x=\"31\" y=\"110\" width=\"7\" height=\"11\" rx=\"2\" fill=\"#d64541\"/>"
     )
 }
 
@@ -69,7 +76,7 @@ fn shape(body: &str) -> (&'static str, &'static str) {
     }
 }
 
-fn paint(color: &str) -> &'static str {
+pub(super) fn paint(color: &str) -> &'static str {
     let color = color.to_lowercase();
     let known = [
         ("black", "#2f353c"),

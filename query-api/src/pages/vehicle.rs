@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     Asked, Page,
-    card::{Card, is_web, title_of, whole_units},
+    card::{Card, is_shown, is_web, title_of, whole_units},
     drawing, links, shown,
     words::word,
 };
@@ -116,7 +116,7 @@ async fn found(api: &Api, id: Id, asked: &Asked) -> Result<VehiclePage, Problem>
         deal: rating.deal.name(),
         reason: reason(&page, listing, rating),
         marker: marker(listing, rating),
-        photos: listing.photos.iter().filter(|photo| is_web(photo)).cloned().collect(),
+        photos: listing.photos.iter().filter(|photo| is_shown(photo)).cloned().collect(),
         main_photo: listing.photos.iter().find(|photo| is_web(photo)).cloned(),
         drawing: drawing::car(listing.body_type.as_deref(), listing.color.as_deref()),
         facts: facts(&page, listing),
