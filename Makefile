@@ -53,10 +53,15 @@ lint:
 docs:
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --locked
 
-## Named workloads, each against its raw limit, in one run. BENCH_DATA=folder asks the analyst's queries of a lake of one's own; BENCH_KPIS_DATA=folder measures KPIs over data of one's own, and publishes into it.
+## Named workloads, each against its limit in one run: make bench WORKLOADS="intake search". BENCH_DATA=folder asks the
+## analyst's queries of a lake of one's own.
 bench: tools .tools/python
-	$(CARGO) build --release --workspace --locked
+	$(CARGO) build --release --locked -p forecourt -p bench
 	./target/release/bench $(WORKLOADS)
+
+## The last run beside bench/baseline.json: each ratio that is worse by more than 5 % and than the noise.
+bench-compare:
+	$(CARGO) run --release --quiet --locked -p bench -- compare
 
 ## Listing files as search shows them, against DuckDB on the same files: make check-imports DATA=folder.
 check-imports: tools .tools/python

@@ -17,13 +17,15 @@ use schemas::{Catalogue, field_type::parse_timestamp};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use crate::server::{Server, forecourt};
+use crate::{
+    server::{Server, forecourt},
+    yardstick::{Better, Figure, ROUNDS, Recorder, in_turn, milliseconds},
+};
 
 /// A year of a market: over a million events.
 const DAYS: u32 = 365;
 const VEHICLES: u32 = 3_000;
-/// Each query is asked once to warm up, and then so often; the median counts.
-const RUNS: usize = 5;
+const LIMIT: &str = "DuckDB over the same files, warm";
 const LIMITS: QueryLimits = QueryLimits { rows: usize::MAX, time: Duration::from_secs(600) };
 const QUERIES: &str = include_str!("../queries/analyst.sql");
 const VEHICLES_NOW: &str = include_str!("../../processors/current/vehicles.sql");
@@ -35,7 +37,7 @@ struct Answered {
     rows: Vec<Vec<Value>>,
 }
 
-pub(crate) fn run() -> anyhow::Result<()> {
+pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let folder = tempfile::tempdir()?;
@@ -49,7 +51,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             .stdout(Stdio::null())
             .status()?;
         ensure!(tidied.success(), "forecourt maintain failed");
-        measure(&data.join("lake")).await
+        measure(recorder, &data.join("lake")).await
     })
 }
 
@@ -69,7 +71,7 @@ async fn loaded(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder.join("data"))
 }
 
-async fn measure(lake: &Path) -> anyhow::Result<()> {
+async fn measure(recorder: &mut Recorder, lake: &Path) -> anyhow::Result<()> {
     let view = Arc::new(Lake::look(&lake::folder_url(lake)?, Catalogue::embedded()?).await?);
     let sql = SqlSession::new(Handle::current(), derived_tables(&KpiDefinition::embedded()?))?;
     let queries: Vec<(&str, &str)> = QUERIES
@@ -77,54 +79,49 @@ async fn measure(lake: &Path) -> anyhow::Result<()> {
         .skip(1)
         .filter_map(|text| text.trim().trim_end_matches(';').split_once('\n'))
         .collect();
-    let mut ours = Vec::new();
-    for (name, query) in &queries {
-        ours.push(asked(&sql, &view, query).await.with_context(|| (*name).to_owned())?);
-    }
-    let theirs = duckdb(&sql, &view, lake, &queries).await?;
-    println!("\nanalyst: {} events, {} queries, the median of {RUNS} runs each", view.position, queries.len());
-    println!("  {:<34} {:>8} {:>12} {:>12} {:>7}", "", "rows", "DuckDB ms", "ours ms", "ratio");
-    let (mut logarithms, mut differing) = (0.0, Vec::new());
-    for (((name, _), ours), theirs) in queries.iter().zip(&ours).zip(&theirs) {
-        let ratio = ours.milliseconds / theirs.milliseconds;
-        logarithms += ratio.ln();
-        println!(
-            "  {name:<34} {:>8} {:>12.1} {:>12.1} {ratio:>7.2}",
-            ours.rows.len(),
-            theirs.milliseconds,
-            ours.milliseconds
-        );
-        if let Some(how) = difference(&ours.rows, &theirs.rows) {
-            differing.push(format!("{name}: {how}"));
+    for round in 0..ROUNDS {
+        let ours = async || {
+            let mut answers = Vec::new();
+            for (name, query) in &queries {
+                answers.push(asked(&sql, &view, query).await.with_context(|| (*name).to_owned())?);
+            }
+            Ok(answers)
+        };
+        let limit = async || duckdb(&sql, &view, lake, &queries).await;
+        let (ours, theirs) = in_turn(round, ours, limit).await?;
+        let (mut logarithms, mut differing) = ((0.0, 0.0), Vec::new());
+        for (((name, _), ours), theirs) in queries.iter().zip(&ours).zip(&theirs) {
+            logarithms.0 += ours.milliseconds.ln();
+            logarithms.1 += theirs.milliseconds.ln();
+            recorder.record(figure(name), ours.milliseconds, theirs.milliseconds);
+            if let Some(how) = difference(&ours.rows, &theirs.rows) {
+                differing.push(format!("{name}: {how}"));
+            }
         }
+        let mean = |logarithms: f64| (logarithms / queries.len() as f64).exp();
+        recorder.record(figure("all queries, geometric mean"), mean(logarithms.0), mean(logarithms.1));
+        ensure!(differing.is_empty(), "the two differ: {}", differing.join("; "));
     }
-    println!(
-        "  {:<34} {:>8} {:>12} {:>12} {:>7.2}",
-        "geometric mean",
-        "",
-        "",
-        "",
-        (logarithms / ours.len() as f64).exp()
-    );
-    ensure!(differing.is_empty(), "the two differ: {}", differing.join("; "));
     Ok(())
 }
 
-/// Ask our engine.
+fn figure(name: &str) -> Figure<'_> {
+    Figure { name, unit: "ms", better: Better::Lower, limit: LIMIT }
+}
+
+/// Ask our engine once to warm up, and once for the time.
 async fn asked(sql: &SqlSession, view: &Arc<LakeView>, query: &str) -> anyhow::Result<Answered> {
-    let mut times = Vec::new();
-    let mut rows = Vec::new();
-    for _ in 0..=RUNS {
+    let mut answered = None;
+    for _ in 0..2 {
         let none = session::parameters(&[]).map_err(|_| anyhow::anyhow!("no parameters"))?;
         let started = Instant::now();
         let mut answer = sql.query(view, Vec::new(), sql.parse(query)?, none, LIMITS).await?;
         let batches = answer.collect().await?;
-        times.push(started.elapsed().as_secs_f64() * 1e3);
-        rows = result_json::rows(&batches).filter_map(|row| row.as_array().cloned()).collect();
+        let milliseconds = milliseconds(started.elapsed());
+        let rows = result_json::rows(&batches).filter_map(|row| row.as_array().cloned()).collect();
+        answered = Some(Answered { milliseconds, rows });
     }
-    let mut times = times.split_off(1);
-    times.sort_by(f64::total_cmp);
-    Ok(Answered { milliseconds: times[RUNS / 2], rows })
+    answered.context("nothing was asked")
 }
 
 /// Ask DuckDB in a process of its own, over the same files and the same views.
@@ -166,7 +163,7 @@ async fn duckdb(
     views.push(json!({"schema": "current", "name": "vehicles", "sql": VEHICLES_NOW}));
     views.push(json!({"schema": "current", "name": "offers", "sql": OFFERS_NOW}));
     let order =
-        json!({"views": views, "queries": queries.iter().map(|(_, query)| query).collect::<Vec<_>>(), "runs": RUNS});
+        json!({"views": views, "queries": queries.iter().map(|(_, query)| query).collect::<Vec<_>>(), "runs": 1});
 
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut child = Command::new(root.join(".tools/python/bin/python"))

@@ -2,7 +2,7 @@
 //!
 //! - `intake`: NDJSON over HTTP, every event checked and on disk before the reply;
 //! - `backfill`: `forecourt ingest` of a file;
-//! - `single`: one event per request at 64 connections, against one event and one fsync at a time.
+//! - `single`: one event per request at 64 connections, against batches of 64, one at a time.
 
 use std::{
     path::Path,
@@ -16,95 +16,105 @@ use futures::{StreamExt, TryStreamExt, stream};
 use ingest::{publisher::MAX_BATCH, server::NatsServer, topology::event_subject};
 use serde_json::Value;
 
-use crate::{Side, report, server::Server};
+use crate::{
+    server::Server,
+    yardstick::{Better, Figure, ROUNDS, Recorder, in_turn, milliseconds, quantile},
+};
 
-/// A market of some 280,000 events.
+/// A market of some 70,000 events.
 const fn market(seed: u64) -> datasets::Market {
-    datasets::Market::new(seed, 1_767_225_600_000_000, 120, 700)
+    datasets::Market::new(seed, 1_767_225_600_000_000, 120, 150)
 }
 /// Bodies, and raw batches, on their way at once.
 const AT_ONCE: usize = 4;
-/// Connections that send single events, and how many each sends.
+/// Connections that send single events, and how many each sends in a round.
 const CONNECTIONS: usize = 64;
-const SINGLES: usize = 300;
-/// Events published one at a time to know what one fsync each gives.
-const ONE_BY_ONE: usize = 2_000;
+const SINGLES: usize = 100;
+/// Events published one at a time to know what one fsync each takes.
+const ONE_BY_ONE: usize = 300;
 /// No workload may take longer.
-const DEADLINE: Duration = Duration::from_secs(600);
+const DEADLINE: Duration = Duration::from_secs(900);
 
-/// Which of the door's workloads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Workload {
-    Intake,
-    Backfill,
-    Single,
+pub(crate) fn intake(recorder: &mut Recorder) -> anyhow::Result<()> {
+    measured(async |_, raw, server| {
+        for round in 0..ROUNDS {
+            let events = lines(round as u64 + 1)?;
+            let ours = async || server.intake(&events).await;
+            let limit = async || raw.batches(&events, MAX_BATCH, AT_ONCE).await;
+            let (ours, limit) = in_turn(round, ours, limit).await?;
+            let name = "POST /v1/events, 4 bodies at once";
+            recorder.record(batches(name), rate(events.len(), ours), rate(events.len(), limit));
+            server.catches_up().await?;
+        }
+        Ok(())
+    })
 }
 
-pub(crate) fn run(workload: Workload) -> anyhow::Result<()> {
+pub(crate) fn backfill(recorder: &mut Recorder) -> anyhow::Result<()> {
+    measured(async |folder, raw, server| {
+        for round in 0..ROUNDS {
+            let events = lines(round as u64 + 1)?;
+            let file = folder.join("market.ndjson");
+            tokio::fs::write(&file, joined(&events)).await?;
+            let ours = async || server.backfill(&file);
+            let limit = async || raw.batches(&events, MAX_BATCH, AT_ONCE).await;
+            let (ours, limit) = in_turn(round, ours, limit).await?;
+            let name = "forecourt ingest of a file, its start included";
+            recorder.record(batches(name), rate(events.len(), ours), rate(events.len(), limit));
+            server.catches_up().await?;
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn single(recorder: &mut Recorder) -> anyhow::Result<()> {
+    measured(async |_, raw, server| {
+        let events = lines(1)?;
+        for (round, events) in events.chunks(CONNECTIONS * SINGLES).take(ROUNDS).enumerate() {
+            let ours = async || server.singles(events).await;
+            let limit = async || raw.batches(events, CONNECTIONS, 1).await;
+            let ((ours, latencies), limit) = in_turn(round, ours, limit).await?;
+            let figure = Figure {
+                name: "an event per request, 64 connections",
+                unit: "events/s",
+                better: Better::Higher,
+                limit: "raw atomic batches of 64, one at a time",
+            };
+            recorder.record(figure, rate(events.len(), ours), rate(events.len(), limit));
+            let few = &events[..ONE_BY_ONE.min(events.len())];
+            let alone = milliseconds(raw.one_by_one(few).await?) / few.len() as f64;
+            for (name, share) in [("acknowledged, p50", 0.5), ("acknowledged, p99", 0.99)] {
+                let limit = "one raw event and its fsync, alone";
+                let figure = Figure { name, unit: "ms", better: Better::Lower, limit };
+                recorder.record(figure, quantile(latencies.iter().copied().map(milliseconds), share), alone);
+            }
+            server.catches_up().await?;
+        }
+        Ok(())
+    })
+}
+
+/// Run a workload with a folder, the raw server and ours.
+fn measured(work: impl AsyncFnOnce(&Path, &Raw, &Server) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let folder = tempfile::tempdir()?;
         let nats = NatsServer::start(&folder.path().join("nats")).await?;
-        let measured = tokio::time::timeout(DEADLINE, measure(workload, folder.path(), nats.url())).await;
+        let raw = Raw::open(nats.url()).await?;
+        let server = Server::start(&folder.path().join("data"), nats.url(), &["--retention", "off"])?;
+        let done = tokio::time::timeout(DEADLINE, work(folder.path(), &raw, &server)).await;
+        drop(server);
         nats.stop().await;
-        measured.map_err(|_| anyhow!("not done within {DEADLINE:?}"))?
+        done.map_err(|_| anyhow!("not done within {DEADLINE:?}"))?
     })
 }
 
-async fn measure(workload: Workload, folder: &Path, nats: &str) -> anyhow::Result<()> {
-    let events = lines(1)?;
-    let raw = Raw::open(nats).await?;
-    match workload {
-        Workload::Intake => {
-            let limit = raw.batches(&events, MAX_BATCH, AT_ONCE).await?;
-            let server = Server::start(&folder.join("data"), nats, &[])?;
-            let sent = server.intake(&events).await?;
-            report(
-                "intake: NDJSON over HTTP, checked and fsynced before the reply",
-                &[
-                    side("raw atomic batches", events.len(), limit),
-                    side("POST /v1/events, 4 bodies at once", events.len(), sent),
-                ],
-            );
-        }
-        Workload::Backfill => {
-            let limit = raw.batches(&events, MAX_BATCH, AT_ONCE).await?;
-            let server = Server::start(&folder.join("data"), nats, &[])?;
-            let file = folder.join("market.ndjson");
-            tokio::fs::write(&file, joined(&events)).await?;
-            let sent = server.backfill(&file)?;
-            report(
-                "backfill: forecourt ingest of a file",
-                &[
-                    side("raw atomic batches", events.len(), limit),
-                    side("forecourt ingest, its start included", events.len(), sent),
-                ],
-            );
-        }
-        Workload::Single => {
-            let limit = raw.one_by_one(&events[..ONE_BY_ONE]).await?;
-            let events = &events[..CONNECTIONS * SINGLES];
-            let batches = raw.batches(events, CONNECTIONS, 1).await?;
-            let server = Server::start(&folder.join("data"), nats, &[])?;
-            let (sent, mut latencies) = server.singles(events).await?;
-            latencies.sort();
-            report(
-                "single: an event per request, 64 connections",
-                &[
-                    side("raw, one event and one fsync at a time", ONE_BY_ONE, limit),
-                    side("raw atomic batches of 64, one at a time", events.len(), batches),
-                    side("POST /v1/events, one event each", events.len(), sent),
-                ],
-            );
-            let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-            println!("  an acknowledged event takes {:.2} ms at p50, {:.2} ms at p99", at(0.5), at(0.99));
-        }
-    }
-    Ok(())
+fn batches(name: &str) -> Figure<'_> {
+    Figure { name, unit: "events/s", better: Better::Higher, limit: "raw atomic batches" }
 }
 
-fn side(name: &'static str, events: usize, elapsed: Duration) -> Side {
-    Side { name, events: events as u64, seconds: elapsed.as_secs_f64() }
+fn rate(events: usize, elapsed: Duration) -> f64 {
+    events as f64 / elapsed.as_secs_f64()
 }
 
 /// An event's text with its line break, and the subject it has in the raw stream: like its own, but for the first token.

@@ -1,5 +1,5 @@
-//! `freshness`: from the acknowledgement of an event to its row in SQL, while others pour in; and whether queries that join
-//! five event types see one cut while four times as many do.
+//! `freshness`: from the acknowledgement of an event to its row in SQL, alone and while others pour in, against the same query
+//! with nothing to wait for.
 
 use std::time::{Duration, Instant};
 
@@ -10,32 +10,22 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
-use crate::server::Server;
+use crate::{
+    server::Server,
+    yardstick::{Better, Figure, ROUNDS, Recorder, quantile},
+};
 
-/// A market of over 1,000,000 events.
+/// A market of some 600,000 events.
 const DAYS: u32 = 365;
-const VEHICLES: u32 = 2_600;
+const VEHICLES: u32 = 1_300;
 /// How long each load lasts.
-const LASTS: Duration = Duration::from_secs(40);
+const LASTS: Duration = Duration::from_secs(5);
+const RATE: usize = 5_000;
 /// How often a body is sent, and how often an event is followed.
 const SEND_EVERY: Duration = Duration::from_millis(20);
-const PROBE_EVERY: Duration = Duration::from_millis(100);
+const PROBE_EVERY: Duration = Duration::from_millis(50);
 
-/// Five event types, and every event: the numbers of one cut.
-const JOINED: &str = "SELECT (SELECT count(*) FROM lake.events), count(DISTINCT sold.listing_id), sum(sold.final_price) \
-    FROM acquisition.final_offer_confirmed AS offered \
-    JOIN acquisition.vehicle_purchased AS bought ON bought.offer_id = offered.offer_id \
-    JOIN production.vehicle_received_at_facility AS received ON received.vehicle_id = bought.vehicle_id \
-    JOIN inventory.vehicle_listing_created AS listed ON listed.vehicle_id = received.vehicle_id \
-    JOIN inventory.vehicle_sold AS sold ON sold.listing_id = listed.listing_id";
-const FUNNEL: &str = "SELECT (SELECT count(*) FROM lake.events), count(*), count(viewed.user_id), count(saved.user_id), \
-    count(started.user_id) FROM (SELECT DISTINCT user_id FROM browsing.user_searched) AS searched \
-    LEFT JOIN (SELECT DISTINCT user_id FROM browsing.vehicle_viewed) AS viewed ON viewed.user_id = searched.user_id \
-    LEFT JOIN (SELECT DISTINCT user_id FROM browsing.favorite_added) AS saved ON saved.user_id = searched.user_id \
-    LEFT JOIN (SELECT DISTINCT user_id FROM browsing.vehicle_compared) AS compared ON compared.user_id = searched.user_id \
-    LEFT JOIN (SELECT DISTINCT user_id FROM purchase.get_started_clicked) AS started ON started.user_id = searched.user_id";
-
-pub(crate) fn run() -> anyhow::Result<()> {
+pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let mut text = Vec::new();
@@ -45,37 +35,29 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let nats = NatsServer::start(&folder.path().join("nats")).await?;
         let server = Server::start(&folder.path().join("data"), nats.url(), &[])?;
-        let measured = measure(&server.url, &lines).await;
+        let measured = measure(recorder, &server.url, &lines).await;
         drop(server);
         nats.stop().await;
         measured
     })
 }
 
-async fn measure(url: &str, lines: &[Bytes]) -> anyhow::Result<()> {
-    println!("\nfreshness: from an event's acknowledgement to its row in SQL, over HTTP, while others come");
-    println!("  {:<34} {:>10} {:>9} {:>9} {:>9}", "", "events/s", "p50 ms", "p99 ms", "max ms");
-    let mut rest = lines;
-    for (name, rate) in [("nothing else", 0_usize), ("5,000 events/s", 5_000)] {
-        let (load, after) = rest.split_at((rate * LASTS.as_secs() as usize).min(rest.len()));
-        rest = after;
-        let (sent, waits) = tokio::join!(send(url, load, rate), probe(url));
-        let (mut fresh, mut known) = waits?;
-        let row = |what: String, times: &mut Vec<f64>, rate: f64| {
-            times.sort_by(f64::total_cmp);
-            let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-            println!("  {what:<34} {rate:>10.0} {:>9.1} {:>9.1} {:>9.1}", at(0.5), at(0.99), at(1.0));
-        };
-        let rate = sent?;
-        row(name.to_owned(), &mut fresh, rate);
-        row("  the same query, nothing to wait for".to_owned(), &mut known, rate);
+async fn measure(recorder: &mut Recorder, url: &str, lines: &[Bytes]) -> anyhow::Result<()> {
+    let mut loads = lines.chunks(RATE * LASTS.as_secs() as usize);
+    for _ in 0..ROUNDS {
+        for (name, rate) in [("nothing else comes", 0), ("5,000 events/s come", RATE)] {
+            let load = if rate == 0 { &[] } else { loads.next().context("the market is too small")? };
+            let (sent, waits) = tokio::join!(send(url, load, rate), probe(url));
+            sent?;
+            let (fresh, known) = waits?;
+            for (at, share) in [("p50", 0.5), ("p99", 0.99)] {
+                let name = format!("acknowledged until in SQL, {name}, {at}");
+                let limit = "the same query, nothing to wait for";
+                let figure = Figure { name: &name, unit: "ms", better: Better::Lower, limit };
+                recorder.record(figure, quantile(fresh.clone(), share), quantile(known.clone(), share));
+            }
+        }
     }
-    let load = &rest[..rest.len().min(20_000 * LASTS.as_secs() as usize)];
-    let (sent, joined, funnel) = tokio::join!(send(url, load, 20_000), cuts(url, JOINED), cuts(url, FUNNEL));
-    println!(
-        "  at {:.0} events/s: {} joins of five event types and {} funnels, each of one cut",
-        sent?, joined?, funnel?
-    );
     Ok(())
 }
 
@@ -128,17 +110,4 @@ async fn probe(url: &str) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
         }
     }
     Ok((fresh, known))
-}
-
-/// Ask again and again; every answer counts as many events as its position says.
-async fn cuts(url: &str, query: &str) -> anyhow::Result<u64> {
-    let (client, started) = (Client::new(), Instant::now());
-    let mut asked = 0;
-    while started.elapsed() < LASTS {
-        let request = client.post(format!("{url}/v1/sql")).json(&json!({"query": query}));
-        let answer: Value = request.send().await?.json().await?;
-        ensure!(answer["rows"][0][0] == answer["as_of"]["position"], "{answer}");
-        asked += 1;
-    }
-    Ok(asked)
 }

@@ -15,23 +15,38 @@ use schemas::{Catalogue, Position};
 use tokio::{runtime::Runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Side, report};
+use crate::yardstick::{Better, Figure, ROUNDS, Recorder};
 
-/// A market of some 300,000 events.
-const MARKET: datasets::Market = datasets::Market::new(1, 1_767_225_600_000_000, 120, 1_000);
-/// No side may take longer.
-const DEADLINE: Duration = Duration::from_secs(600);
+/// A market of some 120,000 events.
+const MARKET: datasets::Market = datasets::Market::new(1, 1_767_225_600_000_000, 120, 270);
+/// No round may take longer.
+const DEADLINE: Duration = Duration::from_secs(300);
+const LIMIT: &str = "a raw consumer that discards";
 
-pub(crate) fn run() -> anyhow::Result<()> {
-    let queries = Runtime::new()?;
-    let main = Runtime::new()?;
-    let sides = main.block_on(measure(queries.handle().clone()))?;
-    queries.shutdown_background();
-    report("pipeline: a full log through lake, index and board", &sides);
+/// What took how long, for so many events.
+struct Side {
+    name: &'static str,
+    seconds: f64,
+}
+
+pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
+    for _ in 0..ROUNDS {
+        let queries = Runtime::new()?;
+        let main = Runtime::new()?;
+        let (events, limit, sides) = main.block_on(measure(queries.handle().clone()))?;
+        queries.shutdown_background();
+        for Side { name, seconds } in sides {
+            let figure = Figure { name, unit: "events/s", better: Better::Higher, limit: LIMIT };
+            recorder.record(figure, events as f64 / seconds, events as f64 / limit);
+        }
+    }
     Ok(())
 }
 
-async fn measure(queries: tokio::runtime::Handle) -> anyhow::Result<Vec<Side>> {
+/// How many events, how long the limit took, and each side.
+type Sides = (u64, f64, Vec<Side>);
+
+async fn measure(queries: tokio::runtime::Handle) -> anyhow::Result<Sides> {
     let folder = tempfile::tempdir()?;
     let server = NatsServer::start(&folder.path().join("nats")).await?;
     let measured = tokio::time::timeout(DEADLINE, sides(folder.path(), server.url(), queries)).await;
@@ -39,7 +54,7 @@ async fn measure(queries: tokio::runtime::Handle) -> anyhow::Result<Vec<Side>> {
     measured.map_err(|_| anyhow!("not done within {DEADLINE:?}"))?
 }
 
-async fn sides(folder: &std::path::Path, url: &str, queries: tokio::runtime::Handle) -> anyhow::Result<Vec<Side>> {
+async fn sides(folder: &std::path::Path, url: &str, queries: tokio::runtime::Handle) -> anyhow::Result<Sides> {
     let catalogue = Catalogue::embedded()?;
     let log = Log::connect(url, &ingest::LogAccess::default()).await?;
     log.prepare(Position::START).await?;
@@ -70,14 +85,14 @@ async fn sides(folder: &std::path::Path, url: &str, queries: tokio::runtime::Han
         stage??;
     }
     let flushed = started.elapsed();
-    let side = |name, elapsed: Duration| Side { name, events, seconds: elapsed.as_secs_f64() };
-    Ok(vec![
-        side("raw JetStream consumer that discards", consumed),
+    let side = |name, elapsed: Duration| Side { name, seconds: elapsed.as_secs_f64() };
+    let sides = vec![
         side("in SQL (decoded, in the lake's view)", lake),
         side("in SQL, search and KPIs", all),
         side("and every row in Delta files", flushed),
-        side("beside it: the door, checked and fsynced", filled),
-    ])
+        side("into the log: checked and fsynced", filled),
+    ];
+    Ok((events, consumed.as_secs_f64(), sides))
 }
 
 /// Publish the market through the door; how many events, and how long.

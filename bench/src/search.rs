@@ -1,5 +1,5 @@
 //! `search`: pages over a million listings, against what tantivy does with one plain query and one set of aggregations over
-//! the same index.
+//! the same index; suggestions, saved searches and changes against a fixed piece of work.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,18 +30,22 @@ use tantivy::{
     schema::IndexRecordOption,
 };
 
+use crate::yardstick::{Better, Figure, ROUNDS, Recorder, fixed_work, milliseconds, quantile};
+
 pub(crate) const LISTINGS: usize = 1_000_000;
-/// Each kind of page is asked for so often.
-const PAGES: usize = 60;
-/// Listings that change at once, and how often that happens.
+/// Each kind of page is asked for so often in a round.
+const PAGES: usize = 20;
+/// Listings that change at once, and how often that happens in a round.
 const CHANGED: usize = 20;
-const CHANGES: usize = 1_000;
+const CHANGES: usize = 100;
 /// How often what changed is committed.
 const KEPT_EVERY: Duration = Duration::from_millis(500);
-const SUGGESTED: usize = 2_000;
+const SUGGESTED: usize = 500;
 const SAVED: usize = 100_000;
+const RAW: &str = "one raw query, counts and aggregations";
+const FIXED: &str = "a fixed piece of work";
 /// How long pages are asked for on every core.
-const LASTS: Duration = Duration::from_secs(10);
+const LASTS: Duration = Duration::from_secs(3);
 const NOW: i64 = 1_780_000_000_000_000;
 const DAY: i64 = 86_400_000_000;
 
@@ -167,36 +171,36 @@ fn put(index: &mut ListingIndex, listing: &Listing) -> anyhow::Result<()> {
     Ok(index.put(&Entry { key: &key, state: b"{}", listing: Some(listing) }, Position::START)?)
 }
 
-pub(crate) fn run() -> anyhow::Result<()> {
+pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let mut index = ListingIndex::open(folder.path())?;
-    let started = Instant::now();
     for number in 0..LISTINGS {
         put(&mut index, &listing(&mut random, number))?;
     }
     let reflected = Reflected { position: Position::new(1), event_time: Some(NOW), retirements: 0 };
     index.commit(reflected)?;
-    let built = started.elapsed();
     wait_for_merges(folder.path())?;
     let snapshot = index.commit(reflected)?;
-    let (market, learned) = timed(|| Market::of(&snapshot));
-    let market = Arc::new(market?);
-    let (lexicon, read) = timed(|| Lexicon::of(&snapshot));
-    let lexicon = lexicon?;
-    println!(
-        "\nsearch: {LISTINGS} listings, built in {:.1} s; market learned in {:.2} s, lexicon read in {:.2} s",
-        built.as_secs_f64(),
-        learned.as_secs_f64(),
-        read.as_secs_f64()
-    );
+    let market = Arc::new(Market::of(&snapshot)?);
+    let lexicon = Lexicon::of(&snapshot)?;
+    let saved = saved(&market, &mut random);
+    let raw = Index::open_in_dir(folder.path())?.reader()?.searcher();
+    for round in 0..ROUNDS {
+        pages(recorder, round, &snapshot, &market, &raw)?;
+        suggestions(recorder, &lexicon);
+        alerts(recorder, &saved, &market, &mut random)?;
+        together(recorder, round, &snapshot, &market, &raw)?;
+    }
+    drop((snapshot, raw));
+    for round in 0..ROUNDS {
+        changes(recorder, round, &mut index, &mut random)?;
+    }
+    Ok(())
+}
 
-    pages(&snapshot, &market, folder.path())?;
-    suggestions(&lexicon);
-    alerts(&market, &mut random)?;
-    together(&snapshot, &market)?;
-    println!("  {:<44} {:>9.0} MB", "memory of the process", resident_megabytes()?);
-    freshness(&mut index, &mut random)
+fn lower<'a>(name: &'a str, limit: &'static str) -> Figure<'a> {
+    Figure { name, unit: "ms", better: Better::Lower, limit }
 }
 
 /// Until the engine has merged what it merges after so many documents: both sides are asked when it is done.
@@ -215,29 +219,43 @@ fn wait_for_merges(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Page by page, ours and the raw query with the same facets.
-fn pages(snapshot: &ListingSnapshot, market: &Arc<Market>, folder: &Path) -> anyhow::Result<()> {
-    let raw = Index::open_in_dir(folder)?.reader()?.searcher();
-    println!(
-        "  {:<44} {:>9} {:>9} {:>9} {:>9} {:>7}",
-        "page of 20, all facets and ranges", "p50 ms", "p95 ms", "raw p50", "raw p95", "ratio"
-    );
+/// Pages with all facets and ranges, ours and the raw query with the same facets, page by page in turn.
+fn pages(
+    recorder: &mut Recorder,
+    round: usize,
+    snapshot: &ListingSnapshot,
+    market: &Arc<Market>,
+    raw: &Searcher,
+) -> anyhow::Result<()> {
     let kinds = [
         ("filtered: a make, a price, within 100 km", filtered(market), vec!["honda"]),
         ("text: toyota sport", text(market), vec!["toyota", "sport"]),
         ("match all", request(market), vec![]),
     ];
     for (name, request, words) in kinds {
-        let ours =
-            (0..PAGES).map(|_| timed(|| snapshot.search(request.clone()))).map(|(page, took)| page.map(|_| took));
-        let mut ours = ours.collect::<Result<Vec<_>, _>>()?;
-        let query = raw_query(&raw, &words)?;
-        let raw_times =
-            (0..PAGES).map(|_| timed(|| raw_page(&raw, query.as_ref()))).map(|(page, took)| page.map(|()| took));
-        let mut raw_times = raw_times.collect::<anyhow::Result<Vec<_>>>()?;
-        let [p50, p95] = [0.50, 0.95].map(|at| quantile(&mut ours, at));
-        let [raw50, raw95] = [0.50, 0.95].map(|at| quantile(&mut raw_times, at));
-        println!("  {name:<44} {p50:>9.2} {p95:>9.2} {raw50:>9.2} {raw95:>9.2} {:>7.2}", p50 / raw50);
+        let query = raw_query(raw, &words)?;
+        let (mut ours, mut limits) = (Vec::new(), Vec::new());
+        for page in 0..PAGES {
+            let mut one = || -> anyhow::Result<()> {
+                let (found, took) = timed(|| snapshot.search(request.clone()));
+                found?;
+                ours.push(milliseconds(took));
+                Ok(())
+            };
+            if (page + round).is_multiple_of(2) {
+                one()?;
+            }
+            let (found, took) = timed(|| raw_page(raw, query.as_ref()));
+            found?;
+            limits.push(milliseconds(took));
+            if !(page + round).is_multiple_of(2) {
+                one()?;
+            }
+        }
+        for (at, share) in [("p50", 0.5), ("p95", 0.95)] {
+            let name = format!("page of 20, {name}, {at}");
+            recorder.record(lower(&name, RAW), quantile(ours.clone(), share), quantile(limits.clone(), share));
+        }
     }
     Ok(())
 }
@@ -296,17 +314,10 @@ fn raw_page(searcher: &Searcher, query: &dyn Query) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn suggestions(lexicon: &Lexicon) {
+fn suggestions(recorder: &mut Recorder, lexicon: &Lexicon) {
     let texts = ["t", "to", "toy", "toyota", "hond", "hnda", "vanc", "heat", "bm", "sub"];
-    let times = texts.iter().cycle().take(SUGGESTED).map(|text| timed(|| lexicon.suggest(text, 8)).1);
-    let mut times: Vec<Duration> = times.collect();
-    println!(
-        "  {:<44} {:>9.3} {:>9.3} (p99 {:.3})",
-        "suggestions",
-        quantile(&mut times, 0.5),
-        quantile(&mut times, 0.95),
-        quantile(&mut times, 0.99)
-    );
+    let times = texts.iter().cycle().take(SUGGESTED).map(|text| milliseconds(timed(|| lexicon.suggest(text, 8)).1));
+    recorder.record(lower("suggestions, p95", FIXED), quantile(times, 0.95), fixed_work());
 }
 
 /// After the alerts, by turns: a new listing, and one that was there and is cheaper now.
@@ -323,8 +334,8 @@ fn brought(random: &mut ChaCha8Rng, number: usize) -> Listing {
     listing
 }
 
-/// Listings that change, held against saved searches: of a model, of a make by a text, or of a place; all with a price.
-fn alerts(market: &Arc<Market>, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
+/// Searches that people saved: of a model, of a make by a text, or of a place; all with a price.
+fn saved(market: &Arc<Market>, random: &mut ChaCha8Rng) -> SavedSearches {
     let mut saved = SavedSearches::default();
     for number in 0..SAVED {
         let like = listing(random, number);
@@ -339,53 +350,86 @@ fn alerts(market: &Arc<Market>, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
         let search = SearchRequest { filters, ranges, text: text.to_owned(), ..request(market) };
         saved.insert(&format!("alert-{number}"), search, Position::new(2));
     }
-    let (mut times, mut matched) = (Vec::new(), 0);
+    saved
+}
+
+/// Listings that change, matched with the saved searches.
+fn alerts(
+    recorder: &mut Recorder,
+    saved: &SavedSearches,
+    market: &Arc<Market>,
+    random: &mut ChaCha8Rng,
+) -> anyhow::Result<()> {
+    let mut times = Vec::new();
     for _ in 0..PAGES {
         let listings: Vec<Listing> = (0..CHANGED).map(|number| brought(random, number)).collect();
         let changed = listings.iter().map(|listing| Changed { listing, rating: market.rate(listing) });
         let changed: Vec<Changed<'_>> = changed.collect();
         let (matching, took) = timed(|| saved.matching(&changed, NOW).iter().map(Vec::len).sum::<usize>());
-        matched += matching;
-        times.push(took / u32::try_from(CHANGED)?);
+        anyhow::ensure!(matching > 0, "no saved search matches");
+        times.push(milliseconds(took / u32::try_from(CHANGED)?));
     }
-    let name = format!("one listing against {SAVED} saved searches");
-    let each = matched / (PAGES * CHANGED);
-    println!("  {name:<44} {:>9.3} {:>9.3} ({each} match)", quantile(&mut times, 0.5), quantile(&mut times, 0.95));
+    recorder.record(lower("one listing against 100,000 saved searches", FIXED), quantile(times, 0.5), fixed_work());
     Ok(())
 }
 
-/// Pages per second on every core, half of them filtered, the others of texts.
-fn together(snapshot: &Arc<ListingSnapshot>, market: &Arc<Market>) -> anyhow::Result<()> {
+/// Pages a second on every core, half of them filtered, the others of texts; and the raw queries of the same.
+fn together(
+    recorder: &mut Recorder,
+    round: usize,
+    snapshot: &Arc<ListingSnapshot>,
+    market: &Arc<Market>,
+    raw: &Searcher,
+) -> anyhow::Result<()> {
+    let ours = |count: u64| -> anyhow::Result<()> {
+        let request = if count.is_multiple_of(2) { filtered(market) } else { text(market) };
+        snapshot.search(request)?;
+        Ok(())
+    };
+    let limit = |count: u64| {
+        let words: &[&str] = if count.is_multiple_of(2) { &["honda"] } else { &["toyota", "sport"] };
+        raw_page(raw, raw_query(raw, words)?.as_ref())
+    };
+    let (ours, limit) = if round.is_multiple_of(2) {
+        (on_every_core(&ours)?, on_every_core(&limit)?)
+    } else {
+        let limit = on_every_core(&limit)?;
+        (on_every_core(&ours)?, limit)
+    };
+    let figure = Figure { name: "pages on every core", unit: "pages/s", better: Better::Higher, limit: RAW };
+    recorder.record(figure, ours, limit);
+    Ok(())
+}
+
+/// How often a second something is done by all cores.
+fn on_every_core(work: &(impl Fn(u64) -> anyhow::Result<()> + Sync)) -> anyhow::Result<f64> {
     let cores = thread::available_parallelism()?.get();
     let started = Instant::now();
     let counts = thread::scope(|scope| {
-        let asked = |_| {
+        let one = |_| {
             scope.spawn(|| {
                 let mut count = 0_u64;
                 while started.elapsed() < LASTS {
-                    let request = if count.is_multiple_of(2) { filtered(market) } else { text(market) };
-                    snapshot.search(request)?;
+                    work(count)?;
                     count += 1;
                 }
                 anyhow::Ok(count)
             })
         };
-        let threads: Vec<_> = (0..cores).map(asked).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
-            .sum::<anyhow::Result<u64>>()
+        let threads: Vec<_> = (0..cores).map(one).collect();
+        let ended = threads.into_iter().map(|it| it.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?);
+        ended.sum::<anyhow::Result<u64>>()
     })?;
-    println!(
-        "  {:<44} {:>9.0}",
-        format!("pages per second on {cores} cores"),
-        counts as f64 / started.elapsed().as_secs_f64()
-    );
-    Ok(())
+    Ok(counts as f64 / started.elapsed().as_secs_f64())
 }
 
-/// From a change to its being found: listings are put, refreshed, and looked up, while what was refreshed is committed beside.
-fn freshness(index: &mut ListingIndex, random: &mut ChaCha8Rng) -> anyhow::Result<()> {
+/// From a change to its being found: listings are put, refreshed, and looked up, while what was refreshed is committed.
+fn changes(
+    recorder: &mut Recorder,
+    round: usize,
+    index: &mut ListingIndex,
+    random: &mut ChaCha8Rng,
+) -> anyhow::Result<()> {
     let (mut times, mut kept) = (Vec::new(), Instant::now());
     for change in 0..CHANGES {
         let changed: Vec<Listing> = (0..CHANGED)
@@ -398,23 +442,20 @@ fn freshness(index: &mut ListingIndex, random: &mut ChaCha8Rng) -> anyhow::Resul
         for listing in &changed {
             put(index, listing)?;
         }
-        let position = Position::new(change as u64 + 2);
+        let position = Position::new((round * CHANGES + change) as u64 + 2);
         let snapshot = index.refresh(Reflected { position, event_time: Some(NOW), retirements: 0 })?;
         let found = snapshot.listing(&changed[0].listing_id)?.context("a listing is gone")?;
         anyhow::ensure!(found.price_cents == changed[0].price_cents, "a change is not found");
-        times.push(started.elapsed());
+        times.push(milliseconds(started.elapsed()));
         if kept.elapsed() > KEPT_EVERY {
             index.keep()?;
             kept = Instant::now();
         }
     }
-    println!(
-        "  {:<44} {:>9.2} {:>9.2} (p99 {:.2})",
-        format!("{CHANGED} listings changed, until found"),
-        quantile(&mut times, 0.5),
-        quantile(&mut times, 0.95),
-        quantile(&mut times, 0.99)
-    );
+    for (at, share) in [("p50", 0.5), ("p99", 0.99)] {
+        let name = format!("20 listings changed, until found, {at}");
+        recorder.record(lower(&name, FIXED), quantile(times.clone(), share), fixed_work());
+    }
     Ok(())
 }
 
@@ -422,17 +463,4 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let started = Instant::now();
     let done = work();
     (done, started.elapsed())
-}
-
-/// In milliseconds.
-fn quantile(times: &mut [Duration], at: f64) -> f64 {
-    times.sort_unstable();
-    let rank = ((times.len() as f64 * at).ceil() as usize).clamp(1, times.len());
-    times[rank - 1].as_secs_f64() * 1_000.0
-}
-
-fn resident_megabytes() -> anyhow::Result<f64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1_024.0)
 }

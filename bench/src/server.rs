@@ -56,6 +56,18 @@ impl Server {
         Ok(())
     }
 
+    /// Wait until everything that was acknowledged is reflected: what is measured next is alone.
+    pub(crate) async fn catches_up(&self) -> anyhow::Result<()> {
+        let client = reqwest::Client::new();
+        let probe = serde_json::json!({
+            "eventId": format!("end-{}", uuid::Uuid::now_v7()), "eventType": "PriceSet",
+            "timestamp": "2026-01-01T00:00:00Z", "data": {"listingId": "end", "price": 1},
+        });
+        let answer = client.post(format!("{}/v1/events", self.url)).body(probe.to_string()).send().await?;
+        let answer: serde_json::Value = answer.json().await?;
+        self.reflects(answer["position"].as_u64().with_context(|| answer.to_string())?).await
+    }
+
     /// End it as an operator does: what it holds is written out.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;

@@ -1,10 +1,10 @@
-//! `updates`: from the acknowledgement of a listing's new price to a search that finds it at that price, over a million
-//! listings, while others change. `BENCH_UPDATES_DATA=DIR` keeps the listings in a folder, and uses those it finds there.
+//! `updates`: from the acknowledgement of a listing's new price to a search that finds it at that price, while others change,
+//! against the same search with nothing to wait for.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,81 +20,67 @@ use serde_json::{Value, json};
 
 use crate::{
     freshness::send,
-    search::{LISTINGS, listing},
+    search::listing,
     server::Server,
+    yardstick::{Better, Figure, ROUNDS, Recorder, quantile},
 };
 
+const LISTINGS: usize = 200_000;
 /// How long each load lasts.
-const LASTS: Duration = Duration::from_secs(40);
+const LASTS: Duration = Duration::from_secs(5);
 /// How often a listing is followed, more or less: at any moment between two changes of the others.
-const PROBE_EVERY: Duration = Duration::from_millis(50);
+const PROBE_EVERY: Duration = Duration::from_millis(30);
 /// What is left out of the times at first: files are read for the first time.
-const WARM_UP: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_secs(1);
 
-pub(crate) fn run() -> anyhow::Result<()> {
+pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let folder = tempfile::tempdir()?;
-        let data = std::env::var_os("BENCH_UPDATES_DATA").map_or_else(|| folder.path().join("data"), PathBuf::from);
-        let nats = NatsServer::start(&data.join("nats")).await?;
-        // Nobody asks for KPIs, unless this does.
+        let nats = NatsServer::start(&folder.path().join("nats")).await?;
+        // Nobody asks for KPIs.
         let quiet = ["--retention", "off", "--close-periods-from", "2100-01-01"];
-        let server = Server::start(&data, nats.url(), &quiet)?;
-        let measured = measure(&server, folder.path()).await;
+        let server = Server::start(&folder.path().join("data"), nats.url(), &quiet)?;
+        let measured = measure(recorder, &server, folder.path()).await;
         let stopped = server.stop();
         nats.stop().await;
         measured.and(stopped)
     })
 }
 
-async fn measure(server: &Server, folder: &Path) -> anyhow::Result<()> {
-    let url = server.url.as_str();
-    println!("\nupdates: from the acknowledgement of a price to a search that finds it, over HTTP");
-    let client = Client::new();
-    let known = get(&client, &format!("{url}/v1/search?page_size=1&wait_ms=60000")).await?;
-    if known["total"].as_u64() < Some(LISTINGS as u64) {
-        let file = folder.join("listings.ndjson");
-        write_listings(&file)?;
-        let took = server.backfill(&file)?;
-        fs::remove_file(&file)?;
-        println!("  {LISTINGS} listings from {} events in {:.0} s", LISTINGS * 3, took.as_secs_f64());
-    }
+async fn measure(recorder: &mut Recorder, server: &Server, folder: &Path) -> anyhow::Result<()> {
+    let (url, client) = (server.url.as_str(), Client::new());
+    let file = folder.join("listings.ndjson");
+    write_listings(&file)?;
+    server.backfill(&file)?;
     // What has come by now is behind this.
     let position = set_price(&client, url, 1, 100_000).await?;
-    let deadline = Instant::now() + Duration::from_secs(900);
+    let deadline = Instant::now() + Duration::from_secs(600);
     let path = format!("{url}/v1/search?page_size=1&wait_ms=60000&min_position={position}");
     while !client.get(&path).send().await?.status().is_success() {
         ensure!(Instant::now() < deadline, "the index does not catch up with the log");
     }
     let mut random = ChaCha8Rng::from_os_rng();
-    println!("  {:<44} {:>9} {:>8} {:>8} {:>8} {:>8}", "", "changes/s", "p50 ms", "p95 ms", "p99 ms", "max ms");
-    let loads = [
-        ("nothing else", 0_usize),
-        ("1,000 changes/s", 1_000),
-        ("1,000 changes/s, and a dashboard of the inventory", 1_000),
-    ];
-    for (name, rate) in loads {
-        let count = rate * (LASTS + WARM_UP).as_secs() as usize;
-        // Listings that are followed have odd numbers.
-        let load =
-            (0..count).map(|_| priced(random.random_range(0..LISTINGS / 2) * 2, random.random_range(3_000..60_000)));
-        let load: Vec<Bytes> = load.collect();
-        let seed = random.random();
-        if name.ends_with("inventory") {
-            // What is asked for once is kept up to date for a quarter of an hour.
-            get(&client, &format!("{url}/v1/kpis/inventory?grain=day&wait_ms=60000")).await?;
+    for _ in 0..ROUNDS {
+        for (name, rate) in [("nothing else changes", 0_usize), ("1,000 changes/s", 1_000)] {
+            let count = rate * (LASTS + WARM_UP).as_secs() as usize;
+            // Listings that are followed have odd numbers.
+            let load = (0..count)
+                .map(|_| priced(random.random_range(0..LISTINGS / 2) * 2, random.random_range(3_000..60_000)));
+            let load: Vec<Bytes> = load.collect();
+            let seed = random.random();
+            let (sent, waits) = tokio::join!(send(url, &load, rate), probe(url, ChaCha8Rng::seed_from_u64(seed)));
+            sent?;
+            let [shown, found, known] = waits?;
+            for (what, times) in [("shown by its id", shown), ("found by its price", found)] {
+                for (at, share) in [("p50", 0.5), ("p95", 0.95)] {
+                    let name = format!("a new price until {what}, {name}, {at}");
+                    let limit = "the same search, nothing to wait for";
+                    let figure = Figure { name: &name, unit: "ms", better: Better::Lower, limit };
+                    recorder.record(figure, quantile(times.clone(), share), quantile(known.clone(), share));
+                }
+            }
         }
-        let (sent, waits) = tokio::join!(send(url, &load, rate), probe(url, ChaCha8Rng::seed_from_u64(seed)));
-        let ([mut shown, mut found, mut known], rate) = (waits?, sent?);
-        let row = |what: &str, times: &mut Vec<f64>| {
-            times.sort_by(f64::total_cmp);
-            let [p50, p95, p99, max] = [0.5, 0.95, 0.99, 1.0].map(|at| times[((times.len() - 1) as f64 * at) as usize]);
-            println!("  {what:<44} {rate:>9.0} {p50:>8.1} {p95:>8.1} {p99:>8.1} {max:>8.1}");
-        };
-        println!("  {name}");
-        row("  until it is shown by its id", &mut shown);
-        row("  until a search finds it by its price", &mut found);
-        row("  the same search, nothing to wait for", &mut known);
     }
     Ok(())
 }

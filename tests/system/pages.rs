@@ -1,9 +1,10 @@
 //! What a browser without scripts, and a search engine, are shown.
 
+use datasets::Market;
 use serde_json::{Value, json};
 
 use crate::door::event;
-use crate::support::{Forecourt, Nats, counted, eventually, finish, ids, ingest, market};
+use crate::support::{Forecourt, Nats, counted, eventually, finish, ids, ingest, market, written};
 
 /// A page's status and text.
 async fn page(forecourt: &Forecourt, path: &str) -> (u16, String) {
@@ -177,7 +178,9 @@ async fn prices_are_rated_against_the_market() {
     let folder = tempfile::tempdir().unwrap();
     let nats = Nats::start().await;
     let forecourt = Forecourt::start(&nats, &folder.path().join("data")).await;
-    let file = market(folder.path(), 23, 60, 600);
+    // Dealers ask more and less than what a car is worth.
+    let market = Market { stock: 600, ..Market::new(23, 1_767_225_600_000_000, 120, 100) };
+    let file = written(folder.path(), &market);
     let position = counted(&finish(ingest(&file, &forecourt.url)), "position");
     let query = format!("/v1/search?sort=deal&page_size=100&facets=deal&min_position={position}&wait_ms=60000");
     let rated = eventually("prices being compared", || async {

@@ -15,8 +15,11 @@ async fn a_text_is_read_as_filters_and_says_so() {
     let position = counted(&finish(ingest(&file, &forecourt.url)), "position");
     let all =
         forecourt.get(&format!("/v1/search?page_size=100&sort=price&wait_ms=60000&min_position={position}")).await;
-    let car = all["hits"].as_array().unwrap().iter().find(|hit| hit["model"].is_string() && hit["price"].is_number());
-    let car = car.unwrap().clone();
+    // Of a make that can be mistyped and still be recognised.
+    let is_long =
+        |hit: &Value| hit["make"].as_str().is_some_and(|make| make.split([' ', '-']).any(|word| word.len() >= 4));
+    let is_whole = |hit: &&Value| hit["model"].is_string() && hit["price"].is_number() && is_long(hit);
+    let car = all["hits"].as_array().unwrap().iter().find(is_whole).unwrap().clone();
     let text = |name: &str| car[name].as_str().unwrap().to_owned();
     let (make, model, color, city) = (text("make"), text("model"), text("color"), text("city"));
     let price = car["price"].as_f64().unwrap().ceil();

@@ -347,8 +347,12 @@ pub(crate) fn stdout(output: &Output) -> String {
 
 /// A market's history in a file of its own.
 pub(crate) fn market(folder: &Path, seed: u64, days: u32, vehicles: u32) -> PathBuf {
+    written(folder, &datasets::Market::new(seed, 1_767_225_600_000_000, days, vehicles))
+}
+
+/// Write a market to a file.
+pub(crate) fn written(folder: &Path, market: &datasets::Market) -> PathBuf {
     let path = folder.join("market.ndjson");
-    let market = datasets::Market::new(seed, 1_767_225_600_000_000, days, vehicles);
     let mut bytes = Vec::new();
     market.write(&mut bytes).unwrap();
     std::fs::File::create(&path).unwrap().write_all(&bytes).unwrap();

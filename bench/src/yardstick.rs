@@ -1,0 +1,345 @@
+//! Measurements as ratios to a limit that is measured in the same run, and their comparison with kept ones.
+//!
+//! A ratio above 1 is better than the limit. Both sides are measured in turn, round by round. The rounds are two series
+//! of the same thing, by turns: by how much their medians differ is the noise (an A/A run).
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+
+/// Rounds of each workload, half of them of each series.
+pub(crate) const ROUNDS: usize = 10;
+/// A ratio may be this much below the baseline before it is named.
+const TOLERATED_LOSS: f64 = 0.05;
+
+/// Which way a figure is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+}
+
+/// What a workload measures.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figure<'a> {
+    pub name: &'a str,
+    pub unit: &'static str,
+    pub better: Better,
+    /// What it is measured against.
+    pub limit: &'static str,
+}
+
+/// A figure's rounds.
+struct Series {
+    workload: &'static str,
+    name: String,
+    unit: &'static str,
+    better: Better,
+    limit: &'static str,
+    /// Ours, and the limit.
+    rounds: Vec<(f64, f64)>,
+}
+
+/// What is measured, as it comes.
+pub(crate) struct Recorder {
+    workload: &'static str,
+    series: Vec<Series>,
+    /// What ours is made slower by, to see that a comparison tells.
+    planted_slowdown: f64,
+}
+
+impl Recorder {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let percent = std::env::var("BENCH_PLANTED_SLOWDOWN").ok().map(|percent| percent.parse::<f64>()).transpose()?;
+        Ok(Self { workload: "", series: Vec::new(), planted_slowdown: 1.0 + percent.unwrap_or_default() / 100.0 })
+    }
+
+    pub(crate) fn begin(&mut self, workload: &'static str) {
+        eprintln!("{workload}: {ROUNDS} rounds");
+        self.workload = workload;
+    }
+
+    /// Take a round of a figure.
+    pub(crate) fn record(&mut self, figure: Figure<'_>, ours: f64, limit: f64) {
+        let ours = match figure.better {
+            Better::Higher => ours / self.planted_slowdown,
+            Better::Lower => ours * self.planted_slowdown,
+        };
+        let workload = self.workload;
+        let known = self.series.iter_mut().find(|it| it.workload == workload && it.name == figure.name);
+        if let Some(known) = known {
+            known.rounds.push((ours, limit));
+            return;
+        }
+        let Figure { name, unit, better, limit: against } = figure;
+        let (name, rounds) = (name.to_owned(), vec![(ours, limit)]);
+        self.series.push(Series { workload, name, unit, better, limit: against, rounds });
+    }
+
+    pub(crate) fn report(&self) -> anyhow::Result<Report> {
+        let measured = self.series.iter().map(Series::measured).collect();
+        Ok(Report { machine: Machine::here()?, rounds: ROUNDS, measured })
+    }
+}
+
+/// Both sides of a round, in turn: which goes first changes every other round, so that both series have both orders.
+pub(crate) async fn in_turn<A, B>(
+    round: usize,
+    ours: impl AsyncFnOnce() -> anyhow::Result<A>,
+    limit: impl AsyncFnOnce() -> anyhow::Result<B>,
+) -> anyhow::Result<(A, B)> {
+    if (round / 2).is_multiple_of(2) {
+        let limit = limit().await?;
+        Ok((ours().await?, limit))
+    } else {
+        let ours = ours().await?;
+        Ok((ours, limit().await?))
+    }
+}
+
+/// A measured figure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    workload: String,
+    name: String,
+    unit: String,
+    better: Better,
+    limit: String,
+    /// Medians of the rounds.
+    ours: f64,
+    limit_value: f64,
+    ratio: f64,
+    /// Quartiles of the rounds' ratios.
+    low: f64,
+    high: f64,
+    /// By how much the two series of the same thing differ, as a share.
+    noise: f64,
+}
+
+impl Series {
+    fn measured(&self) -> Measured {
+        let ratio = |(ours, limit): &(f64, f64)| match self.better {
+            Better::Higher => ours / limit,
+            Better::Lower => limit / ours,
+        };
+        let ratios: Vec<f64> = self.rounds.iter().map(ratio).collect();
+        let of = |series: usize| {
+            let rounds = ratios.iter().enumerate().filter(|(round, _)| round % 2 == series);
+            quantile(rounds.map(|(_, ratio)| *ratio), 0.5)
+        };
+        let (a, b) = (of(0), of(1));
+        let noise = if a > 0.0 && b > 0.0 { (a / b - 1.0).abs() } else { 0.0 };
+        Measured {
+            workload: self.workload.to_owned(),
+            name: self.name.clone(),
+            unit: self.unit.to_owned(),
+            better: self.better,
+            limit: self.limit.to_owned(),
+            ours: quantile(self.rounds.iter().map(|(ours, _)| *ours), 0.5),
+            limit_value: quantile(self.rounds.iter().map(|(_, limit)| *limit), 0.5),
+            ratio: quantile(ratios.iter().copied(), 0.5),
+            low: quantile(ratios.iter().copied(), 0.25),
+            high: quantile(ratios.iter().copied(), 0.75),
+            noise,
+        }
+    }
+}
+
+/// Where and of what something was measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    processor: String,
+    cores: usize,
+    memory_gigabytes: u64,
+    system: String,
+    forecourt: String,
+    nats_server: String,
+    rustc: String,
+    commit: String,
+}
+
+impl Machine {
+    fn here() -> anyhow::Result<Self> {
+        let line = |file: &str, name: &str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let found = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            found.trim_matches([' ', '\t', ':']).to_owned()
+        };
+        let memory = line("/proc/meminfo", "MemTotal").trim_end_matches("kB").trim().parse::<u64>().unwrap_or_default();
+        let tools = std::env::var_os("FORECOURT_TOOLS").map_or_else(|| root().join(".tools"), PathBuf::from);
+        let nats = tools.join("nats-server");
+        let nats = if nats.exists() { nats } else { PathBuf::from("nats-server") };
+        Ok(Self {
+            processor: line("/proc/cpuinfo", "model name"),
+            cores: std::thread::available_parallelism()?.get(),
+            memory_gigabytes: memory / 1_000_000,
+            system: said(Command::new("uname").arg("-sr"))?,
+            forecourt: env!("CARGO_PKG_VERSION").to_owned(),
+            nats_server: said(Command::new(nats).arg("--version"))?.trim_start_matches("nats-server: ").to_owned(),
+            rustc: said(Command::new("rustc").arg("--version"))?,
+            commit: said(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(root()))?,
+        })
+    }
+}
+
+fn said(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    machine: Machine,
+    rounds: usize,
+    measured: Vec<Measured>,
+}
+
+impl Report {
+    pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
+        let text = fs::read(file).with_context(|| format!("{} is not there; make bench writes it", file.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is not what make bench writes", file.display()))
+    }
+
+    pub(crate) fn write(&self, file: &Path) -> anyhow::Result<()> {
+        Ok(fs::write(file, serde_json::to_string_pretty(self)? + "\n")?)
+    }
+
+    /// The figures as a table.
+    pub(crate) fn table(&self) -> String {
+        let mut text =
+            format!("  {:<58} {:>12} {:>12} {:>8} {:>15} {:>7}\n", "", "ours", "limit", "ratio", "quartiles", "noise");
+        let mut last = "";
+        for it in &self.measured {
+            if it.workload != last {
+                let _ = writeln!(text, "{}", it.workload);
+                last = &it.workload;
+            }
+            let name = format!("{} ({})", it.name, it.unit);
+            let quartiles = format!("{:.3} – {:.3}", it.low, it.high);
+            let _ = writeln!(
+                text,
+                "  {name:<58} {:>12.2} {:>12.2} {:>8.3} {quartiles:>15} {:>6.1}%",
+                it.ours,
+                it.limit_value,
+                it.ratio,
+                it.noise * 100.0
+            );
+        }
+        text
+    }
+
+    /// The page of documentation.
+    pub(crate) fn markdown(&self) -> String {
+        let Machine { processor, cores, memory_gigabytes, system, forecourt, nats_server, rustc, commit } =
+            &self.machine;
+        let mut text = format!(
+            "# Benchmarks\n\n`make bench` writes this page. Each workload is measured beside a limit in the same run, on the \
+             same machine, {} rounds in turn; a ratio above 1 is better than the limit. Ratios are medians with quartiles; \
+             noise is by how much two series of the same thing differ (A/A). `make bench-compare` compares a run with the \
+             kept ratios in `bench/baseline.json`.\n\n\
+             Measured on {processor}, {cores} cores, {memory_gigabytes} GB, {system}; forecourt {forecourt} at {commit}, \
+             nats-server {nats_server}, {rustc}.\n",
+            self.rounds
+        );
+        let mut last = "";
+        for it in &self.measured {
+            if it.workload != last {
+                let _ = write!(
+                    text,
+                    "\n## {}\n\n| measured | unit | ours | limit | | ratio | quartiles | noise |\n|---|---|--:|--:|---|--:|--:|--:|\n",
+                    it.workload
+                );
+                last = &it.workload;
+            }
+            let _ = writeln!(
+                text,
+                "| {} | {} | {:.2} | {:.2} | {} | {:.3} | {:.3} – {:.3} | {:.1} % |",
+                it.name,
+                it.unit,
+                it.ours,
+                it.limit_value,
+                it.limit,
+                it.ratio,
+                it.low,
+                it.high,
+                it.noise * 100.0
+            );
+        }
+        text
+    }
+
+    /// The figures that are worse than in the baseline, by more than is tolerated or than the noise; and those it lacks.
+    pub(crate) fn losses(&self, baseline: &Self) -> Vec<String> {
+        let key = |it: &Measured| (it.workload.clone(), it.name.clone());
+        let kept: BTreeMap<_, &Measured> = baseline.measured.iter().map(|it| (key(it), it)).collect();
+        let mut losses = Vec::new();
+        for it in &self.measured {
+            let Some(before) = kept.get(&key(it)) else { continue };
+            let allowed = TOLERATED_LOSS.max(it.noise).max(before.noise);
+            let change = it.ratio / before.ratio - 1.0;
+            if change < -allowed {
+                losses.push(format!(
+                    "{}: {}: {:.3} was {:.3}, {:.1} % ({:.1} % is tolerated)",
+                    it.workload,
+                    it.name,
+                    it.ratio,
+                    before.ratio,
+                    change * 100.0,
+                    allowed * 100.0
+                ));
+            }
+        }
+        losses
+    }
+}
+
+/// Compare the last run with the baseline.
+pub(crate) fn compare() -> anyhow::Result<()> {
+    let baseline = Report::read(&root().join("bench/baseline.json"))?;
+    let run = Report::read(&root().join("target/bench.json"))?;
+    let losses = run.losses(&baseline);
+    for loss in &losses {
+        println!("{loss}");
+    }
+    ensure!(losses.is_empty(), "{} of {} figures are worse than the baseline", losses.len(), run.measured.len());
+    println!("none of {} figures is worse than the baseline", run.measured.len());
+    Ok(())
+}
+
+/// The value below which a share of them lies.
+pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let rank = (values.len() as f64 * share).ceil() as usize;
+    values.get(rank.clamp(1, values.len().max(1)) - 1).copied().unwrap_or(f64::NAN)
+}
+
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// A fixed piece of work on one core, in milliseconds: the limit of what has no other.
+pub(crate) fn fixed_work() -> f64 {
+    const STEPS: u64 = 3_000_000;
+    let started = Instant::now();
+    let mut state = 1_u64;
+    for step in 0..STEPS {
+        state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9).wrapping_add(step);
+    }
+    std::hint::black_box(state);
+    milliseconds(started.elapsed())
+}
