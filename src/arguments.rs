@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run everything in one process: the door, the pipeline, and the API
-    Up(Up),
+    Up(Box<Up>),
     /// Send files of events to a running server; safe to interrupt and to repeat
     Ingest(Ingest),
     /// Turn a file of listings into events

@@ -12,6 +12,7 @@ mod import_command;
 mod ingest_command;
 mod kpi_command;
 mod maintain_command;
+mod metric_descriptions;
 mod progress;
 mod rejected_file;
 mod settings;
@@ -99,7 +100,7 @@ fn server_command() -> clap::Command {
 fn run(parsed: Parsed) -> anyhow::Result<ExitCode> {
     let Parsed { arguments, matches, file } = parsed;
     match arguments.command {
-        Command::Up(up) => up::run(up),
+        Command::Up(up) => up::run(*up),
         Command::Ingest(ingest) => ingest_command::run(&ingest),
         Command::Import(import) => import_command::run(&import),
         Command::Simulate(simulate) => simulate_command::run(&simulate),

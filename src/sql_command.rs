@@ -239,7 +239,7 @@ impl Folder {
                 return Ok(Some(read(&mut rows, position).await?));
             };
             let (mut chunks, mut output) = (sql.encode(rows, format, ()), io::stdout().lock());
-            while let Some(chunk) = chunks.next().await {
+            while let Some(chunk) = chunks.next_chunk().await {
                 output.write_all(&chunk?)?;
             }
             if format == ResultFormat::Json {

@@ -35,6 +35,7 @@ use crate::{
     catalogue_files,
     clock::now,
     demo::Demo,
+    metric_descriptions,
     settings::{ListenAddress, Settings},
     sync_check,
 };
@@ -57,6 +58,7 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     log_to_stderr(arguments.settings.server.log_filter.as_deref().unwrap_or(LOGGED))?;
     let data = arguments.settings.server.data.clone();
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
+    metric_descriptions::describe();
     fs::create_dir_all(&data).with_context(|| format!("cannot use the data folder {}", data.display()))?;
     let _lock = lock(&data)?;
     open_data_folder(&data, FormatAccess::ReadWrite)?;

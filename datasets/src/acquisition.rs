@@ -103,7 +103,7 @@ fn offer(story: &mut Story<'_>, car: &Car) -> (String, f64) {
     story.wait(3.0, 15.0);
     let mut details = car.details.clone();
     details["userId"] = json!(car.seller);
-    details["photos"] = json!(&listing::pictures(car)[1..2]);
+    details["photos"] = json!(&listing::pictures(car)[..1]);
     story.tell("acquisition", "VehicleDetailsSubmitted", details);
     let offer_id = story.id("off");
     let amount = car.worth * story.between(0.78, 0.86);

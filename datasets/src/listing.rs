@@ -117,7 +117,7 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
 /// Drawings of such a car, which the server has: a generated market has no photos.
 pub(crate) fn pictures(car: &Car) -> Vec<String> {
     let (body, color) = (car.model.body.to_lowercase(), car.color.to_lowercase());
-    ["front", "side", "rear", "interior"].map(|angle| format!("/illustrations/{body}-{color}-{angle}.svg")).to_vec()
+    ["side", "front", "rear", "interior"].map(|angle| format!("/illustrations/{body}-{color}-{angle}.svg")).to_vec()
 }
 
 /// People who search, look, compare and leave.

@@ -59,7 +59,7 @@ impl LogReader {
     /// The next messages, at least one, in order. Waits for them, and for the server if it is away.
     ///
     /// Dropping the future loses nothing.
-    pub fn next(&mut self) -> BoxFuture<'_, Vec<RawMessage>> {
+    pub fn next_messages(&mut self) -> BoxFuture<'_, Vec<RawMessage>> {
         async move {
             loop {
                 let messages = match &mut self.reading {

@@ -78,7 +78,7 @@ pub struct EncodedRows {
 
 impl EncodedRows {
     /// The next bytes; none after the last of them or an error, and one of both always comes.
-    pub fn next(&mut self) -> BoxFuture<'_, Option<Result<Vec<u8>, SqlError>>> {
+    pub fn next_chunk(&mut self) -> BoxFuture<'_, Option<Result<Vec<u8>, SqlError>>> {
         async move {
             if self.ended {
                 return None;
@@ -124,7 +124,7 @@ async fn encode_all(
         source: Box::new(DataFusionError::from(error)),
     };
     let mut encoder = Encoder::new(format, &rows.schema).map_err(unwritten)?;
-    while let Some(batch) = rows.next().await {
+    while let Some(batch) = rows.next_batch().await {
         let bytes = encoder.encode(&batch?).map_err(unwritten)?;
         if !bytes.is_empty() && sender.send(Ok(Some(bytes))).await.is_err() {
             return Ok(());

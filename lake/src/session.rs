@@ -102,7 +102,7 @@ pub struct QueryRows {
 
 impl QueryRows {
     /// The next rows, until there are no more or the limit is reached.
-    pub fn next(&mut self) -> BoxFuture<'_, Option<Result<RecordBatch, SqlError>>> {
+    pub fn next_batch(&mut self) -> BoxFuture<'_, Option<Result<RecordBatch, SqlError>>> {
         async move {
             if self.ended {
                 return None;
@@ -149,7 +149,7 @@ impl QueryRows {
     pub fn collect(&mut self) -> BoxFuture<'_, Result<Vec<RecordBatch>, SqlError>> {
         async move {
             let mut batches = Vec::new();
-            while let Some(batch) = self.next().await {
+            while let Some(batch) = self.next_batch().await {
                 batches.push(batch?);
             }
             Ok(batches)

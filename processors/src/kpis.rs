@@ -36,7 +36,7 @@ mod touched;
 
 pub use check::check;
 pub(crate) use compute::all_time;
-pub use compute::recomputed;
+pub use compute::{ComputedRows, recomputed};
 use compute::{compute, rows_of, times_of_facts};
 pub use history::Freezer;
 use history::{covers, frozen_days};

@@ -330,7 +330,7 @@ async fn read(
     loop {
         let messages = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            messages = reader.next() => messages,
+            messages = reader.next_messages() => messages,
         };
         let next = Instant::now() + GATHER_FOR;
         let decoded = decode_patiently(&catalogue, &seen, messages).await?;

@@ -146,7 +146,7 @@ impl Flight {
         let answering = self.api.answer(statement, handle.values()?, asking).await;
         let Answering { rows, turn } = answering.map_err(|problem| status(&problem))?;
         let (schema, position) = (Arc::clone(&rows.schema), rows.position);
-        let batches = stream::try_unfold((rows, turn), async |(mut rows, turn)| match rows.next().await {
+        let batches = stream::try_unfold((rows, turn), async |(mut rows, turn)| match rows.next_batch().await {
             None => Ok(None),
             Some(Ok(batch)) => Ok(Some((batch, (rows, turn)))),
             Some(Err(error)) => Err(FlightError::Tonic(Box::new(status_of(error)))),

@@ -462,7 +462,7 @@ fn rows(
             let (mut rows, turn, mut cancelled) = going?;
             let batch = tokio::select! {
                 () = &mut cancelled => return Some((vec![Err(Refusal::cancelled().into())], None)),
-                batch = rows.next() => batch?,
+                batch = rows.next_batch() => batch?,
             };
             Some(match batch {
                 Ok(batch) => match encoded(fields, batch) {

@@ -96,7 +96,7 @@ async fn ask(api: &Api, question: Question, parameters: &Parameters, headers: &H
     let position = rows.position;
     let mut encoded = sql.encode(rows, format, turn);
     // What goes wrong before the first rows is still told as a problem.
-    let first = encoded.next().await.transpose().map_err(refused)?;
+    let first = encoded.next_chunk().await.transpose().map_err(refused)?;
     let mut response = Body::from_stream(body(first, encoded)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
@@ -169,7 +169,7 @@ fn limits(question: &Question, format: ResultFormat) -> Result<QueryLimits, Prob
 /// The bytes as they come. A failure on the way ends the connection: what came is no whole answer.
 fn body(first: Option<Vec<u8>>, encoded: EncodedRows) -> impl Stream<Item = Result<Vec<u8>, SqlError>> {
     let rest = stream::unfold(encoded, async |mut encoded| {
-        let chunk = encoded.next().await?;
+        let chunk = encoded.next_chunk().await?;
         if let Err(error) = &chunk {
             tracing::warn!(error = error as &dyn std::error::Error, "a query failed on its way");
         }

@@ -21,6 +21,9 @@ use serde_json::{Map, Value};
 use super::{EARLIEST, KpiError, LATEST, Meant, RowKey, SeriesKey, TOUCH_STEP, bucket_function, history};
 use crate::kpi_definition::{BucketBy, KpiDefinition};
 
+/// Rows of a KPI by their key: each value by its name.
+pub type ComputedRows = BTreeMap<RowKey, Map<String, Value>>;
+
 /// Every row of a series there is at this cut, computed at once.
 ///
 /// # Errors
@@ -30,7 +33,7 @@ pub fn recomputed<'a>(
     view: &'a Arc<LakeView>,
     kpi: &'a KpiDefinition,
     key: &'a SeriesKey,
-) -> BoxFuture<'a, Result<BTreeMap<RowKey, Map<String, Value>>, KpiError>> {
+) -> BoxFuture<'a, Result<ComputedRows, KpiError>> {
     async move { Ok(compute(session, view, kpi, key, EARLIEST, LATEST).await?.into_iter().collect()) }.boxed()
 }
 

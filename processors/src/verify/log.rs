@@ -36,7 +36,7 @@ impl Subject<'_> {
         let mut reader = LogReader::after(log.clone(), reached);
         let (mut held, mut held_to) = (HashMap::new(), reached);
         while reached < end {
-            let messages = tokio::time::timeout(PATIENCE, reader.next()).await;
+            let messages = tokio::time::timeout(PATIENCE, reader.next_messages()).await;
             let messages = messages.map_err(|_| VerifyError::LogEnded { reached, end })?;
             // The last message may have been deleted: what comes after it ends the comparison as well.
             reached = messages.last().map_or(reached, |last| last.position);

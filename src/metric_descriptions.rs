@@ -1,0 +1,42 @@
+//! What each metric means, for those who read `/metrics`.
+
+use metrics::{describe_counter, describe_gauge, describe_histogram};
+
+const COUNTERS: [(&str, &str); 10] = [
+    ("alert_delivery_failures_total", "Webhook deliveries of saved searches that failed."),
+    ("alert_matches_total", "Listings that matched a saved search."),
+    ("intake_events_accepted_total", "Events that were acknowledged over HTTP."),
+    ("intake_events_duplicate_total", "Events over HTTP whose id had taken effect before."),
+    ("intake_events_rejected_total", "Events over HTTP that were refused."),
+    ("kpi_computations_total", "Computations of KPI buckets."),
+    ("lake_events_retired_total", "Events that retention took out of the lake."),
+    ("pipeline_dead_letters_total", "Messages of the log that are no valid events."),
+    ("pipeline_duplicates_total", "Messages of the log whose event id had taken effect before."),
+    ("pipeline_events_total", "Events of the log that took effect."),
+];
+const GAUGES: [(&str, &str); 7] = [
+    ("index_committed_position", "Log position that the index on disk reflects."),
+    ("index_position", "Log position that searches reflect."),
+    ("kpi_value", "A KPI's value of its latest day."),
+    ("lake_position", "Log position that SQL reflects."),
+    ("log_bytes", "Size of the log in bytes."),
+    ("log_position", "Last position of the log."),
+    ("sql_queries_running", "SQL queries that run now."),
+];
+const HISTOGRAMS: [(&str, &str); 2] = [
+    ("index_refresh_seconds", "Time to make changed listings visible to searches."),
+    ("lake_commit_seconds", "Time to commit a table, its file included."),
+];
+
+/// Describe every metric to the recorder that is installed.
+pub(crate) fn describe() {
+    for (name, meaning) in COUNTERS {
+        describe_counter!(name, meaning);
+    }
+    for (name, meaning) in GAUGES {
+        describe_gauge!(name, meaning);
+    }
+    for (name, meaning) in HISTOGRAMS {
+        describe_histogram!(name, meaning);
+    }
+}
