@@ -10,7 +10,7 @@ run: server
 	./target/debug/forecourt up --demo
 
 ## The server alone, in the build that the tests use; `cargo build --release` makes the one to run in earnest.
-server: tools
+server:
 	@scripts/build-server $(CARGO)
 
 ## All tests that need Rust and Python alone: real nats-server, real files, real clients.
@@ -53,15 +53,15 @@ lint:
 docs:
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --locked
 
-## Named workloads, each against its limit in one run: make bench WORKLOADS="intake search". BENCH_DATA=folder asks the
-## analyst's queries of a lake of one's own.
+## Named workloads, each against its limit in one run: make bench WORKLOADS="intake search". BENCH_DATA=folder runs the
+## analyst's queries on a lake of one's own.
 bench: tools .tools/python
 	$(CARGO) build --release --locked -p forecourt -p bench
 	./target/release/bench $(WORKLOADS)
 
 ## The last run beside bench/baseline.json: each ratio that is worse by more than 5 % and than the noise.
 bench-compare:
-	$(CARGO) run --release --quiet --locked -p bench -- compare
+	./target/release/bench compare
 
 ## Listing files as search shows them, against DuckDB on the same files: make check-imports DATA=folder.
 check-imports: tools .tools/python
@@ -86,13 +86,15 @@ VENV = python3 -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-
 .tools/clients: scripts/clients.requirements.txt
 	$(VENV)
 
-## forecourt and the pinned nats-server into PREFIX/bin (~/.local unless given), from the release.
-install: tools
+## The release and the pinned nats-server under PREFIX, ~/.local by default: bin/forecourt, lib/forecourt/nats-server.
+install:
+	scripts/get-nats-server --pinned
 	$(CARGO) build --release --locked -p forecourt
 	scripts/install-release $(PREFIX)
 
 ## A stripped archive and a Debian package in target/dist, with nats-server and the notices of all licences inside.
-dist: tools
+dist:
+	scripts/get-nats-server --pinned
 	$(CARGO) build --release --locked -p forecourt
 	scripts/make-dist
 

@@ -171,7 +171,7 @@ pub(crate) struct Simulate {
     /// How many vehicles the marketplace buys
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub vehicles: u32,
-    /// About how many cars dealers have on offer besides, of which only the offer is told
+    /// About how many cars dealers have on offer besides; only their listing events are generated
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub stock: u32,
     /// So many times as many vehicles, and everything that follows them

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     arguments::{CatalogueAction, CatalogueCommand, ExportForm},
-    catalogue_files, tables,
+    catalogue_files, output_error, tables,
 };
 
 pub(crate) fn run(arguments: &CatalogueCommand) -> anyhow::Result<ExitCode> {
@@ -36,10 +36,7 @@ pub(crate) fn run(arguments: &CatalogueCommand) -> anyhow::Result<ExitCode> {
 
 /// Print to standard output; a reader that has seen enough is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
-    match writeln!(io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+    writeln!(io::stdout().lock(), "{text}").map_err(output_error)
 }
 
 fn pretty(value: &Value) -> anyhow::Result<String> {

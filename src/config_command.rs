@@ -8,6 +8,7 @@ use ingest::without_password;
 use serde::Serialize;
 
 use crate::{
+    output_error,
     settings::NATS_PASSWORD,
     settings_file::{KEYS, Key, SettingsFile},
     tables,
@@ -15,7 +16,7 @@ use crate::{
 
 /// A setting as it stands.
 #[derive(Debug, Serialize)]
-struct Shown {
+struct SettingRow {
     setting: &'static str,
     /// None where nothing is set.
     value: Option<String>,
@@ -33,12 +34,11 @@ pub(crate) fn show(
     file: Option<&SettingsFile>,
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let mut settings: Vec<Shown> = KEYS.iter().map(|key| shown(key, command, matches, file)).collect();
+    let mut settings: Vec<SettingRow> = KEYS.iter().map(|key| setting_row(key, command, matches, file)).collect();
     settings.push(password());
     let mut output = std::io::stdout().lock();
     if as_json {
-        serde_json::to_writer_pretty(&mut output, &settings)?;
-        writeln!(output)?;
+        writeln!(output, "{}", serde_json::to_string_pretty(&settings)?).map_err(output_error)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = tables::fitted(["setting", "value", "from", "meaning"]);
@@ -47,11 +47,11 @@ pub(crate) fn show(
         let value = setting.value.unwrap_or_else(|| "–".to_owned());
         table.add_row([setting.setting.to_owned(), value, setting.from, format!("{}{unit}", setting.meaning)]);
     }
-    writeln!(output, "{table}")?;
+    writeln!(output, "{table}").map_err(output_error)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn shown(key: &Key, command: &Command, matches: &ArgMatches, file: Option<&SettingsFile>) -> Shown {
+fn setting_row(key: &Key, command: &Command, matches: &ArgMatches, file: Option<&SettingsFile>) -> SettingRow {
     let option = command.get_arguments().find(|option| option.get_id() == key.option);
     let flag = option.and_then(clap::Arg::get_long).map(|flag| format!("--{flag}")).unwrap_or_default();
     let environment = option.and_then(clap::Arg::get_env).map(|name| name.to_string_lossy().into_owned());
@@ -70,13 +70,13 @@ fn shown(key: &Key, command: &Command, matches: &ArgMatches, file: Option<&Setti
         (None, _) => "not set".to_owned(),
     };
     let meaning = option.and_then(clap::Arg::get_help).map(ToString::to_string).unwrap_or_default();
-    Shown { setting: key.name, value: values, from, unit: key.unit, flag, environment, meaning }
+    SettingRow { setting: key.name, value: values, from, unit: key.unit, flag, environment, meaning }
 }
 
 /// The one secret that the environment may hold.
-fn password() -> Shown {
+fn password() -> SettingRow {
     let is_set = env::var_os(NATS_PASSWORD).is_some();
-    Shown {
+    SettingRow {
         setting: "log.nats_password",
         value: is_set.then(|| "(hidden)".to_owned()),
         from: if is_set { format!("environment {NATS_PASSWORD}") } else { "not set".to_owned() },

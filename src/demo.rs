@@ -35,14 +35,20 @@ const EVENTS_PER_REQUEST: usize = 4_000;
 const IN_FLIGHT: usize = 4;
 /// Events that are generated ahead of being sent.
 const MAX_GENERATED_AHEAD: usize = 20_000;
-/// A part of this history that was sent before is sent again at a restart: it may not all have been acknowledged.
-const SENT_AGAIN: i64 = 3_600_000_000;
+/// What was sent in this time before the last record of it is sent again at a restart, in microseconds: it may not all have
+/// been acknowledged.
+const RESEND_WINDOW: i64 = 3_600_000_000;
+/// How long the server may take to answer, and the pause after a failure.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+/// How often it is recorded until when the market was sent, in microseconds.
+const RECORD_EVERY: i64 = 600_000_000;
 /// How many lines say how far the loading is, where nobody sees a progress bar.
 const PROGRESS_LINES: i64 = 10;
 
 /// What the data folder says of the demo in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Played {
+struct DemoState {
     /// The market's first midnight, in microseconds since 1970, UTC.
     start: i64,
     /// Until when it is in the log.
@@ -53,6 +59,8 @@ struct Played {
 pub(crate) struct Demo {
     /// The position of the last event of its past.
     pub position: Position,
+    file: PathBuf,
+    state: DemoState,
     events: mpsc::Receiver<Event>,
     next: Option<Event>,
     sender: Sender,
@@ -73,22 +81,26 @@ impl Demo {
     /// When the server does not take the events.
     pub(crate) async fn load(data: &Path, address: SocketAddr) -> anyhow::Result<Self> {
         let file = data.join("demo.json");
-        let played = read(&file)?;
         let now = now();
-        let played = played.unwrap_or(Played { start: first_day(now), loaded_until: None });
-        let sent_from = played.loaded_until.map_or(played.start, |until| until - SENT_AGAIN);
-        let mut events = generate(market(played.start), sent_from);
-        let sender = Sender { client: Client::new(), url: format!("http://{address}/v1/events") };
+        let state = read(&file)?.unwrap_or(DemoState { start: first_day(now), loaded_until: None });
+        // Written first: a loading that is interrupted goes on with the same market.
+        write(&file, state)?;
+        let sent_from = state.loaded_until.map_or(state.start, |until| until - RESEND_WINDOW);
+        let mut events = generate(market(state.start), sent_from);
+        let sender = Sender {
+            client: Client::builder().timeout(REQUEST_TIMEOUT).build()?,
+            url: format!("http://{address}/v1/events"),
+        };
         let progress = Progress::new(sent_from, now)?;
         let (mut next, mut position, mut loaded) = (None, Position::START, 0);
         let mut requests = FuturesOrdered::new();
         loop {
-            let past = gather(&mut events, now, &mut next).await;
-            let ended = past.count == 0;
+            let batch = gather(&mut events, now, &mut next).await;
+            let ended = batch.count == 0;
             if !ended {
                 let (client, url) = (sender.client.clone(), sender.url.clone());
-                let send = async move { live::post(client, url, past.body).await.map(|(report, _)| report) };
-                requests.push_back(send.map_ok(move |report| (report.position, past.count, past.last)));
+                let send = async move { live::post(client, url, batch.body).await.map(|(report, _)| report) };
+                requests.push_back(send.map_ok(move |report| (report.position, batch.count, batch.last)));
             }
             while requests.len() >= IN_FLIGHT || (ended && !requests.is_empty()) {
                 let Some((reached, count, last)) = requests.next().await.transpose()? else { break };
@@ -101,18 +113,20 @@ impl Demo {
             }
         }
         progress.end(loaded);
-        write(&file, Played { loaded_until: Some(now), ..played })?;
-        Ok(Self { position, events, next, sender })
+        let state = DemoState { loaded_until: Some(now), ..state };
+        write(&file, state)?;
+        Ok(Self { position, file, state, events, next, sender })
     }
 
-    /// Send each further event when its time comes.
-    pub(crate) async fn go_on(mut self) -> anyhow::Result<()> {
+    /// Send each further event when its time comes. What the server cannot take now is sent again later.
+    pub(crate) async fn play_live(mut self) {
+        let mut recorded = now();
         loop {
             let next = match self.next.take() {
                 Some(next) => Some(next),
                 None => self.events.recv().await,
             };
-            let Some((time, mut body)) = next else { return Ok(()) };
+            let Some((time, mut body)) = next else { return };
             let ahead = u64::try_from(time - now()).unwrap_or_default();
             tokio::time::sleep(Duration::from_micros(ahead)).await;
             body.push('\n');
@@ -125,15 +139,24 @@ impl Demo {
                 body.push_str(&line);
                 body.push('\n');
             }
-            self.sender.send(body).await?;
+            while let Err(error) = self.sender.send(body.clone()).await {
+                tracing::warn!("demo: the server does not take events, trying again: {error:#}");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            if now() - recorded > RECORD_EVERY {
+                recorded = now();
+                self.state.loaded_until = Some(recorded);
+                if let Err(error) = write(&self.file, self.state) {
+                    tracing::warn!("demo: a restart will send more again: {error:#}");
+                }
+            }
         }
     }
 }
 
 impl Sender {
-    async fn send(&self, body: String) -> anyhow::Result<Option<Position>> {
-        let (report, _) = live::post(self.client.clone(), self.url.clone(), body).await?;
-        Ok(report.position.map(Position::new))
+    async fn send(&self, body: String) -> anyhow::Result<()> {
+        live::post(self.client.clone(), self.url.clone(), body).await.map(drop)
     }
 }
 
@@ -149,7 +172,7 @@ fn first_day(now: i64) -> i64 {
 
 /// Events of the past for one request.
 #[derive(Default)]
-struct Past {
+struct EventBatch {
     body: String,
     count: usize,
     /// The time of the last one.
@@ -157,19 +180,19 @@ struct Past {
 }
 
 /// The next events before `now`. The first that is not past yet ends them, and is kept in `next`.
-async fn gather(events: &mut mpsc::Receiver<Event>, now: i64, next: &mut Option<Event>) -> Past {
-    let mut past = Past::default();
-    while past.count < EVENTS_PER_REQUEST && next.is_none() {
+async fn gather(events: &mut mpsc::Receiver<Event>, now: i64, next: &mut Option<Event>) -> EventBatch {
+    let mut batch = EventBatch::default();
+    while batch.count < EVENTS_PER_REQUEST && next.is_none() {
         let Some((time, line)) = events.recv().await else { break };
         if time >= now {
             *next = Some((time, line));
             continue;
         }
-        past.body.push_str(&line);
-        past.body.push('\n');
-        (past.count, past.last) = (past.count + 1, time);
+        batch.body.push_str(&line);
+        batch.body.push('\n');
+        (batch.count, batch.last) = (batch.count + 1, time);
     }
-    past
+    batch
 }
 
 /// The market's events from a time on, generated on a thread of their own as long as somebody takes them.
@@ -190,7 +213,7 @@ fn generate(market: Market, from: i64) -> mpsc::Receiver<Event> {
     events
 }
 
-fn read(file: &PathBuf) -> anyhow::Result<Option<Played>> {
+fn read(file: &Path) -> anyhow::Result<Option<DemoState>> {
     match fs::read(file) {
         Ok(text) => {
             serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is not the demo's", file.display()))
@@ -200,8 +223,10 @@ fn read(file: &PathBuf) -> anyhow::Result<Option<Played>> {
     }
 }
 
-fn write(file: &PathBuf, played: Played) -> anyhow::Result<()> {
-    fs::write(file, serde_json::to_vec(&played)?).with_context(|| format!("cannot write {}", file.display()))
+fn write(file: &Path, state: DemoState) -> anyhow::Result<()> {
+    let new = file.with_extension("json.new");
+    let written = fs::write(&new, serde_json::to_vec(&state)?).and_then(|()| fs::rename(&new, file));
+    written.with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// How far the loading is: a bar on a terminal, a line now and then elsewhere.

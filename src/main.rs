@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     end_quietly_on_a_closed_pipe();
     match parse().and_then(run) {
         Ok(code) => code,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<OutputClosed>() => ExitCode::from(OUTPUT_CLOSED),
         Err(error) => {
             eprintln!("forecourt: {error:#}");
             ExitCode::FAILURE
@@ -53,21 +53,36 @@ fn main() -> ExitCode {
     }
 }
 
-/// A reader such as `head` may close the pipe before everything is printed: that is its right, and no failure.
+/// The status of a process that SIGPIPE ended: what shells expect of a command whose reader went away.
+const OUTPUT_CLOSED: u8 = 141;
+
+/// Standard output was closed by its reader.
+#[derive(Debug)]
+pub(crate) struct OutputClosed;
+
+impl std::fmt::Display for OutputClosed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("standard output was closed")
+    }
+}
+
+impl std::error::Error for OutputClosed {}
+
+/// The error of a write to standard output.
+pub(crate) fn output_error(error: std::io::Error) -> anyhow::Error {
+    if error.kind() == std::io::ErrorKind::BrokenPipe { OutputClosed.into() } else { error.into() }
+}
+
+/// `println!` panics when a reader such as `head` has closed the pipe: end as SIGPIPE would, without a message.
 fn end_quietly_on_a_closed_pipe() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let message = panic.payload().downcast_ref::<String>();
         if message.is_some_and(|it| it.starts_with("failed printing to stdout") && it.contains("Broken pipe")) {
-            std::process::exit(0);
+            std::process::exit(i32::from(OUTPUT_CLOSED));
         }
         usual(panic);
     }));
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let errors = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    errors.into_iter().any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// The command line, with what the settings file says where a flag and the environment say nothing.

@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::{arguments::Maintain, catalogue_files, progress::Working, tables, up};
+use crate::{arguments::Maintain, catalogue_files, progress::ProgressIndicator, tables, up};
 
 pub(crate) fn run(arguments: &Maintain) -> anyhow::Result<ExitCode> {
     let order = MaintenanceOrder { dry_run: arguments.dry_run, keep_old_files: arguments.keep_old_files };
     let runtime = Runtime::new()?;
-    let working = Working::on("maintaining the lake");
+    let working = ProgressIndicator::on("maintaining the lake");
     let tables = match &arguments.data {
         None => runtime.block_on(on_server(&arguments.to, order)),
         Some(data) => runtime.block_on(in_folder(data, arguments, order)),

@@ -14,13 +14,13 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(200);
 
 /// Says what a command is at until it is dropped: a spinner with the time on a terminal, a line now and then elsewhere.
-pub(crate) struct Working {
+pub(crate) struct ProgressIndicator {
     bar: Option<ProgressBar>,
     /// Dropped first, which ends the lines.
     lines: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
-impl Working {
+impl ProgressIndicator {
     pub(crate) fn on(what: &str) -> Self {
         if stderr().is_terminal() {
             let bar = ProgressBar::new_spinner().with_message(what.to_owned());
@@ -40,7 +40,7 @@ impl Working {
     }
 }
 
-impl Drop for Working {
+impl Drop for ProgressIndicator {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

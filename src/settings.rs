@@ -61,7 +61,7 @@ pub(crate) struct ServerSettings {
 #[derive(Debug, Args)]
 pub(crate) struct LogSettings {
     /// An existing NATS server, such as nats://127.0.0.1:4222, tls:// with TLS; without it one is started in the data folder
-    #[arg(long, env = "FORECOURT_NATS", value_name = "URL")]
+    #[arg(long, env = "FORECOURT_NATS", value_name = "URL", hide_env_values = true)]
     pub nats: Option<String>,
     /// The user at the NATS server
     #[arg(long, env = "FORECOURT_NATS_USER", value_name = "NAME")]
@@ -73,7 +73,7 @@ pub(crate) struct LogSettings {
     #[arg(long, env = "FORECOURT_NATS_CA", value_name = "FILE")]
     pub nats_ca: Option<PathBuf>,
     /// Where the given NATS server answers HTTP, such as http://127.0.0.1:8222, to check that it syncs every write
-    #[arg(long, env = "FORECOURT_NATS_MONITOR", value_name = "URL")]
+    #[arg(long, env = "FORECOURT_NATS_MONITOR", value_name = "URL", hide_env_values = true)]
     pub nats_monitor: Option<String>,
 }
 
@@ -91,13 +91,13 @@ pub(crate) struct LakeSettings {
     pub retention: RetentionPolicy,
 }
 
-/// KPIs of one's own, and the numbers that KPIs need.
+/// KPI files of the user, and the numbers that KPIs need.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct KpiSettings {
     /// Folder of KPI files (*.sql) of your own; one of a known name replaces it
     #[arg(long, global = true, env = "FORECOURT_KPIS", value_name = "DIR")]
     pub kpis: Option<PathBuf>,
-    /// A number that KPIs need and no event tells, such as market_size=42000; may be repeated
+    /// A number that KPIs need and events do not carry, such as market_size=42000; may be repeated
     #[arg(
         long = "kpi-number",
         global = true,
@@ -111,6 +111,13 @@ pub(crate) struct KpiSettings {
 impl KpiSettings {
     /// The KPIs of the program and of the folder, with their numbers.
     pub(crate) fn definitions(&self) -> anyhow::Result<Vec<KpiDefinition>> {
+        let numbers = self.kpis.as_ref().map(|folder| folder.join("settings.toml")).filter(|file| file.exists());
+        if let Some(file) = numbers {
+            eprintln!(
+                "warning: {} is read for the last release: write its numbers under [kpis.numbers] of forecourt.toml",
+                file.display()
+            );
+        }
         Ok(KpiDefinition::with_folder(self.kpis.as_deref(), &self.kpi_numbers)?)
     }
 }

@@ -73,8 +73,8 @@ pub(crate) const KEYS: [Key; 19] = [
 
 /// Options that other commands than the server share with it: they follow the file too.
 const SHARED: [&str; 4] = ["catalogue", "kpis", "kpi_numbers", "retention"];
-/// The commands that take all settings.
-const SERVERS: [&str; 2] = ["up", "show"];
+/// The commands that take all settings, with the commands they belong to.
+const SERVERS: [&str; 2] = ["forecourt up", "forecourt config show"];
 
 /// A settings file that was read.
 #[derive(Debug)]
@@ -137,8 +137,12 @@ impl SettingsFile {
     }
 
     /// The command line with the file's values as its defaults.
-    pub(crate) fn defaults(&self, mut command: Command) -> Command {
-        let takes_all = SERVERS.contains(&command.get_name());
+    pub(crate) fn defaults(&self, command: Command) -> Command {
+        self.defaults_of("forecourt", command)
+    }
+
+    fn defaults_of(&self, path: &str, mut command: Command) -> Command {
+        let takes_all = SERVERS.contains(&path);
         for (option, (texts, _)) in &self.values {
             let has = command.get_arguments().any(|argument| argument.get_id() == option);
             if has && (takes_all || SHARED.contains(option)) {
@@ -146,7 +150,10 @@ impl SettingsFile {
             }
         }
         let names: Vec<String> = command.get_subcommands().map(|it| it.get_name().to_owned()).collect();
-        names.into_iter().fold(command, |command, name| command.mut_subcommand(name, |it| self.defaults(it)))
+        names.into_iter().fold(command, |command, name| {
+            let path = format!("{path} {name}");
+            command.mut_subcommand(name, |it| self.defaults_of(&path, it))
+        })
     }
 }
 

@@ -4,7 +4,7 @@ pub(crate) mod live;
 
 use std::{
     fs::File,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
@@ -14,14 +14,15 @@ use anyhow::{Context, bail};
 use datasets::{Market, truth::Truth};
 
 use crate::{
+    OutputClosed,
     arguments::Simulate,
     clock::{MICROS_PER_DAY, now},
     event_file::{self, EventFile},
-    progress::Working,
+    progress::ProgressIndicator,
 };
 
 /// 2026-01-01, in microseconds since 1970, UTC.
-const FIRST_OF_2026: i64 = 1_767_225_600_000_000;
+const DEFAULT_START: i64 = 1_767_225_600_000_000;
 /// No event happens at or after this: 2200.
 const LATEST: i64 = 7_258_118_400_000_000;
 
@@ -43,10 +44,15 @@ pub(crate) fn run(arguments: &Simulate) -> anyhow::Result<ExitCode> {
     event_file::all_different(arguments.truth.as_deref().into_iter().chain([arguments.output.as_path()]))?;
     let kept = arguments.truth.as_deref().map(TruthFile::create).transpose()?;
     let started = Instant::now();
-    let working = Working::on("writing the market");
+    let working = ProgressIndicator::on("writing the market");
     let truth = write(&market, &arguments.output);
     drop(working);
-    let truth = truth?;
+    let truth = truth.map_err(|error| {
+        let is_closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+        let to_output = arguments.output == Path::new("-");
+        let closed = to_output && error.chain().filter_map(|cause| cause.downcast_ref()).any(is_closed);
+        if closed { OutputClosed.into() } else { error }
+    })?;
     let rate = truth.lines as f64 / started.elapsed().as_secs_f64().max(1e-9);
     eprintln!("wrote {} to {} ({rate:.0}/s)", told(&truth), arguments.output.display());
     if let Some(kept) = kept {
@@ -69,7 +75,7 @@ fn start(arguments: &Simulate) -> i64 {
     match arguments.start {
         Some(start) => start,
         None if arguments.live => (now().div_euclid(MICROS_PER_DAY) + 1 - i64::from(arguments.days)) * MICROS_PER_DAY,
-        None => FIRST_OF_2026,
+        None => DEFAULT_START,
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::{
     arguments::{Format, Sql},
-    catalogue_files, tables, up,
+    catalogue_files, output_error, tables, up,
 };
 
 /// Rows that people look at, unless they ask for more.
@@ -199,10 +199,11 @@ async fn ask_server(
     }
     let (mut bytes, mut output) = (answer.bytes_stream(), io::stdout().lock());
     while let Some(chunk) = bytes.next().await {
-        output.write_all(&chunk.context("the server broke off: the query failed on its way, and its log says why")?)?;
+        let chunk = chunk.context("the server broke off: the query failed on its way, and its log says why")?;
+        output.write_all(&chunk).map_err(output_error)?;
     }
     if arguments.format == Format::Json {
-        writeln!(output)?;
+        writeln!(output).map_err(output_error)?;
     }
     Ok(None)
 }
@@ -240,10 +241,10 @@ impl Folder {
             };
             let (mut chunks, mut output) = (sql.encode(rows, format, ()), io::stdout().lock());
             while let Some(chunk) = chunks.next_chunk().await {
-                output.write_all(&chunk?)?;
+                output.write_all(&chunk?).map_err(output_error)?;
             }
             if format == ResultFormat::Json {
-                writeln!(output)?;
+                writeln!(output).map_err(output_error)?;
             }
             anyhow::Ok(None)
         };

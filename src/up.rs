@@ -261,7 +261,9 @@ struct Addresses {
 /// Listen on an address, the first of those that a host's name stands for.
 async fn bind(flag: &str, address: &ListenAddress) -> anyhow::Result<TcpListener> {
     let failed = || format!("cannot listen on {address}; choose another address with {flag}");
-    let addresses = address.resolve().await.with_context(failed)?;
+    let mut addresses = address.resolve().await.with_context(failed)?;
+    // A name that has both is reached where the printed addresses are.
+    addresses.sort_by_key(SocketAddr::is_ipv6);
     TcpListener::bind(addresses.as_slice()).await.with_context(failed)
 }
 
@@ -328,10 +330,10 @@ async fn announce(api: Api, addresses: Addresses, demo: Option<PathBuf>) -> anyh
     if let Err(error) = output.write_all(said.as_bytes()).and_then(|()| output.flush()) {
         tracing::warn!(%error, "nobody reads standard output; the server goes on");
     }
-    match demo {
-        Some(demo) => demo.go_on().await.context("the demo cannot go on"),
-        None => Ok(()),
+    if let Some(demo) = demo {
+        demo.play_live().await;
     }
+    Ok(())
 }
 
 fn what_to_try(address: SocketAddr, postgres: SocketAddr) -> String {
@@ -359,7 +361,9 @@ fn command_as_typed() -> String {
     }
     let here =
         std::env::current_dir().ok().and_then(|here| own.strip_prefix(here).ok().map(|own| Path::new(".").join(own)));
-    here.unwrap_or(own).display().to_string()
+    let path = here.unwrap_or(own).display().to_string();
+    let is_plain = path.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter));
+    if is_plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
 /// Where PATH finds a command.

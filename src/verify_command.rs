@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::{arguments::Verify, catalogue_files, progress::Working, tables, up};
+use crate::{arguments::Verify, catalogue_files, progress::ProgressIndicator, tables, up};
 
 /// A check, as the server or we made it.
 #[derive(Debug, Deserialize)]
@@ -25,7 +25,7 @@ struct Check {
 
 pub(crate) fn run(arguments: &Verify) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new()?;
-    let working = Working::on("verifying");
+    let working = ProgressIndicator::on("verifying");
     let checks = match &arguments.data {
         Some(data) => runtime.block_on(of_folder(data, arguments.catalogue.as_deref()))?,
         None => runtime.block_on(of_server(arguments))?,
@@ -74,7 +74,14 @@ async fn of_folder(data: &Path, own: Option<&Path>) -> anyhow::Result<Vec<Check>
         bail!("there is no lake in {}", data.display());
     }
     let _lock = up::lock(data)?;
-    processors::open_data_folder(data, processors::FormatAccess::ReadOnly)?;
+    let outdated = processors::open_data_folder(data, processors::FormatAccess::ReadOnly)?;
+    if !outdated.is_empty() {
+        bail!(
+            "an older version wrote {}: start `forecourt up` on {} once, then verify",
+            outdated.join(" and "),
+            data.display()
+        );
+    }
     let catalogue = catalogue_files::load(own)?;
     let runtime = tokio::runtime::Handle::current();
     let (lake, index, seen) = (data.join("lake"), data.join("index"), data.join("seen"));

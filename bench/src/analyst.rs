@@ -17,10 +17,9 @@ use schemas::{Catalogue, field_type::parse_timestamp};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use crate::{
-    server::{Server, forecourt},
-    yardstick::{Better, Figure, ROUNDS, Recorder, in_turn, milliseconds},
-};
+use bench::yardstick::{Better, Figure, ROUNDS, Recorder, in_turn, milliseconds};
+
+use crate::server::{Server, forecourt};
 
 /// A year of a market: over a million events.
 const DAYS: u32 = 365;

@@ -16,10 +16,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use ingest::{publisher::MAX_BATCH, server::NatsServer, topology::event_subject};
 use serde_json::Value;
 
-use crate::{
-    server::Server,
-    yardstick::{Better, Figure, ROUNDS, Recorder, in_turn, milliseconds, quantile},
-};
+use bench::yardstick::{Better, Figure, ROUNDS, Recorder, in_turn, milliseconds, quantile};
+
+use crate::server::Server;
 
 /// A market of some 70,000 events.
 const fn market(seed: u64) -> datasets::Market {
@@ -162,21 +161,23 @@ impl Raw {
 
     /// Every event in atomic batches of `size`.
     async fn batches(&self, events: &[Event], size: usize, at_once: usize) -> anyhow::Result<Duration> {
+        // Ids of their own: the server remembers those of minutes ago.
+        let salt = uuid::Uuid::now_v7().simple().to_string();
         let started = Instant::now();
         let batches = events.chunks(size).enumerate();
         stream::iter(batches)
-            .map(|(number, batch)| self.batch(number, batch))
+            .map(|(number, batch)| self.batch(&salt, number, batch))
             .buffer_unordered(at_once)
             .try_collect::<Vec<()>>()
             .await?;
         Ok(started.elapsed())
     }
 
-    async fn batch(&self, number: usize, events: &[Event]) -> anyhow::Result<()> {
+    async fn batch(&self, salt: &str, number: usize, events: &[Event]) -> anyhow::Result<()> {
         let headers = |sequence: usize| {
             let mut headers = HeaderMap::new();
-            headers.insert("Nats-Msg-Id", format!("{number}-{sequence}"));
-            headers.insert("Nats-Batch-Id", format!("raw-{number}"));
+            headers.insert("Nats-Msg-Id", format!("{salt}-{number}-{sequence}"));
+            headers.insert("Nats-Batch-Id", format!("{salt}-{number}"));
             headers.insert("Nats-Batch-Sequence", sequence.to_string());
             headers
         };

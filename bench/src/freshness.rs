@@ -10,10 +10,9 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
-use crate::{
-    server::Server,
-    yardstick::{Better, Figure, ROUNDS, Recorder, quantile},
-};
+use bench::yardstick::{Better, Figure, ROUNDS, Recorder, quantile};
+
+use crate::server::Server;
 
 /// A market of some 600,000 events.
 const DAYS: u32 = 365;

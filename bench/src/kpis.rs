@@ -9,10 +9,9 @@ use reqwest::{Client, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::{
-    server::Server,
-    yardstick::{Better, Figure, ROUNDS, Recorder, quantile},
-};
+use bench::yardstick::{Better, Figure, ROUNDS, Recorder, quantile};
+
+use crate::server::Server;
 
 /// A year of some 600,000 events.
 const MARKET: datasets::Market = datasets::Market::new(4, 1_735_689_600_000_000, 365, 1_300);

@@ -12,13 +12,12 @@ mod search;
 mod seen;
 mod server;
 mod updates;
-mod yardstick;
 
 use std::fs;
 
 use anyhow::bail;
 
-use crate::yardstick::{Recorder, root};
+use bench::yardstick::{Recorder, root};
 
 /// The server's, so that its engine is measured as it runs there.
 #[global_allocator]
@@ -44,7 +43,7 @@ const WORKLOADS: [(&str, Workload); 10] = [
 fn main() -> anyhow::Result<()> {
     let named: Vec<String> = std::env::args().skip(1).collect();
     if named == ["compare"] {
-        return yardstick::compare();
+        return bench::yardstick::compare();
     }
     if let Some(unknown) = named.iter().find(|name| !WORKLOADS.iter().any(|(known, _)| known == name)) {
         let known: Vec<&str> = WORKLOADS.iter().map(|(name, _)| *name).collect();

@@ -15,7 +15,7 @@ use schemas::{Catalogue, Position};
 use tokio::{runtime::Runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::yardstick::{Better, Figure, ROUNDS, Recorder};
+use bench::yardstick::{Better, Figure, ROUNDS, Recorder};
 
 /// A market of some 120,000 events.
 const MARKET: datasets::Market = datasets::Market::new(1, 1_767_225_600_000_000, 120, 270);

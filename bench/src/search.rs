@@ -30,7 +30,7 @@ use tantivy::{
     schema::IndexRecordOption,
 };
 
-use crate::yardstick::{Better, Figure, ROUNDS, Recorder, fixed_work, milliseconds, quantile};
+use bench::yardstick::{Better, Figure, ROUNDS, Recorder, fixed_work, milliseconds, quantile};
 
 pub(crate) const LISTINGS: usize = 1_000_000;
 /// Each kind of page is asked for so often in a round.
@@ -187,7 +187,7 @@ pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
     let saved = saved(&market, &mut random);
     let raw = Index::open_in_dir(folder.path())?.reader()?.searcher();
     for round in 0..ROUNDS {
-        pages(recorder, round, &snapshot, &market, &raw)?;
+        pages(recorder, &snapshot, &market, &raw)?;
         suggestions(recorder, &lexicon);
         alerts(recorder, &saved, &market, &mut random)?;
         together(recorder, round, &snapshot, &market, &raw)?;
@@ -222,7 +222,6 @@ fn wait_for_merges(folder: &Path) -> anyhow::Result<()> {
 /// Pages with all facets and ranges, ours and the raw query with the same facets, page by page in turn.
 fn pages(
     recorder: &mut Recorder,
-    round: usize,
     snapshot: &ListingSnapshot,
     market: &Arc<Market>,
     raw: &Searcher,
@@ -242,13 +241,13 @@ fn pages(
                 ours.push(milliseconds(took));
                 Ok(())
             };
-            if (page + round).is_multiple_of(2) {
+            if page.is_multiple_of(2) {
                 one()?;
             }
             let (found, took) = timed(|| raw_page(raw, query.as_ref()));
             found?;
             limits.push(milliseconds(took));
-            if !(page + round).is_multiple_of(2) {
+            if !page.is_multiple_of(2) {
                 one()?;
             }
         }
@@ -390,7 +389,7 @@ fn together(
         let words: &[&str] = if count.is_multiple_of(2) { &["honda"] } else { &["toyota", "sport"] };
         raw_page(raw, raw_query(raw, words)?.as_ref())
     };
-    let (ours, limit) = if round.is_multiple_of(2) {
+    let (ours, limit) = if (round / 2).is_multiple_of(2) {
         (on_every_core(&ours)?, on_every_core(&limit)?)
     } else {
         let limit = on_every_core(&limit)?;

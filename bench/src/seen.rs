@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use schemas::{EventKey, Position};
 use uuid::Uuid;
 
-use crate::yardstick::{Better, Figure, ROUNDS, Recorder};
+use bench::yardstick::{Better, Figure, ROUNDS, Recorder};
 
 /// Ids of a round; the store grows by them.
 const IDS: u64 = 2_000_000;

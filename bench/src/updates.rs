@@ -18,12 +18,9 @@ use schemas::field_type::format_timestamp;
 use search_index::Listing;
 use serde_json::{Value, json};
 
-use crate::{
-    freshness::send,
-    search::listing,
-    server::Server,
-    yardstick::{Better, Figure, ROUNDS, Recorder, quantile},
-};
+use bench::yardstick::{Better, Figure, ROUNDS, Recorder, quantile};
+
+use crate::{freshness::send, search::listing, server::Server};
 
 const LISTINGS: usize = 200_000;
 /// How long each load lasts.

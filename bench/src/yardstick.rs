@@ -1,10 +1,11 @@
 //! Measurements as ratios to a limit that is measured in the same run, and their comparison with kept ones.
 //!
-//! A ratio above 1 is better than the limit. Both sides are measured in turn, round by round. The rounds are two series
-//! of the same thing, by turns: by how much their medians differ is the noise (an A/A run).
+//! A ratio above 1 is better than the limit. Both sides are measured in turn, round by round. The rounds form two series of
+//! the same thing, by turns. The noise is by how much the medians of the two differ (an A/A run), or what the spread of the
+//! rounds lets a median vary by, whichever is larger.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     fs,
     path::{Path, PathBuf},
@@ -16,21 +17,25 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Rounds of each workload, half of them of each series.
-pub(crate) const ROUNDS: usize = 10;
+pub const ROUNDS: usize = 10;
 /// A ratio may be this much below the baseline before it is named.
 const TOLERATED_LOSS: f64 = 0.05;
+/// A figure with more noise than this says nothing about a loss.
+const MAX_NOISE: f64 = 0.2;
+/// Two standard errors of a median, in quartile distances and roots of the rounds: 2 × 1.253 / 1.349.
+const MEDIAN_ERROR: f64 = 1.86;
 
 /// Which way a figure is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Better {
+pub enum Better {
     Higher,
     Lower,
 }
 
 /// What a workload measures.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Figure<'a> {
+pub struct Figure<'a> {
     pub name: &'a str,
     pub unit: &'static str,
     pub better: Better,
@@ -50,7 +55,7 @@ struct Series {
 }
 
 /// What is measured, as it comes.
-pub(crate) struct Recorder {
+pub struct Recorder {
     workload: &'static str,
     series: Vec<Series>,
     /// What ours is made slower by, to see that a comparison tells.
@@ -58,18 +63,18 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    pub fn new() -> anyhow::Result<Self> {
         let percent = std::env::var("BENCH_PLANTED_SLOWDOWN").ok().map(|percent| percent.parse::<f64>()).transpose()?;
         Ok(Self { workload: "", series: Vec::new(), planted_slowdown: 1.0 + percent.unwrap_or_default() / 100.0 })
     }
 
-    pub(crate) fn begin(&mut self, workload: &'static str) {
+    pub fn begin(&mut self, workload: &'static str) {
         eprintln!("{workload}: {ROUNDS} rounds");
         self.workload = workload;
     }
 
     /// Take a round of a figure.
-    pub(crate) fn record(&mut self, figure: Figure<'_>, ours: f64, limit: f64) {
+    pub fn record(&mut self, figure: Figure<'_>, ours: f64, limit: f64) {
         let ours = match figure.better {
             Better::Higher => ours / self.planted_slowdown,
             Better::Lower => ours * self.planted_slowdown,
@@ -85,14 +90,14 @@ impl Recorder {
         self.series.push(Series { workload, name, unit, better, limit: against, rounds });
     }
 
-    pub(crate) fn report(&self) -> anyhow::Result<Report> {
+    pub fn report(&self) -> anyhow::Result<Report> {
         let measured = self.series.iter().map(Series::measured).collect();
         Ok(Report { machine: Machine::here()?, rounds: ROUNDS, measured })
     }
 }
 
 /// Both sides of a round, in turn: which goes first changes every other round, so that both series have both orders.
-pub(crate) async fn in_turn<A, B>(
+pub async fn in_turn<A, B>(
     round: usize,
     ours: impl AsyncFnOnce() -> anyhow::Result<A>,
     limit: impl AsyncFnOnce() -> anyhow::Result<B>,
@@ -108,7 +113,7 @@ pub(crate) async fn in_turn<A, B>(
 
 /// A measured figure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Measured {
+pub struct Measured {
     workload: String,
     name: String,
     unit: String,
@@ -137,7 +142,9 @@ impl Series {
             quantile(rounds.map(|(_, ratio)| *ratio), 0.5)
         };
         let (a, b) = (of(0), of(1));
-        let noise = if a > 0.0 && b > 0.0 { (a / b - 1.0).abs() } else { 0.0 };
+        let [low, ratio, high] = [0.25, 0.5, 0.75].map(|share| quantile(ratios.iter().copied(), share));
+        let spread = MEDIAN_ERROR * (high - low) / ratio / (ratios.len() as f64).sqrt();
+        let noise = (a / b - 1.0).abs().max(spread);
         Measured {
             workload: self.workload.to_owned(),
             name: self.name.clone(),
@@ -146,9 +153,9 @@ impl Series {
             limit: self.limit.to_owned(),
             ours: quantile(self.rounds.iter().map(|(ours, _)| *ours), 0.5),
             limit_value: quantile(self.rounds.iter().map(|(_, limit)| *limit), 0.5),
-            ratio: quantile(ratios.iter().copied(), 0.5),
-            low: quantile(ratios.iter().copied(), 0.25),
-            high: quantile(ratios.iter().copied(), 0.75),
+            ratio,
+            low,
+            high,
             noise,
         }
     }
@@ -156,7 +163,7 @@ impl Series {
 
 /// Where and of what something was measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     processor: String,
     cores: usize,
     memory_gigabytes: u64,
@@ -196,30 +203,30 @@ fn said(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-pub(crate) fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Report {
+pub struct Report {
     machine: Machine,
     rounds: usize,
     measured: Vec<Measured>,
 }
 
 impl Report {
-    pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
+    pub fn read(file: &Path) -> anyhow::Result<Self> {
         let text = fs::read(file).with_context(|| format!("{} is not there; make bench writes it", file.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("{} is not what make bench writes", file.display()))
     }
 
-    pub(crate) fn write(&self, file: &Path) -> anyhow::Result<()> {
+    pub fn write(&self, file: &Path) -> anyhow::Result<()> {
         Ok(fs::write(file, serde_json::to_string_pretty(self)? + "\n")?)
     }
 
     /// The figures as a table.
-    pub(crate) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         let mut text =
             format!("  {:<58} {:>12} {:>12} {:>8} {:>15} {:>7}\n", "", "ours", "limit", "ratio", "quartiles", "noise");
         let mut last = "";
@@ -243,7 +250,7 @@ impl Report {
     }
 
     /// The page of documentation.
-    pub(crate) fn markdown(&self) -> String {
+    pub fn markdown(&self) -> String {
         let Machine { processor, cores, memory_gigabytes, system, forecourt, nats_server, rustc, commit } =
             &self.machine;
         let mut text = format!(
@@ -282,20 +289,31 @@ impl Report {
         text
     }
 
-    /// The figures that are worse than in the baseline, by more than is tolerated or than the noise; and those it lacks.
-    pub(crate) fn losses(&self, baseline: &Self) -> Vec<String> {
+    /// What is worse than in the baseline by more than is tolerated and than the noise; the workloads' figures that only one of
+    /// the two has; and those that are no numbers.
+    #[must_use]
+    pub fn losses(&self, baseline: &Self) -> Vec<String> {
         let key = |it: &Measured| (it.workload.clone(), it.name.clone());
-        let kept: BTreeMap<_, &Measured> = baseline.measured.iter().map(|it| (key(it), it)).collect();
+        let ran: BTreeSet<&str> = self.measured.iter().map(|it| it.workload.as_str()).collect();
+        let kept = baseline.measured.iter().filter(|it| ran.contains(it.workload.as_str()));
+        let mut kept: BTreeMap<_, &Measured> = kept.map(|it| (key(it), it)).collect();
         let mut losses = Vec::new();
         for it in &self.measured {
-            let Some(before) = kept.get(&key(it)) else { continue };
-            let allowed = TOLERATED_LOSS.max(it.noise).max(before.noise);
+            let name = format!("{}: {}", it.workload, it.name);
+            let Some(before) = kept.remove(&key(it)) else {
+                losses.push(format!("{name}: the baseline has no such figure"));
+                continue;
+            };
+            if !(it.ratio.is_finite() && it.noise.is_finite()) {
+                losses.push(format!("{name}: the ratio is no number"));
+                continue;
+            }
+            let noise = it.noise.max(before.noise);
+            let allowed = TOLERATED_LOSS.max(noise.min(MAX_NOISE));
             let change = it.ratio / before.ratio - 1.0;
             if change < -allowed {
                 losses.push(format!(
-                    "{}: {}: {:.3} was {:.3}, {:.1} % ({:.1} % is tolerated)",
-                    it.workload,
-                    it.name,
+                    "{name}: {:.3} was {:.3}, {:.1} % ({:.1} % is tolerated)",
                     it.ratio,
                     before.ratio,
                     change * 100.0,
@@ -303,12 +321,16 @@ impl Report {
                 ));
             }
         }
+        losses.extend(kept.keys().map(|(workload, name)| format!("{workload}: {name}: the run has no such figure")));
         losses
     }
 }
 
 /// Compare the last run with the baseline.
-pub(crate) fn compare() -> anyhow::Result<()> {
+///
+/// # Errors
+/// When a figure is worse.
+pub fn compare() -> anyhow::Result<()> {
     let baseline = Report::read(&root().join("bench/baseline.json"))?;
     let run = Report::read(&root().join("target/bench.json"))?;
     let losses = run.losses(&baseline);
@@ -321,19 +343,19 @@ pub(crate) fn compare() -> anyhow::Result<()> {
 }
 
 /// The value below which a share of them lies.
-pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
+pub fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     let rank = (values.len() as f64 * share).ceil() as usize;
     values.get(rank.clamp(1, values.len().max(1)) - 1).copied().unwrap_or(f64::NAN)
 }
 
-pub(crate) fn milliseconds(duration: Duration) -> f64 {
+pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
 /// A fixed piece of work on one core, in milliseconds: the limit of what has no other.
-pub(crate) fn fixed_work() -> f64 {
+pub fn fixed_work() -> f64 {
     const STEPS: u64 = 3_000_000;
     let started = Instant::now();
     let mut state = 1_u64;
@@ -342,4 +364,51 @@ pub(crate) fn fixed_work() -> f64 {
     }
     std::hint::black_box(state);
     milliseconds(started.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Better, Figure, Machine, Recorder, Report};
+
+    fn report(figures: &[(&str, f64)]) -> Report {
+        let mut recorder = Recorder { workload: "search", series: Vec::new(), planted_slowdown: 1.0 };
+        for (name, ratio) in figures {
+            for round in 0..super::ROUNDS {
+                let figure = Figure { name, unit: "ms", better: Better::Lower, limit: "the limit" };
+                // A quiet machine: the rounds differ by a hundredth.
+                recorder.record(figure, 10.0 / ratio, 10.0 + round as f64 * 0.01);
+            }
+        }
+        let measured = recorder.series.iter().map(super::Series::measured).collect();
+        let none = String::new;
+        let machine = Machine {
+            processor: none(),
+            cores: 2,
+            memory_gigabytes: 24,
+            system: none(),
+            forecourt: none(),
+            nats_server: none(),
+            rustc: none(),
+            commit: none(),
+        };
+        Report { machine, rounds: super::ROUNDS, measured }
+    }
+
+    #[test]
+    fn a_loss_is_named_and_noise_is_not() {
+        let baseline = report(&[("a page", 2.0), ("a suggestion", 5.0)]);
+        assert_eq!(report(&[("a page", 1.96), ("a suggestion", 6.0)]).losses(&baseline), Vec::<String>::new());
+        let losses = report(&[("a page", 2.0 / 1.2), ("a suggestion", 5.0)]).losses(&baseline);
+        assert_eq!(losses.len(), 1, "{losses:?}");
+        assert!(losses[0].starts_with("search: a page: 1.6") && losses[0].contains("-16.7 %"), "{losses:?}");
+    }
+
+    #[test]
+    fn a_figure_that_only_one_of_the_two_has_is_named() {
+        let losses = report(&[("a page", 2.0), ("new", 1.0)]).losses(&report(&[("a page", 2.0), ("old", 1.0)]));
+        let named = ["search: new: the baseline has no such figure", "search: old: the run has no such figure"];
+        assert_eq!(losses, named);
+        let losses = report(&[("a page", f64::NAN)]).losses(&report(&[("a page", 2.0)]));
+        assert_eq!(losses, ["search: a page: the ratio is no number"]);
+    }
 }

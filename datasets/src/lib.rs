@@ -4,8 +4,8 @@
 //! - [`market`]: a whole history, in the order in which its events arrive, and its ledger, [`truth`];
 //! - [`disorder`]: what befalls events on their way;
 //! - `calendar` and `story`: when things begin, and how one thread of events is told;
-//! - one module per chapter of a vehicle's life: `acquisition`, `production`, `listing`, `sale`, `after_sale`; `stock`
-//!   of which only the offer is told; around them the `office`, and the systems beside the marketplace: `shop`, `dealers`, `courses`, `loyalty`;
+//! - one module per chapter of a vehicle's life: `acquisition`, `production`, `listing`, `sale`, `after_sale`; `stock`,
+//!   whose listings alone are generated; around them the `office`, and the systems beside the marketplace: `shop`, `dealers`, `courses`, `loyalty`;
 //! - `cars`: the models, places and names there are.
 
 mod acquisition;

@@ -38,7 +38,7 @@ const LIFE_DAYS: f64 = 90.0;
 const DAY_STREAMS: u64 = 1 << 40;
 /// And those of the cars that dealers list, so many a day at most.
 const STOCK_STREAMS: u64 = 1 << 41;
-const STOCK_OF_A_DAY: u64 = 1 << 20;
+const MAX_STOCK_PER_DAY: u64 = 1 << 20;
 /// The day, since 1970, whose markets have the bare seed.
 const FIRST_OF_2026: i64 = 20_454;
 /// An odd number whose multiples look like random ones (2^64 divided by the golden ratio).
@@ -55,7 +55,7 @@ pub struct Market {
     pub days: u32,
     /// How many vehicles the marketplace buys.
     pub vehicles: u32,
-    /// About how many cars dealers have on offer at any time, of which only the offer is told.
+    /// About how many cars dealers have on offer at any time. Only their listing events are generated.
     pub stock: u32,
     /// The first midnight: microseconds since 1970, UTC.
     pub start: i64,
@@ -224,12 +224,12 @@ impl Market {
 
     /// The cars that dealers list on a day.
     fn stock(&self, catalogue: &Catalogue, told: &mut Vec<Told>, day: u32, begin: i64) {
-        let first = STOCK_STREAMS + u64::from(day) * STOCK_OF_A_DAY;
+        let first = STOCK_STREAMS + u64::from(day) * MAX_STOCK_PER_DAY;
         let per_day = f64::from(self.stock) / (MEAN_STAY_DAYS * self.pace());
         let mut nothing = Vec::new();
         let counter = Story::new(catalogue, &mut nothing, self.thread_seed(), first, begin, self.pace());
         let listed = u64::from(counter.count(per_day * calendar::weight(begin)));
-        for number in 1..=listed.min(STOCK_OF_A_DAY - 1) {
+        for number in 1..=listed.min(MAX_STOCK_PER_DAY - 1) {
             let mut story = Story::new(catalogue, told, self.thread_seed(), first + number, begin, self.pace());
             #[expect(clippy::cast_possible_truncation, reason = "a part of a day")]
             let offset = (calendar::at_share(story.between(0.0, 1.0)) * MICROS_PER_HOUR as f64) as i64;

@@ -1,5 +1,5 @@
-//! Cars that dealers offer: listed, priced, pictured, lowered while nobody buys, and taken off again. Nothing of their life
-//! before is told, so that a market has many cars on offer for few events.
+//! Cars that dealers offer: listed, priced, pictured, lowered in price, and withdrawn. Only their listing events are
+//! generated, so that a market has many cars on offer for few events.
 
 use serde_json::json;
 
@@ -13,12 +13,12 @@ use crate::{
 };
 
 /// How long a car stays on offer, in days; an assumption: used cars stand about seven weeks.
-const SHORTEST_STAY: f64 = 20.0;
-const LONGEST_STAY: f64 = 80.0;
-pub(crate) const MEAN_STAY_DAYS: f64 = (SHORTEST_STAY + LONGEST_STAY) / 2.0;
-/// What dealers ask, beside what a car is worth.
-const LEAST_ASKED: f64 = 0.86;
-const MOST_ASKED: f64 = 1.18;
+const MIN_STAY_DAYS: f64 = 20.0;
+const MAX_STAY_DAYS: f64 = 80.0;
+pub(crate) const MEAN_STAY_DAYS: f64 = (MIN_STAY_DAYS + MAX_STAY_DAYS) / 2.0;
+/// Asking price as a share of the car's value.
+const MIN_ASKING_SHARE: f64 = 0.86;
+const MAX_ASKING_SHARE: f64 = 1.18;
 
 const DEALERS: [(&str, &str); 8] = [
     ("dlr-harbour", "Harbour Auto"),
@@ -36,9 +36,9 @@ pub(crate) fn offer(story: &mut Story<'_>, start: i64) {
     // Its number only decides which of the rarer turns a life takes; these have none.
     let car = acquisition::meet(story, 0, start);
     let (listing, vehicle) = (car.listing_id.as_str(), car.vehicle_id.as_str());
-    let stay = story.between(SHORTEST_STAY, LONGEST_STAY);
+    let stay = story.between(MIN_STAY_DAYS, MAX_STAY_DAYS);
     create(story, &car);
-    let mut asked = car.worth * story.between(LEAST_ASKED, MOST_ASKED);
+    let mut asked = car.worth * story.between(MIN_ASKING_SHARE, MAX_ASKING_SHARE);
     set(story, &car, asked, "market");
     let urls = listing::pictures(&car);
     let photos = urls.len() as u64;

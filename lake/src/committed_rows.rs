@@ -51,7 +51,8 @@ pub(crate) struct CommittedRows {
 }
 
 /// The column that maintenance reads beside the table's own: the path of the row's file in the table.
-pub(crate) const FILE_COLUMN: &str = "file_path";
+/// No field of a catalogue becomes a column of this name.
+pub(crate) const FILE_COLUMN: &str = "__file";
 
 /// Files by their path in the table: a file never changes.
 pub(crate) type KnownFiles = HashMap<String, Arc<CommittedFile>>;

@@ -21,7 +21,7 @@ struct Part {
     format: u32,
     /// What a folder without `format.json` has: version 0.1 wrote none.
     first: u32,
-    /// The folder that is emptied to have the part built again from the lake; none for what is no copy.
+    /// The folder that is emptied to have the part built again from the lake; none for primary data.
     rebuilt: Option<&'static str>,
 }
 
@@ -79,7 +79,7 @@ pub enum FormatError {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Formats {
-    /// The version that wrote the folder last.
+    /// The version that gave the folder these formats.
     written_by: String,
     parts: BTreeMap<String, u32>,
 }
@@ -120,7 +120,8 @@ impl Formats {
     }
 }
 
-/// Check a data folder's formats, and bring older parts to this version's; the parts that are built again.
+/// Check a data folder's formats, and bring older parts to this version's. Returns the parts of an older format: with
+/// [`FormatAccess::ReadWrite`] they are built again, with [`FormatAccess::ReadOnly`] they are as they were.
 ///
 /// # Errors
 /// [`FormatError::Newer`] when a later version wrote it; nothing is changed then.
@@ -135,7 +136,7 @@ pub fn open_data_folder(folder: &Path, access: FormatAccess) -> Result<Vec<&'sta
     };
     let outdated = outdated(folder, &found)?;
     if access == FormatAccess::ReadOnly {
-        return Ok(Vec::new());
+        return Ok(outdated);
     }
     for part in &outdated {
         let path = folder.join(part);
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_copy_is_emptied_and_what_is_no_copy_stays() {
+    fn an_older_copy_is_emptied_and_primary_data_stays() {
         let folder = tempfile::tempdir().unwrap();
         for part in ["index", "seen", "lake"] {
             fs::create_dir(folder.path().join(part)).unwrap();
@@ -214,7 +215,7 @@ mod tests {
         let mut formats = Formats::current();
         formats.parts.insert("index".to_owned(), 5);
         formats.write(folder.path()).unwrap();
-        assert!(open_data_folder(folder.path(), FormatAccess::ReadOnly).unwrap().is_empty());
+        assert_eq!(open_data_folder(folder.path(), FormatAccess::ReadOnly).unwrap(), ["index"]);
         assert!(folder.path().join("index").exists());
         assert_eq!(open_data_folder(folder.path(), FormatAccess::ReadWrite).unwrap(), ["index"]);
         assert!(!folder.path().join("index").exists() && folder.path().join("seen").exists());

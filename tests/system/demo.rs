@@ -2,12 +2,14 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::Read,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
 
 use serde_json::Value;
+
+use crate::support::{counted, first_line};
 
 const README: &str = include_str!("../../README.md");
 const WORDS: &str = include_str!("../../query-api/pages/words.json");
@@ -43,13 +45,12 @@ impl Demo {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let ready = lines.next().unwrap_or_default();
+        let (ready, lines) = first_line(&mut child);
         let word = |name: &str| {
             let found = ready.split_whitespace().find_map(|word| word.strip_prefix(name));
             found.unwrap_or_else(|| panic!("not ready: {ready}")).to_owned()
         };
-        let to_try: Vec<String> = lines.take_while(|line| !line.contains("simulate --live")).collect();
+        let to_try: Vec<String> = lines.into_iter().take_while(|line| !line.contains("simulate --live")).collect();
         let position = word("position=").parse().unwrap();
         Self { http: word("http="), postgres: word("postgres="), position, to_try, child }
     }
@@ -103,7 +104,7 @@ fn documented() -> Vec<String> {
     commands
 }
 
-fn said(output: &Output) -> String {
+fn command_output(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -171,7 +172,7 @@ async fn the_demo_is_a_living_market_and_every_documented_command_finds_somethin
             continue;
         }
         let run = demo.run(&command, folder.path());
-        let said = said(&run);
+        let said = command_output(&run);
         assert!(run.status.success() && !said.trim().is_empty(), "{command}\n{said}");
         if let Ok(answer) = serde_json::from_slice::<Value>(&run.stdout) {
             let nothing = answer["total"] == 0 || answer["rows"].as_array().is_some_and(Vec::is_empty);
@@ -179,9 +180,9 @@ async fn the_demo_is_a_living_market_and_every_documented_command_finds_somethin
         }
     }
     let more = demo.run("forecourt simulate --live --days 2 --vehicles 4 --rate 5000", folder.path());
-    assert!(more.status.success() && said(&more).contains("accepted"), "{}", said(&more));
-    let accepted = crate::support::counted(&said(&more), "accepted");
-    assert!(accepted > 100, "a live play is not what is there: {}", said(&more));
+    assert!(more.status.success() && command_output(&more).contains("accepted"), "{}", command_output(&more));
+    let accepted = counted(&command_output(&more), "accepted");
+    assert!(accepted > 100, "a live play is not what is there: {}", command_output(&more));
 
     // Started again, it goes on with the same market.
     let end = demo.get("/v1/tables").await["as_of"]["position"].as_u64().unwrap();
@@ -198,7 +199,9 @@ fn a_first_build_says_what_it_will_do() {
     let script = folder.path().join("scripts/build-server");
     fs::create_dir(folder.path().join("scripts")).unwrap();
     fs::copy(format!("{}/scripts/build-server", env!("CARGO_MANIFEST_DIR")), &script).unwrap();
-    fs::copy(format!("{}/Cargo.lock", env!("CARGO_MANIFEST_DIR")), folder.path().join("Cargo.lock")).unwrap();
+    let fetch = folder.path().join("scripts/get-nats-server");
+    fs::write(&fetch, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&fetch, fs::metadata(&script).unwrap().permissions()).unwrap();
     let mut child = Command::new(script).arg("echo").stdout(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();

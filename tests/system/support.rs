@@ -146,6 +146,21 @@ fn kill(child: &mut Option<Child>) {
     }
 }
 
+/// The first line that a started server prints, and the lines after it.
+pub(crate) fn first_line(child: &mut Child) -> (String, std::sync::mpsc::Receiver<String>) {
+    let (sender, lines) = std::sync::mpsc::channel();
+    let output = child.stdout.take().unwrap();
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let first = lines.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("not ready within {DEADLINE:?}: {error}"));
+    (first, lines)
+}
+
 /// A `forecourt up` on a data folder. Killed when dropped.
 pub(crate) struct Forecourt {
     pub url: String,

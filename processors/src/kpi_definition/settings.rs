@@ -98,10 +98,6 @@ pub(super) fn read(folder: &Path, kpis: &mut [KpiDefinition]) -> Result<(), KpiF
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(KpiFolderError::Folder { folder: file, source }),
     };
-    tracing::warn!(
-        file,
-        "settings.toml of a KPI folder is read for the last release: write its numbers into [kpis.numbers] of forecourt.toml"
-    );
     let failed = |at: usize, problem: String| {
         let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
         KpiFileError { file: file.clone(), line, problem }

@@ -1,0 +1,3 @@
+//! What workloads are measured with: [`yardstick`].
+
+pub mod yardstick;
