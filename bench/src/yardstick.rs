@@ -189,16 +189,16 @@ impl Machine {
             processor: line("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism()?.get(),
             memory_gigabytes: memory / 1_000_000,
-            system: said(Command::new("uname").arg("-sr"))?,
+            system: output_of(Command::new("uname").arg("-sr"))?,
             forecourt: env!("CARGO_PKG_VERSION").to_owned(),
-            nats_server: said(Command::new(nats).arg("--version"))?.trim_start_matches("nats-server: ").to_owned(),
-            rustc: said(Command::new("rustc").arg("--version"))?,
-            commit: said(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(root()))?,
+            nats_server: output_of(Command::new(nats).arg("--version"))?.trim_start_matches("nats-server: ").to_owned(),
+            rustc: output_of(Command::new("rustc").arg("--version"))?,
+            commit: output_of(Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(root()))?,
         })
     }
 }
 
-fn said(command: &mut Command) -> anyhow::Result<String> {
+fn output_of(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -39,18 +39,7 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
     }
     story.hours(1.0, 8.0);
     story.tell("inventory", "VehicleListingCreated", created);
-    story.fact(Fact::Listed(Box::new(ListingTruth {
-        listing: listing.clone(),
-        status: "created",
-        make: car.model.make,
-        model: car.model.model,
-        trim: car.trim,
-        year: car.year,
-        mileage: car.mileage,
-        city,
-        price: None,
-        photos: 0,
-    })));
+    story.fact(listed(car));
     let mut price = car.worth.max(cost * LEAST_MARGIN);
     let set = |story: &mut Story<'_>, price: f64, strategy: &str| {
         let data = json!({"listingId": listing, "price": Story::round(price, 10.0), "pricingStrategy": strategy, "currency": "CAD", "vehicleId": vehicle});
@@ -112,6 +101,22 @@ pub(crate) fn publish(story: &mut Story<'_>, car: &Car, cost: f64) -> f64 {
         }
     }
     price
+}
+
+/// A car's new listing, for the ledger.
+pub(crate) fn listed(car: &Car) -> Fact {
+    Fact::Listed(Box::new(ListingTruth {
+        listing: car.listing_id.clone(),
+        status: "created",
+        make: car.model.make,
+        model: car.model.model,
+        trim: car.trim,
+        year: car.year,
+        mileage: car.mileage,
+        city: car.city.name,
+        price: None,
+        photos: 0,
+    }))
 }
 
 /// Drawings of such a car, which the server has: a generated market has no photos.

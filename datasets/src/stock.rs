@@ -9,7 +9,7 @@ use crate::{
     listing::{self, MARKDOWN},
     market::Car,
     story::Story,
-    truth::{Fact, ListingTruth},
+    truth::Fact,
 };
 
 /// How long a car stays on offer, in days; an assumption: used cars stand about seven weeks.
@@ -88,18 +88,7 @@ fn create(story: &mut Story<'_>, car: &Car) {
     data["latitude"] = json!(latitude + story.between(-0.05, 0.05));
     data["longitude"] = json!(longitude + story.between(-0.05, 0.05));
     story.tell("inventory", "VehicleListingCreated", data);
-    story.fact(Fact::Listed(Box::new(ListingTruth {
-        listing: car.listing_id.clone(),
-        status: "created",
-        make: car.model.make,
-        model: car.model.model,
-        trim: car.trim,
-        year: car.year,
-        mileage: car.mileage,
-        city,
-        price: None,
-        photos: 0,
-    })));
+    story.fact(listing::listed(car));
 }
 
 fn set(story: &mut Story<'_>, car: &Car, price: f64, strategy: &str) {
