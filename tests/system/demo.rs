@@ -19,7 +19,7 @@ BodyType,doors,seats,price\n\
 Toyota,Corolla,2019,2019 Toyota Corolla Ascent,USED,Automatic,\"4 cyl, 1.8 L\",Front,Unleaded,40000,White / Black,\
 \"Caringbah, NSW\",Hatchback, 5 Doors, 5 Seats,21990\n";
 
-/// `forecourt up --demo` with a `nats-server` of its own. Killed when dropped.
+/// `forecourt up --demo` with a `nats-server` of its own. Ended when dropped.
 struct Demo {
     http: String,
     postgres: String,
@@ -31,7 +31,11 @@ struct Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // In order, so that its nats-server ends with it.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).stderr(Stdio::null()).status();
         let _ = self.child.wait();
     }
 }

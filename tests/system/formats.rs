@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::first_line;
 
-/// A server with a `nats-server` of its own. Killed when dropped.
+/// A server with a `nats-server` of its own. Ended when dropped.
 struct Server {
     url: String,
     child: Child,
@@ -20,7 +20,11 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // In order, so that its nats-server ends with it.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).stderr(Stdio::null()).status();
         let _ = self.child.wait();
     }
 }
