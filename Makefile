@@ -24,7 +24,7 @@ test-peers: server .tools/clients .tools/pages
 
 ## Every entry fed with spoiled events, longer than `make test` does: make fuzz SECONDS=600.
 fuzz:
-	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test --workspace --locked --test fuzz -- --nocapture
+	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test --workspace --locked -- spoiled_ --nocapture
 
 ## Seeded plans of kills, pauses and damage while a market is played: make chaos PLANS=200 SEED=1. On a small disk that is
 ## filled, with a clock that jumps: both are this command's own.

@@ -96,13 +96,19 @@ impl Recorder {
     }
 }
 
-/// Both sides of a round, in turn: which goes first changes every other round, so that both series have both orders.
+/// Whether the limit is measured first in this round: so that both series of rounds have both orders.
+#[must_use]
+pub const fn limit_goes_first(round: usize) -> bool {
+    (round / 2).is_multiple_of(2)
+}
+
+/// Both sides of a round, in turn.
 pub async fn in_turn<A, B>(
     round: usize,
     ours: impl AsyncFnOnce() -> anyhow::Result<A>,
     limit: impl AsyncFnOnce() -> anyhow::Result<B>,
 ) -> anyhow::Result<(A, B)> {
-    if (round / 2).is_multiple_of(2) {
+    if limit_goes_first(round) {
         let limit = limit().await?;
         Ok((ours().await?, limit))
     } else {

@@ -2,7 +2,7 @@
 //!
 //! - [`import`]: real listing files, told in the catalogue's events;
 //! - [`market`]: a whole history, in the order in which its events arrive, and its ledger, [`truth`];
-//! - [`disorder`]: what befalls events on their way;
+//! - [`disorder`]: what befalls events on their way; [`spoiled`]: what nobody would send;
 //! - `calendar` and `story`: when things begin, and how one thread of events is told;
 //! - one module per chapter of a vehicle's life: `acquisition`, `production`, `listing`, `sale`, `after_sale`; `stock`,
 //!   whose listings alone are generated; around them the `office`, and the systems beside the marketplace: `shop`, `dealers`, `courses`, `loyalty`;
@@ -23,6 +23,7 @@ mod office;
 mod production;
 mod sale;
 mod shop;
+pub mod spoiled;
 mod stock;
 mod story;
 pub mod truth;

@@ -3,13 +3,13 @@
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use schemas::Rejection;
-use tokio::io::AsyncReadExt;
-
-use crate::{
-    encoding::Reader,
+use schemas::{
+    Rejection,
     splitter::{BodyForm, Item, Splitter},
 };
+use tokio::io::AsyncReadExt;
+
+use crate::encoding::Reader;
 
 /// Events in one request. With [`CHUNK_BYTES`] it keeps a request within a few atomic batches.
 const CHUNK_EVENTS: usize = 4_000;
@@ -108,6 +108,11 @@ fn put_line(text: &mut BytesMut, event: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use datasets::spoiled;
+    use rand::{Rng, seq::IndexedRandom};
+
     use super::{CHUNK_EVENTS, Chunk, Chunks};
     use crate::encoding::Encoding;
 
@@ -139,5 +144,37 @@ mod tests {
         assert_eq!(joined, text.as_bytes());
         assert_eq!(all[1].line(2), Some(format!("{{\"n\":{}}}", CHUNK_EVENTS + 2).as_bytes()));
         Ok(())
+    }
+
+    fn compressed(encoding: Encoding, body: &[u8]) -> Vec<u8> {
+        match encoding {
+            Encoding::Identity => body.to_vec(),
+            Encoding::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(body).unwrap();
+                encoder.finish().unwrap()
+            }
+            Encoding::Zstd => zstd::encode_all(body, 1).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_spoiled_file_is_read_to_its_end_or_refused() {
+        let catalogue = schemas::Catalogue::embedded().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        spoiled::try_inputs(|rng| {
+            let encoding = *[Encoding::Identity, Encoding::Gzip, Encoding::Zstd].choose(rng).unwrap();
+            let mut file = compressed(encoding, &spoiled::body(&catalogue, rng));
+            if rng.random_bool(0.5) {
+                spoiled::spoil(&mut file, rng);
+            }
+            runtime.block_on(async {
+                let mut chunks = Chunks::new(encoding.decode(std::io::Cursor::new(file)));
+                while let Ok(Some(chunk)) = chunks.next_chunk().await {
+                    let lines = chunk.text.iter().filter(|byte| **byte == b'\n').count();
+                    assert_eq!(lines, chunk.indexes.len());
+                }
+            });
+        });
     }
 }

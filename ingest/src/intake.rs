@@ -7,6 +7,7 @@ use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use schemas::{
     Catalogue, Rejection,
+    splitter::{Item, Splitter},
     validation::{self, Warning, parse_event},
 };
 use serde::Serialize;
@@ -15,11 +16,11 @@ use tokio::{
     sync::Semaphore,
 };
 
-pub use crate::splitter::BodyForm;
+pub use schemas::splitter::BodyForm;
+
 use crate::{
     Publisher,
     publisher::{MAX_BATCH, Outcome, Outgoing, PublishError, Submitted},
-    splitter::{Item, Splitter},
     topology::event_subject,
 };
 

@@ -2,7 +2,7 @@
 //!
 //! In the order an event meets them:
 //!
-//! - [`encoding`]: compressed bodies and files; [`splitter`]: bytes cut into events;
+//! - [`encoding`]: compressed bodies and files;
 //! - [`intake`]: a body of any size becomes checked events, each accepted, recognised as a duplicate, or refused;
 //! - [`seen`]: the event ids that have already taken effect;
 //! - [`publisher`]: groups events of concurrent callers into atomic, fsynced batches;
@@ -22,7 +22,6 @@ pub mod publisher;
 pub mod reader;
 pub mod seen;
 pub mod server;
-pub mod splitter;
 pub mod topology;
 
 pub use backoff::Backoff;

@@ -128,8 +128,10 @@ pub(crate) fn message(catalogue: &Catalogue, position: u64, event: &serde_json::
 
 #[cfg(test)]
 mod tests {
-    use ingest::SeenEvents;
-    use schemas::{Catalogue, Position};
+    use datasets::spoiled;
+    use ingest::{RawMessage, SeenEvents, topology::event_subject};
+    use rand::Rng;
+    use schemas::{Catalogue, Position, validation::parse_event};
     use serde_json::json;
 
     use super::{decode, message};
@@ -158,5 +160,40 @@ mod tests {
             let expected: &[&str] = if good { &[] } else { &["subject_mismatch"] };
             assert_eq!((decoded.events == 1, reasons.as_slice()), (good, expected), "{subject}");
         }
+    }
+
+    #[test]
+    fn a_spoiled_message_is_a_row_a_dead_letter_or_a_duplicate() {
+        let catalogue = Catalogue::embedded().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let seen = SeenEvents::open(folder.path(), "fuzz", Position::new(u64::MAX)).unwrap();
+        let mut position = 0;
+        spoiled::try_inputs(|rng| {
+            let messages: Vec<RawMessage> = (0..rng.random_range(1..20))
+                .map(|_| {
+                    position += 1;
+                    let mut payload = spoiled::event(&catalogue, rng);
+                    spoiled::spoil(&mut payload, rng);
+                    let mut subject = match parse_event(&catalogue, &payload, None) {
+                        Ok(event) => {
+                            let context = &catalogue.context_at(event.kind.context).name;
+                            let name = &catalogue.event_at(event.kind).name;
+                            event_subject(context, name, &event.aggregate_id).into_bytes()
+                        }
+                        Err(_) => b"events.inventory.PriceSet.x".to_vec(),
+                    };
+                    if rng.random_bool(0.2) {
+                        spoiled::spoil(&mut subject, rng);
+                    }
+                    let subject = String::from_utf8_lossy(&subject).into_owned();
+                    RawMessage { position: Position::new(position), ingested_at: 0, subject, payload: payload.into() }
+                })
+                .collect();
+            let count = messages.len();
+            let decoded = decode(&catalogue, &seen, &messages).unwrap();
+            assert_eq!(decoded.events + decoded.duplicates + decoded.dead_letters.len(), count);
+            let rows: usize = decoded.tables.iter().map(|(_, batch)| batch.num_rows()).sum();
+            assert_eq!(rows, count, "every position is one row of one table");
+        });
     }
 }

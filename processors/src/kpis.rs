@@ -38,7 +38,7 @@ pub use check::check;
 pub(crate) use compute::all_time;
 pub use compute::{ComputedRows, recomputed};
 use compute::{compute, rows_of, times_of_facts};
-pub use history::Freezer;
+pub use history::{FreezeError, Freezer};
 use history::{covers, frozen_days};
 pub use touched::Touched;
 use touched::{Asked, Meant, TOUCH_STEP};
@@ -127,13 +127,18 @@ pub struct Board {
     pub view: Arc<LakeView>,
     /// The days that have lost events.
     frozen: Arc<FrozenDays>,
-    pub(crate) series: HashMap<SeriesKey, Kept>,
+    series: HashMap<SeriesKey, Kept>,
 }
 
 impl Board {
     #[must_use]
     pub fn series(&self, key: &SeriesKey) -> Option<&Arc<Series>> {
         self.series.get(key).map(|kept| &kept.series)
+    }
+
+    /// The same, of a copy of a board, to be changed.
+    pub fn series_mut(&mut self, key: &SeriesKey) -> Option<&mut Series> {
+        self.series.get_mut(key).map(|kept| Arc::make_mut(&mut kept.series))
     }
 
     /// The position by which a series became what it is.
@@ -159,8 +164,8 @@ type TouchedFacts = HashMap<(usize, Meant), BTreeSet<i64>>;
 
 /// A series that is kept.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
-    pub(crate) series: Arc<Series>,
+struct Kept {
+    series: Arc<Series>,
     /// The position by which a row changed last, or went.
     changed: Position,
     /// When it was asked for last.
@@ -583,6 +588,3 @@ fn few(stretches: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
         _ => stretches,
     }
 }
-
-#[cfg(test)]
-mod tests;

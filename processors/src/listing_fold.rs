@@ -232,4 +232,4 @@ impl Row<'_> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

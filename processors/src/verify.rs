@@ -417,6 +417,3 @@ fn in_full(error: &dyn std::error::Error) -> String {
 fn told(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
-
-#[cfg(test)]
-mod tests;

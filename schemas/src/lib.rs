@@ -8,6 +8,7 @@
 //! - [`limits`]: what a field's values must keep to;
 //! - [`field_type`]: the types a field may have, and their Arrow and JSON shapes;
 //! - [`ids`]: event ids, positions and their newtypes;
+//! - [`splitter`]: bytes cut into the texts of events;
 //! - [`envelope`]: the styles of envelope that events come in;
 //! - [`validation`]: from the bytes of a message to a typed [`Event`], or a [`Rejection`] that says why not;
 //! - [`columns`]: from events to Arrow record batches, one schema per context;
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod names;
 pub mod retention;
 pub mod rows;
+pub mod splitter;
 pub mod validation;
 pub mod versions;
 

@@ -4,12 +4,14 @@
 
 mod alerts;
 mod answers;
+mod board;
 mod chaos;
 mod clients;
 mod commands;
 mod crash;
 mod cuts;
 mod demo;
+mod derived;
 mod door;
 mod formats;
 mod hostile;

@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ingest::{RawMessage, topology::event_subject};
 use reqwest::{Client, StatusCode};
+use schemas::{Catalogue, Position, validation::parse_event};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -372,6 +374,22 @@ pub(crate) fn written(folder: &Path, market: &datasets::Market) -> PathBuf {
     market.write(&mut bytes).unwrap();
     std::fs::File::create(&path).unwrap().write_all(&bytes).unwrap();
     path
+}
+
+/// A market's events, in the order in which they arrive.
+pub(crate) fn events_of(market: &datasets::Market) -> Vec<Value> {
+    let mut lines = Vec::new();
+    market.write(&mut lines).unwrap();
+    lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+/// An event as the log would hand it on.
+pub(crate) fn message(catalogue: &Catalogue, position: u64, event: &Value) -> RawMessage {
+    let payload = event.to_string().into_bytes();
+    let parsed = parse_event(catalogue, &payload, None).unwrap();
+    let context = &catalogue.context_at(parsed.kind.context).name;
+    let subject = event_subject(context, &catalogue.event_at(parsed.kind).name, &parsed.aggregate_id);
+    RawMessage { position: Position::new(position), ingested_at: 0, subject, payload: payload.into() }
 }
 
 /// Start sending a file; the process ends when everything is acknowledged.

@@ -37,7 +37,7 @@ type Rows = Vec<(RowKey, Map<String, Value>)>;
 
 /// What keeps what KPIs say from being kept. The events stay until it can be.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FreezeError {
+pub enum FreezeError {
     #[error(transparent)]
     Kpi(#[from] KpiError),
     #[error("the values do not fit their columns")]
@@ -57,7 +57,7 @@ impl Freezer {
     ///
     /// # Errors
     /// When the lake cannot be read.
-    pub(crate) async fn freeze(
+    pub async fn freeze(
         &self,
         view: &Arc<LakeView>,
         table: usize,

@@ -103,7 +103,7 @@ fn naive(events: &[Value], id: &str) -> (ListingStatus, Option<i64>, Option<i64>
 }
 
 /// A listing, wherever the log has what it is made of.
-pub(crate) fn anywhere(mut listing: Listing) -> Listing {
+fn anywhere(mut listing: Listing) -> Listing {
     listing.listed_position = None;
     listing.prices.iter_mut().for_each(|price| price.position = Position::START);
     listing

@@ -1,3 +1,5 @@
+//! What KPIs keep equals what a full computation gives: late events, retention, and files of one's own.
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::Weekday;
@@ -5,6 +7,13 @@ use chrono_tz::Tz;
 use datasets::Market;
 use ingest::{RawMessage, SeenEvents};
 use lake::{Lake, LakeConfig, LakeView, Rewritten, SqlSession};
+use processors::{
+    KpiDefinition,
+    calendar::{Calendar, Grain},
+    decode::decode,
+    kpi_definition::Measures,
+    kpis::{Board, BoardUpdate, DAYS, Freezer, Kpis, RowKey, SeriesKey, Touched, check, recomputed},
+};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use schemas::{Catalogue, Position, RetentionPolicy, field_type::parse_timestamp};
@@ -12,19 +21,12 @@ use serde_json::Value;
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Board, BoardUpdate, DAYS, Freezer, Kpis, RowKey, SeriesKey, Touched, check, recomputed};
-use crate::{
-    calendar::{Calendar, Grain},
-    decode::{decode, message},
-    kpi_definition::{KpiDefinition, Measures},
-};
+use crate::support::{events_of, message};
 
 const MICROS_2026: i64 = 1_767_225_600_000_000;
 
 fn market(seed: u64) -> Vec<Value> {
-    let mut lines = Vec::new();
-    Market::new(seed, MICROS_2026, 60, 25).write(&mut lines).unwrap();
-    lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    events_of(&Market::new(seed, MICROS_2026, 60, 25))
 }
 
 /// The series that are kept of a KPI: whole, by dimensions, of one value of one, and over windows.

@@ -4,8 +4,9 @@
 //! only measured, so the splitter holds at most one event's text.
 
 use bytes::{Bytes, BytesMut};
-use schemas::{MAX_EVENT_BYTES, Rejection, RejectionCode};
 use serde_json::{error::Category, value::RawValue};
+
+use crate::{MAX_EVENT_BYTES, Rejection, RejectionCode};
 
 /// How a body holds its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
-use schemas::MAX_EVENT_BYTES;
 
 use super::{BodyForm, Item, Splitter};
+use crate::MAX_EVENT_BYTES;
 
 /// The items of a body that comes in pieces of this size.
 fn items(body: &[u8], form: BodyForm, piece: usize) -> Vec<Item> {
