@@ -13,7 +13,7 @@ mod seen;
 mod server;
 mod updates;
 
-use std::fs;
+use std::{fs, process::ExitCode};
 
 use anyhow::bail;
 
@@ -40,10 +40,10 @@ const WORKLOADS: [(&str, Workload); 10] = [
     ("kpis", kpis::run),
 ];
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let named: Vec<String> = std::env::args().skip(1).collect();
     if named == ["compare"] {
-        return bench::yardstick::compare();
+        return Ok(if bench::yardstick::compare()? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     if let Some(unknown) = named.iter().find(|name| !WORKLOADS.iter().any(|(known, _)| known == name)) {
         let known: Vec<&str> = WORKLOADS.iter().map(|(name, _)| *name).collect();
@@ -62,5 +62,5 @@ fn main() -> anyhow::Result<()> {
     if named.is_empty() {
         fs::write(root().join("docs/benchmarks.md"), report.markdown())?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
