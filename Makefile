@@ -17,10 +17,12 @@ server:
 test: tools .tools/clients
 	$(CARGO) test --workspace --locked --no-fail-fast
 
-## What needs Debian's packages, which it installs: psql, a browser, ODBC, JDBC, promtool against a server of this build.
+## What needs Debian's packages, which it installs: psql, a browser, ODBC, JDBC, promtool against a server of this build; and
+## what needs a disk of its own to fill.
 test-peers: server .tools/clients .tools/pages
 	scripts/get-peers
 	scripts/test-peers
+	scripts/with-small-disk scripts/check-full-disk
 
 ## Every entry fed with spoiled events, longer than `make test` does: make fuzz SECONDS=600.
 fuzz:

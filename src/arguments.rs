@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Kpi(KpiCommand),
     /// Messages of the log that are no events: look at them, retry them, drop them
     DeadLetters(DeadLettersCommand),
+    /// Where a producer on this machine finds the log
+    NatsContext(NatsContextCommand),
     /// The settings: each value and where it comes from; check a file of them
     Config(ConfigCommand),
 }
@@ -402,6 +404,16 @@ pub(crate) enum ExportForm {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct NatsContextCommand {
+    /// The server's folder
+    #[arg(long, default_value = "data", env = "FORECOURT_DATA")]
+    pub data: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DeadLettersCommand {
     /// The server to ask
     #[arg(long, default_value = DEFAULT_URL, env = "FORECOURT_URL", global = true)]
@@ -434,6 +446,13 @@ pub(crate) enum DeadLettersAction {
     },
     /// Send them through the door again; what is accepted now is closed
     Retry(Chosen),
+    /// Publish an event in the place of one of them, and close it; its own bytes stay
+    Correct {
+        /// Its position
+        position: u64,
+        /// A file with the event as it should have been; standard input unless given
+        file: Option<PathBuf>,
+    },
     /// Close them without their events; who did it and when stays on record
     Drop {
         #[command(flatten)]

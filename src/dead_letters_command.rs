@@ -1,11 +1,13 @@
 //! `forecourt dead-letters`: what was no event, and what is to become of it.
 
 use std::{
-    io::{self, BufRead, IsTerminal, Write},
+    fs,
+    io::{self, BufRead, IsTerminal, Read, Write},
     process::ExitCode,
 };
 
 use anyhow::{Context, bail};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use comfy_table::Table;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
@@ -14,6 +16,8 @@ use crate::{
     arguments::{Chosen, DeadLettersAction, DeadLettersCommand},
     tables,
 };
+
+const NONE_OPEN: &str = "none of them is an open dead letter; `forecourt dead-letters list` tells which are";
 
 pub(crate) fn run(arguments: &DeadLettersCommand) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -33,7 +37,22 @@ pub(crate) fn run(arguments: &DeadLettersCommand) -> anyhow::Result<ExitCode> {
             DeadLettersAction::Retry(chosen) => {
                 let answer = ask(client.post(format!("{url}/retry")).json(&choice(chosen))).await?;
                 println!("{}", retried(&answer));
+                if ["retried", "duplicates", "still_refused_total"].iter().all(|count| answer[*count] == 0) {
+                    println!("{NONE_OPEN}");
+                }
                 return Ok(if answer["still_refused_total"] == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
+            DeadLettersAction::Correct { position, file } => {
+                let event = match file {
+                    Some(file) => fs::read(file).with_context(|| format!("cannot read {}", file.display()))?,
+                    None => {
+                        let mut event = Vec::new();
+                        io::stdin().lock().read_to_end(&mut event).context("cannot read standard input")?;
+                        event
+                    }
+                };
+                let request = client.post(format!("{url}/{position}/correct")).query(&[("by", user())]).body(event);
+                println!("its event is at position {}", ask(request).await?["position"]);
             }
             DeadLettersAction::Drop { chosen, yes } => {
                 if !yes && !confirmed(chosen)? {
@@ -42,6 +61,9 @@ pub(crate) fn run(arguments: &DeadLettersCommand) -> anyhow::Result<ExitCode> {
                 }
                 let answer = ask(client.post(format!("{url}/drop")).json(&choice(chosen))).await?;
                 println!("dropped {}", answer["dropped"]);
+                if answer["dropped"] == 0 {
+                    println!("{NONE_OPEN}");
+                }
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -59,10 +81,14 @@ async fn ask(request: RequestBuilder) -> anyhow::Result<Value> {
     }
 }
 
-/// Who decides is on record: the user of this machine.
+/// The user of this machine.
+fn user() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// Who decides is on record.
 fn choice(chosen: &Chosen) -> Value {
-    let by = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "unknown".to_owned());
-    let mut choice = json!({"by": by});
+    let mut choice = json!({"by": user()});
     match chosen {
         Chosen { all: true, .. } => choice["all"] = true.into(),
         Chosen { reason: Some(reason), .. } => choice["reason"] = reason.as_str().into(),
@@ -137,6 +163,10 @@ fn shown(letter: &Value) -> String {
         if !value.is_empty() {
             lines.push_str(&format!("{name:<12} {value}\n"));
         }
+    }
+    if let Some(block) = letter["headers_base64"].as_str() {
+        let block = BASE64_STANDARD.decode(block).unwrap_or_default();
+        lines.push_str(&format!("\nits headers, escaped where they are no text:\n{}\n", block.escape_ascii()));
     }
     match letter["payload"].as_str() {
         Some(payload) => lines + "\n" + payload,

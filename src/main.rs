@@ -13,12 +13,15 @@ mod ingest_command;
 mod kpi_command;
 mod maintain_command;
 mod metric_descriptions;
+mod nats_context_command;
+mod open_files;
 mod progress;
 mod rejected_file;
 mod settings;
 mod settings_file;
 mod simulate_command;
 mod sql_command;
+mod storage_healing;
 mod sync_check;
 mod tables;
 mod up;
@@ -81,7 +84,14 @@ fn end_quietly_on_a_closed_pipe() {
         if message.is_some_and(|it| it.starts_with("failed printing to stdout") && it.contains("Broken pipe")) {
             std::process::exit(i32::from(OUTPUT_CLOSED));
         }
-        usual(panic);
+        if tracing::enabled!(tracing::Level::ERROR) {
+            // One line, as everything in the log.
+            let said = message.map(String::as_str).or_else(|| panic.payload().downcast_ref::<&str>().copied());
+            let place = panic.location().map(ToString::to_string);
+            tracing::error!(place, reason = said.map(|said| said.replace('\n', " ")), "a task panicked");
+        } else {
+            usual(panic);
+        }
     }));
 }
 
@@ -125,6 +135,7 @@ fn run(parsed: Parsed) -> anyhow::Result<ExitCode> {
         Command::Catalogue(catalogue) => catalogue_command::run(&catalogue),
         Command::Kpi(kpi) => kpi_command::run(&kpi),
         Command::DeadLetters(letters) => dead_letters_command::run(&letters),
+        Command::NatsContext(context) => nats_context_command::run(&context),
         Command::Config(config) => match config.action {
             ConfigAction::Check { file } => config_command::check(&file, &server_command()),
             ConfigAction::Show { json, .. } => {

@@ -2,7 +2,7 @@
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-const COUNTERS: [(&str, &str); 10] = [
+const COUNTERS: [(&str, &str); 11] = [
     ("alert_delivery_failures_total", "Webhook deliveries of saved searches that failed."),
     ("alert_matches_total", "Listings that matched a saved search."),
     ("intake_events_accepted_total", "Events that were acknowledged over HTTP."),
@@ -13,14 +13,19 @@ const COUNTERS: [(&str, &str); 10] = [
     ("pipeline_dead_letters_total", "Messages of the log that are no valid events."),
     ("pipeline_duplicates_total", "Messages of the log whose event id had taken effect before."),
     ("pipeline_events_total", "Events of the log that took effect."),
+    ("pipeline_gap_positions_total", "Positions that the log no longer had when it was read."),
 ];
-const GAUGES: [(&str, &str); 7] = [
+const GAUGES: [(&str, &str); 11] = [
+    ("data_folder_free_bytes", "Room on the disk of the data folder."),
+    ("dead_letter_copy_lag_positions", "How far the copy of dead letters is behind the last one that was found."),
     ("index_committed_position", "Log position that the index on disk reflects."),
     ("index_position", "Log position that searches reflect."),
     ("kpi_value", "A KPI's value of its latest day."),
     ("lake_position", "Log position that SQL reflects."),
     ("log_bytes", "Size of the log in bytes."),
     ("log_position", "Last position of the log."),
+    ("pipeline_lag_positions", "How many positions of the log the lake does not reflect."),
+    ("pipeline_lag_seconds", "How long the first of them has waited."),
     ("sql_queries_running", "SQL queries that run now."),
 ];
 const HISTOGRAMS: [(&str, &str); 2] = [

@@ -12,8 +12,8 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use ingest::{Intake, Log, Publisher, server::NatsServer, without_password};
-use lake::LakeConfig;
+use ingest::{Intake, Log, LogAccess, Publisher, disk::DiskRoom, server::NatsServer, without_password};
+use lake::{LakeConfig, Spill};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{FormatAccess, Pipeline, PipelineConfig, open_data_folder};
 use query_api::{
@@ -25,6 +25,7 @@ use tokio::{
     net::TcpListener,
     runtime::{self, Handle, Runtime},
     signal::unix,
+    sync::Notify,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -35,8 +36,9 @@ use crate::{
     catalogue_files,
     clock::now,
     demo::Demo,
-    metric_descriptions,
+    metric_descriptions, open_files,
     settings::{ListenAddress, Settings},
+    storage_healing::StorageHealing,
     sync_check,
 };
 
@@ -53,9 +55,12 @@ const PIPELINE: u8 = 35;
 const QUERIES: u8 = 18;
 /// How long requests may take to end after we were told to stop.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a stop may take to write out what the lake does not have yet.
+const WRITE_OUT_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     log_to_stderr(arguments.settings.server.log_filter.as_deref().unwrap_or(LOGGED))?;
+    open_files::raise_limit();
     let data = arguments.settings.server.data.clone();
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
     metric_descriptions::describe();
@@ -121,18 +126,30 @@ async fn serve(arguments: Up, metrics: PrometheusHandle, reading: Handle, querie
         Some(_) => None,
         None => Some(NatsServer::start(&server.data.join("nats")).await?),
     };
-    let url = log.nats.clone().or_else(|| nats.as_ref().map(|server| server.url().to_owned())).unwrap_or_default();
-    let served = serve_log(&arguments, catalogue, &url, metrics, reading, queries).await;
+    let (url, access) = match (&log.nats, &nats) {
+        (None, Some(own)) => (own.context().url.clone(), own.context().access()),
+        (given, _) => (given.clone().unwrap_or_default(), log.access()?),
+    };
+    let restart = nats.as_ref().map(NatsServer::restarter);
+    let at = LogAddress { url, access, restart };
+    let served = serve_log(&arguments, catalogue, at, metrics, reading, queries).await;
     if let Some(server) = nats {
         server.stop().await;
     }
     served
 }
 
+/// Where the log is, and what starts its server again, if that is ours.
+struct LogAddress {
+    url: String,
+    access: LogAccess,
+    restart: Option<Arc<Notify>>,
+}
+
 async fn serve_log(
     arguments: &Up,
     catalogue: Arc<Catalogue>,
-    nats_url: &str,
+    at: LogAddress,
     metrics: PrometheusHandle,
     reading: Handle,
     queries: Handle,
@@ -147,10 +164,13 @@ async fn serve_log(
         (None, Some(_)) => bail!("--nats-monitor is of an existing NATS server: name it with --nats as well"),
         (None, None) => {}
     }
-    let log = Log::connect(nats_url, &log_settings.access()?).await?;
+    let log = Log::connect(&at.url, &at.access).await?;
     let stop = CancellationToken::new();
     let mut publishing = JoinSet::new();
+    let spill = spill(&server.data.join("spill"))?;
+    let spill_folder = spill.folder.clone();
     let config = PipelineConfig {
+        spill,
         lake: server.data.join("lake"),
         index: server.data.join("index"),
         seen: server.data.join("seen"),
@@ -175,6 +195,11 @@ async fn serve_log(
     });
     let (pipeline, mut stages) = started.await??;
     let publisher = Publisher::start(log, Arc::clone(&pipeline.seen), &mut publishing, stop.clone());
+    let healing = at.restart.map(|restart| {
+        let (publisher, log) = (publisher.clone(), pipeline.log_status.clone());
+        let healing = StorageHealing { restart, folder: server.data.clone(), publisher, log };
+        tokio::spawn(healing.run())
+    });
     let intake = Intake::new(Arc::clone(&catalogue), publisher, now);
     let seen = Arc::clone(&pipeline.seen);
     let alerts = Alerts::open(&server.data.join("alerts"), alerts.webhooks_inside).context("cannot keep alerts")?;
@@ -194,12 +219,14 @@ async fn serve_log(
         kpi_metrics: dashboards.kpi_metrics,
         written_kpis: WrittenAnswers::default(),
         alerts,
+        caught_up: Arc::default(),
     };
     let alerts = tokio::spawn(Alerts::keep(api.clone()));
     let since = periods::since(&server.data, dashboards.close_periods_from, now())?;
     let closing = tokio::spawn(periods::close(api.clone(), since));
     let deriving = queries.spawn(derived::keep(api.clone()));
 
+    let connections = open_files::http_connections(open_files::limit());
     let listener = bind("--http", &server.http).await?;
     let postgres = listen("--postgres", server.postgres.as_ref(), DEFAULT_POSTGRES).await?;
     let flight = listen("--flight", server.flight.as_ref(), DEFAULT_FLIGHT).await?;
@@ -207,9 +234,9 @@ async fn serve_log(
         http: listener.local_addr()?,
         postgres: postgres.local_addr()?,
         flight: flight.local_addr()?,
-        nats: without_password(nats_url),
+        nats: without_password(&at.url),
     };
-    let mut server = tokio::spawn(query_api::serve(listener, api.clone(), stop.clone().cancelled_owned()));
+    let mut server = tokio::spawn(query_api::serve(listener, api.clone(), connections, stop.clone().cancelled_owned()));
     let mut wires = JoinSet::new();
     wires.spawn(query_api::serve_postgres(postgres, api.clone(), stop.clone().cancelled_owned()));
     wires.spawn(query_api::serve_flight(flight, api.clone(), stop.clone().cancelled_owned()));
@@ -233,21 +260,41 @@ async fn serve_log(
     };
     stop.cancel();
     announced.abort();
+    if let Some(healing) = healing {
+        healing.abort();
+    }
     tracing::info!("stopping");
     let _ = tokio::time::timeout(DRAIN_WITHIN, async { tokio::join!(alerts, closing, deriving) }).await;
     // Requests end first, so that what they publish is acknowledged; then the log's readers; then nothing is written.
     let _ = tokio::time::timeout(DRAIN_WITHIN, server).await;
     let _ = tokio::time::timeout(DRAIN_WITHIN, async { while publishing.join_next().await.is_some() {} }).await;
-    while let Some(stage) = stages.join_next().await {
-        if let Ok(Err(error)) = stage {
-            tracing::error!(error = &error as &dyn std::error::Error, "a stage ended badly");
+    let written_out = async {
+        while let Some(stage) = stages.join_next().await {
+            if let Ok(Err(error)) = stage {
+                tracing::error!(error = &error as &dyn std::error::Error, "a stage ended badly");
+            }
         }
+    };
+    if tokio::time::timeout(WRITE_OUT_WITHIN, written_out).await.is_err() {
+        tracing::error!("the lake does not take what is to be written out; the next start reads it from the log again");
     }
+    // What queries left there is nobody's.
+    let _ = fs::remove_dir_all(spill_folder);
     if let Err(error) = seen.write_out() {
         // It costs the next start a look into the lake.
         tracing::warn!(error = &error as &dyn std::error::Error, "cannot write out the seen events");
     }
     ended
+}
+
+/// The folder that queries spill to, without what a process left there that was killed; half of the disk's room is for it.
+fn spill(folder: &Path) -> anyhow::Result<Spill> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let most_bytes = DiskRoom::of(folder).map_or(u64::MAX, |room| room.free_bytes / 2);
+    Ok(Spill { folder: folder.to_owned(), most_bytes })
 }
 
 /// Where a server listens.

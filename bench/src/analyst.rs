@@ -62,7 +62,7 @@ async fn loaded(folder: &Path) -> anyhow::Result<PathBuf> {
     let written = market.write(&mut output)?;
     output.flush()?;
     let nats = NatsServer::start(&folder.join("nats")).await?;
-    let server = Server::start(&folder.join("data"), nats.url(), &["--retention", "off"])?;
+    let server = Server::start(&folder.join("data"), &nats.context().login_url(), &["--retention", "off"])?;
     server.backfill(&file)?;
     server.reflects(written.lines).await?;
     server.stop()?;

@@ -99,8 +99,8 @@ fn measured(work: impl AsyncFnOnce(&Path, &Raw, &Server) -> anyhow::Result<()>) 
     runtime.block_on(async {
         let folder = tempfile::tempdir()?;
         let nats = NatsServer::start(&folder.path().join("nats")).await?;
-        let raw = Raw::open(nats.url()).await?;
-        let server = Server::start(&folder.path().join("data"), nats.url(), &["--retention", "off"])?;
+        let raw = Raw::open(&nats.context().login_url()).await?;
+        let server = Server::start(&folder.path().join("data"), &nats.context().login_url(), &["--retention", "off"])?;
         let done = tokio::time::timeout(DEADLINE, work(folder.path(), &raw, &server)).await;
         drop(server);
         nats.stop().await;

@@ -33,7 +33,7 @@ pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
         let lines: Vec<Bytes> = text.split_inclusive(|byte| *byte == b'\n').map(|line| text.slice_ref(line)).collect();
         let folder = tempfile::tempdir()?;
         let nats = NatsServer::start(&folder.path().join("nats")).await?;
-        let server = Server::start(&folder.path().join("data"), nats.url(), &[])?;
+        let server = Server::start(&folder.path().join("data"), &nats.context().login_url(), &[])?;
         let measured = measure(recorder, &server.url, &lines).await;
         drop(server);
         nats.stop().await;

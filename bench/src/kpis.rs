@@ -30,7 +30,7 @@ pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
         let file = folder.path().join("market.ndjson");
         MARKET.write(&mut std::io::BufWriter::new(std::fs::File::create(&file)?))?;
         let nats = NatsServer::start(&folder.path().join("nats")).await?;
-        let server = Server::start(&folder.path().join("data"), nats.url(), &["--retention", "off"])?;
+        let server = Server::start(&folder.path().join("data"), &nats.context().login_url(), &["--retention", "off"])?;
         server.backfill(&file)?;
         server.catches_up().await?;
         let measured = measure(recorder, &server.url).await;

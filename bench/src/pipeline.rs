@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
 use futures::StreamExt;
 use ingest::{Intake, Log, Publisher, SeenEvents, intake::BodyForm, server::NatsServer};
-use lake::LakeConfig;
+use lake::{LakeConfig, Spill};
 use processors::{Pipeline, PipelineConfig};
 use schemas::{Catalogue, Position};
 use tokio::{runtime::Runtime, task::JoinSet};
@@ -49,7 +49,8 @@ type Sides = (u64, f64, Vec<Side>);
 async fn measure(queries: tokio::runtime::Handle, limit_first: bool) -> anyhow::Result<Sides> {
     let folder = tempfile::tempdir()?;
     let server = NatsServer::start(&folder.path().join("nats")).await?;
-    let measured = tokio::time::timeout(DEADLINE, sides(folder.path(), server.url(), queries, limit_first)).await;
+    let measured =
+        tokio::time::timeout(DEADLINE, sides(folder.path(), &server.context().login_url(), queries, limit_first)).await;
     server.stop().await;
     measured.map_err(|_| anyhow!("not done within {DEADLINE:?}"))?
 }
@@ -71,6 +72,7 @@ async fn sides(
         lake: folder.join("lake"),
         index: folder.join("index"),
         seen: folder.join("seen"),
+        spill: Spill { folder: folder.to_owned(), most_bytes: u64::MAX },
         flush: LakeConfig::default(),
         accept_loss: false,
         retention: schemas::RetentionPolicy::OFF,

@@ -37,7 +37,7 @@ pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
         let nats = NatsServer::start(&folder.path().join("nats")).await?;
         // Nobody asks for KPIs.
         let quiet = ["--retention", "off", "--close-periods-from", "2100-01-01"];
-        let server = Server::start(&folder.path().join("data"), nats.url(), &quiet)?;
+        let server = Server::start(&folder.path().join("data"), &nats.context().login_url(), &quiet)?;
         let measured = measure(recorder, &server, folder.path()).await;
         let stopped = server.stop();
         nats.stop().await;

@@ -1,6 +1,7 @@
 //! Where messages go that are no events: kept whole, with the reason.
 
 use async_nats::{HeaderMap, header::NATS_MESSAGE_ID};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::{
     FutureExt,
@@ -8,7 +9,11 @@ use futures::{
 };
 use schemas::{Position, Rejection};
 
-use crate::{Log, LogError, RawMessage, topology};
+use crate::{
+    Log, LogError, RawMessage,
+    stored_message::{self, Asked, parse_headers},
+    topology,
+};
 
 /// Copies on their way at once: acknowledgements are awaited in slices, as the client bounds how many may wait.
 const SLICE: usize = 500;
@@ -24,60 +29,84 @@ pub struct DeadLetter {
     pub ingested_at: i64,
     pub subject: String,
     pub payload: Bytes,
+    /// Its block of headers, if that is what is wrong with it.
+    pub headers: Option<Bytes>,
     pub rejection: Rejection,
 }
 
 impl DeadLetter {
     #[must_use]
     pub fn new(message: RawMessage, rejection: Rejection) -> Self {
-        let RawMessage { position, ingested_at, subject, payload } = message;
-        Self { position, ingested_at, subject, payload, rejection }
+        let RawMessage { position, ingested_at, subject, payload, fault } = message;
+        Self { position, ingested_at, subject, payload, headers: fault.and_then(|fault| fault.headers), rejection }
     }
 
     /// Where in the pipeline it was found: messages are judged when they are decoded.
     pub const STAGE: &'static str = "decode";
 }
 
+/// What is copied of a dead letter.
+#[derive(Clone, Debug)]
+pub struct LetterCopy {
+    pub position: Position,
+    pub subject: String,
+    /// Why it is no event, as a code and in words.
+    pub reason: String,
+    pub message: String,
+    pub field: Option<String>,
+    pub payload: Bytes,
+    /// Its block of headers, if that is what is wrong with it.
+    pub headers: Option<Bytes>,
+}
+
 /// Copies dead letters to their own stream, each once.
-pub struct DeadLetters {
+pub struct DeadLetterStream {
     log: Log,
     /// The highest position already copied.
     last: Position,
 }
 
-impl DeadLetters {
-    /// Continue after what the stream already holds.
+impl DeadLetterStream {
+    /// Continue after what the stream already holds; after `from`, when that is gone. A stream that was deleted is made again.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub fn open(log: Log) -> BoxFuture<'static, Result<Self, LogError>> {
+    pub fn open(log: Log, from: Position) -> BoxFuture<'static, Result<Self, LogError>> {
         async move {
-            let last = Self::last_copied(&log).await?;
+            log.prepare_dead_letters().await?;
+            let last = Self::last_copied(&log, from).await?;
             Ok(Self { log, last })
         }
         .boxed()
     }
 
-    async fn last_copied(log: &Log) -> Result<Position, LogError> {
+    /// The position of the last copy. Of a stream whose copies are gone it is `from`; a new one has none.
+    async fn last_copied(log: &Log, from: Position) -> Result<Position, LogError> {
         let state = log.state(topology::DEAD_LETTERS).await?;
-        if state.messages == 0 {
+        if state.last_sequence == 0 {
             return Ok(Position::START);
         }
-        let failed = |source: async_nats::Error| LogError::State { stream: topology::DEAD_LETTERS, source };
-        let stream = log.context().get_stream(topology::DEAD_LETTERS).await.map_err(|e| failed(e.into()))?;
-        let message = stream.get_raw_message(state.last_sequence).await.map_err(|e| failed(e.into()))?;
-        let position = message.headers.get(POSITION_HEADER).and_then(|value| value.as_str().parse().ok());
-        Ok(Position::new(position.unwrap_or_default()))
+        let last = stored_message::get(log, topology::DEAD_LETTERS, Asked::last("dead.>")).await;
+        let last = last.map_err(|source| LogError::State { stream: topology::DEAD_LETTERS, source: source.into() })?;
+        let headers = last.and_then(|message| parse_headers(&message.headers?).ok());
+        let position = headers.and_then(|headers| headers.get(POSITION_HEADER)?.as_str().parse().ok());
+        Ok(position.map_or(from, Position::new))
+    }
+
+    /// The highest position that is copied.
+    #[must_use]
+    pub const fn last(&self) -> Position {
+        self.last
     }
 
     /// Copy letters, in the order of their positions. Those already copied are passed over.
     ///
     /// # Errors
     /// When the server does not acknowledge; copying the same letters again is safe.
-    pub fn copy<'a>(&'a mut self, letters: &'a [DeadLetter]) -> BoxFuture<'a, Result<(), async_nats::Error>> {
+    pub fn copy<'a>(&'a mut self, letters: &'a [LetterCopy]) -> BoxFuture<'a, Result<(), async_nats::Error>> {
         async move {
             let room = self.log.client().max_payload();
-            let new: Vec<&DeadLetter> = letters.iter().filter(|letter| letter.position > self.last).collect();
+            let new: Vec<&LetterCopy> = letters.iter().filter(|letter| letter.position > self.last).collect();
             for slice in new.chunks(SLICE) {
                 let mut acks = Vec::new();
                 for letter in slice {
@@ -87,7 +116,7 @@ impl DeadLetters {
                         tracing::warn!(position = letter.position.get(), "a dead letter is too large to copy");
                         continue;
                     }
-                    let subject = format!("dead.{}.{}", DeadLetter::STAGE, letter.rejection.code.as_str());
+                    let subject = format!("dead.{}.{}", DeadLetter::STAGE, letter.reason);
                     acks.push(self.log.context().publish_with_headers(subject, headers, letter.payload.clone()).await?);
                 }
                 try_join_all(acks.into_iter().map(std::future::IntoFuture::into_future)).await?;
@@ -110,7 +139,7 @@ fn wire_length(headers: &HeaderMap) -> usize {
     FRAME + lines.sum::<usize>()
 }
 
-fn headers(letter: &DeadLetter) -> HeaderMap {
+fn headers(letter: &LetterCopy) -> HeaderMap {
     let position = letter.position.to_string();
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, format!("{}-{position}", DeadLetter::STAGE));
@@ -120,10 +149,13 @@ fn headers(letter: &DeadLetter) -> HeaderMap {
     };
     set(POSITION_HEADER, &position);
     set("Forecourt-Subject", &letter.subject.chars().take(MAX_SUBJECT).collect::<String>());
-    set("Forecourt-Reason", letter.rejection.code.as_str());
-    set("Forecourt-Message", &letter.rejection.message);
-    if let Some(field) = &letter.rejection.field {
+    set("Forecourt-Reason", &letter.reason);
+    set("Forecourt-Message", &letter.message);
+    if let Some(field) = &letter.field {
         set("Forecourt-Field", field);
+    }
+    if let Some(block) = &letter.headers {
+        set("Forecourt-Headers-Base64", &BASE64_STANDARD.encode(block));
     }
     headers
 }

@@ -20,6 +20,7 @@ pub use schemas::splitter::BodyForm;
 
 use crate::{
     Publisher,
+    bodies::{Bodies, Stopped},
     publisher::{MAX_BATCH, Outcome, Outgoing, PublishError, Submitted},
     topology::event_subject,
 };
@@ -32,8 +33,6 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(30);
 /// How long events wait for others of their body when nothing more comes.
 const GATHER_FOR: Duration = Duration::from_millis(100);
-/// How long a body may stand still.
-pub const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Bytes read at once.
 const READ: usize = 64 << 10;
 /// Bytes of events in one batch: with [`MAX_BATCH`] it keeps a batch within one atomic publish.
@@ -94,10 +93,19 @@ pub enum IntakeError {
     Publish(#[from] PublishError),
     #[error("more is being sent than the log takes; come back later")]
     Busy,
-    #[error("the body stood still for {MAX_PAUSE:?}")]
-    Paused,
+    #[error("the body came too slowly")]
+    Slow,
     #[error("the body cannot be read")]
     Body(#[source] io::Error),
+}
+
+impl From<Stopped> for IntakeError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Slow => Self::Slow,
+            Stopped::Failed(error) => Self::Body(error),
+        }
+    }
 }
 
 /// A body that was not taken to its end, and what was taken before.
@@ -114,7 +122,7 @@ pub struct Interrupted {
 pub struct Intake {
     catalogue: Arc<Catalogue>,
     publisher: Publisher,
-    requests: Arc<Semaphore>,
+    bodies: Arc<Bodies>,
     room: Arc<Semaphore>,
     /// Microseconds since 1970, UTC.
     now: fn() -> i64,
@@ -123,9 +131,9 @@ pub struct Intake {
 impl Intake {
     #[must_use]
     pub fn new(catalogue: Arc<Catalogue>, publisher: Publisher, now: fn() -> i64) -> Self {
-        let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
+        let bodies = Arc::new(Bodies::new(MAX_REQUESTS));
         let room = Arc::new(Semaphore::new(MAX_WAITING_BYTES / ROOM_UNIT));
-        Self { catalogue, publisher, requests, room, now }
+        Self { catalogue, publisher, bodies, room, now }
     }
 
     /// Take every good event of a body. When this returns, the accepted ones are on disk.
@@ -148,7 +156,7 @@ impl Intake {
         mut body: impl AsyncRead + Unpin,
         form: BodyForm,
     ) -> Result<(), IntakeError> {
-        let _request = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| IntakeError::Busy)?;
+        let mut place = self.bodies.enter().ok_or(IntakeError::Busy)?;
         let mut splitter = Splitter::new(form);
         let mut buffer = BytesMut::with_capacity(READ);
         let mut batch = Batch::default();
@@ -156,16 +164,15 @@ impl Intake {
         let mut open = true;
         while open {
             buffer.clear();
-            let read = match tokio::time::timeout(GATHER_FOR, body.read_buf(&mut buffer)).await {
-                Ok(read) => read,
-                Err(_) => {
+            let read = match place.wait_at_most(GATHER_FOR, body.read_buf(&mut buffer)).await? {
+                Some(read) => read,
+                None => {
                     // A slow producer's events are not kept waiting for those to come.
                     self.send(std::mem::take(&mut batch), report, &mut on_their_way).await?;
-                    let read = tokio::time::timeout(MAX_PAUSE, body.read_buf(&mut buffer)).await;
-                    read.map_err(|_| IntakeError::Paused)?
+                    place.wait(body.read_buf(&mut buffer)).await?
                 }
             };
-            open = read.map_err(IntakeError::Body)? > 0;
+            open = read > 0;
             let items = if open { splitter.push(&buffer) } else { splitter.finish() };
             for item in items {
                 batch.push(item);

@@ -5,7 +5,11 @@
 //!
 //! [ADR-50]: https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_nats::{
     HeaderMap,
@@ -27,7 +31,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backoff, Log, SeenEvents, topology::EVENTS};
+use crate::{
+    Backoff, Log, RawMessage, SeenEvents,
+    stored_message::{self, Asked},
+    topology::EVENTS,
+};
 
 /// Messages in one atomic batch: the server's limit.
 pub const MAX_BATCH: usize = 1_000;
@@ -81,10 +89,41 @@ struct Submission {
     reply: oneshot::Sender<Result<Vec<Outcome>, PublishError>>,
 }
 
+/// That the log takes no events, since the last that it took.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// When events were not taken first, and last.
+    pub since: Instant,
+    pub last: Instant,
+    /// What the log said.
+    pub reason: String,
+}
+
+/// Whether the log takes events.
+#[derive(Debug, Default)]
+struct Taking(Mutex<Option<Refusal>>);
+
+impl Taking {
+    fn lock(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn took(&self) {
+        *self.lock() = None;
+    }
+
+    fn refused(&self, reason: String) {
+        let (mut refusal, now) = (self.lock(), Instant::now());
+        let since = refusal.as_ref().map_or(now, |refusal| refusal.since);
+        *refusal = Some(Refusal { since, last: now, reason });
+    }
+}
+
 /// A handle to the publishing task.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     queue: mpsc::Sender<Submission>,
+    taking: Arc<Taking>,
 }
 
 impl Publisher {
@@ -92,8 +131,20 @@ impl Publisher {
     #[must_use]
     pub fn start(log: Log, seen: Arc<SeenEvents>, tasks: &mut JoinSet<()>, stop: CancellationToken) -> Self {
         let (queue, submissions) = mpsc::channel(QUEUE);
-        tasks.spawn(run(log, seen, submissions, stop));
-        Self { queue }
+        let taking = Arc::new(Taking::default());
+        tasks.spawn(run(Arc::new(Destination { log, seen, taking: Arc::clone(&taking) }), submissions, stop));
+        Self { queue, taking }
+    }
+
+    /// That the log takes no events, if it took none of the last.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.taking.lock().clone()
+    }
+
+    /// What kept the log from taking events is mended: the next ones are tried.
+    pub fn forget_refusal(&self) {
+        self.taking.took();
     }
 
     /// Publish at most [`MAX_BATCH`] events and wait until they are on disk. Outcomes are in the events' order.
@@ -177,7 +228,14 @@ impl Group {
     }
 }
 
-async fn run(log: Log, seen: Arc<SeenEvents>, mut submissions: mpsc::Receiver<Submission>, stop: CancellationToken) {
+/// Where events go, and what is known of it.
+struct Destination {
+    log: Log,
+    seen: Arc<SeenEvents>,
+    taking: Arc<Taking>,
+}
+
+async fn run(destination: Arc<Destination>, mut submissions: mpsc::Receiver<Submission>, stop: CancellationToken) {
     let mut in_flight: JoinSet<HashSet<EventKey>> = JoinSet::new();
     let mut busy: HashSet<EventKey> = HashSet::new();
     let mut group = Group::default();
@@ -227,9 +285,9 @@ async fn run(log: Log, seen: Arc<SeenEvents>, mut submissions: mpsc::Receiver<Su
             }
         }
         busy.extend(&keys);
-        let (log, seen) = (log.clone(), Arc::clone(&seen));
+        let destination = Arc::clone(&destination);
         in_flight.spawn(async move {
-            publish_group(&log, &seen, taken).await;
+            publish_group(&destination, taken).await;
             keys
         });
     }
@@ -248,7 +306,8 @@ fn weight(submission: &Submission) -> usize {
 }
 
 /// Publish what is new in the group and answer every caller.
-async fn publish_group(log: &Log, seen: &Arc<SeenEvents>, group: Vec<Submission>) {
+async fn publish_group(destination: &Destination, group: Vec<Submission>) {
+    let Destination { log, seen, taking } = destination;
     let keys: Vec<EventKey> = group.iter().flat_map(|s| &s.events).map(|event| event.key).collect();
     let Some(known) = look_up(seen, keys).await else {
         return refuse(group, &PublishError::Unacknowledged);
@@ -262,6 +321,21 @@ async fn publish_group(log: &Log, seen: &Arc<SeenEvents>, group: Vec<Submission>
         .map(|(event, _)| event)
         .collect();
     let published = publish_fresh(log, seen, &fresh).await;
+    let published = match published {
+        Ok(outcomes) => {
+            if !fresh.is_empty() {
+                taking.took();
+            }
+            Ok(outcomes)
+        }
+        Err((error, reason)) => {
+            // What is wrong with an event says nothing of the others.
+            if matches!(error, PublishError::Unacknowledged) {
+                taking.refused(reason);
+            }
+            Err(error)
+        }
+    };
     let outcome = published.map(|outcomes| {
         let accepted = fresh.iter().zip(&outcomes).filter_map(|(event, outcome)| match outcome {
             Outcome::Accepted(position) => Some((event.key, *position)),
@@ -315,8 +389,13 @@ fn refuse(group: Vec<Submission>, error: &PublishError) {
     }
 }
 
-/// Outcomes in the events' order: one atomic batch, or one by one where the server sees a duplicate in it.
-async fn publish_fresh(log: &Log, seen: &Arc<SeenEvents>, events: &[&Outgoing]) -> Result<Vec<Outcome>, PublishError> {
+/// Outcomes in the events' order: one atomic batch, or one by one where the server sees a duplicate in it. An error comes with
+/// what the log said.
+async fn publish_fresh(
+    log: &Log,
+    seen: &Arc<SeenEvents>,
+    events: &[&Outgoing],
+) -> Result<Vec<Outcome>, (PublishError, String)> {
     let mut outcomes = Vec::with_capacity(events.len());
     for chunk in events.chunks(MAX_BATCH) {
         let (mut tries, mut backoff) = (0, Backoff::default());
@@ -326,16 +405,21 @@ async fn publish_fresh(log: &Log, seen: &Arc<SeenEvents>, events: &[&Outgoing]) 
             let mut connection = log.connection();
             let published = tokio::select! {
                 published = tokio::time::timeout(PUBLISH_TIMEOUT, publish_batch(log, seen, chunk)) => published,
-                () = connection.replaced() => Ok(Err(BatchError::Transient)),
+                () = connection.replaced() => Ok(Err(BatchError::transient("the connection was lost"))),
             };
-            match published.unwrap_or(Err(BatchError::Transient)) {
+            match published.unwrap_or_else(|_| Err(BatchError::transient("there was no answer in time"))) {
                 Ok(batch) => {
                     outcomes.extend(batch);
                     break;
                 }
-                Err(BatchError::Final(error)) => return Err(error),
-                Err(BatchError::Transient) if tries == MAX_TRIES => return Err(PublishError::Unacknowledged),
-                Err(BatchError::Transient) => tokio::time::sleep(backoff.next_pause()).await,
+                Err(BatchError::Final(error)) => {
+                    let reason = error.to_string();
+                    return Err((error, reason));
+                }
+                Err(BatchError::Transient(reason)) if tries == MAX_TRIES => {
+                    return Err((PublishError::Unacknowledged, reason));
+                }
+                Err(BatchError::Transient(_)) => tokio::time::sleep(backoff.next_pause()).await,
             }
         }
     }
@@ -343,9 +427,15 @@ async fn publish_fresh(log: &Log, seen: &Arc<SeenEvents>, events: &[&Outgoing]) 
 }
 
 enum BatchError {
-    /// The connection or the server failed; whether the batch landed is unknown.
-    Transient,
+    /// The connection or the server failed, as it said; whether the batch landed is unknown.
+    Transient(String),
     Final(PublishError),
+}
+
+impl BatchError {
+    fn transient(reason: impl ToString) -> Self {
+        Self::Transient(reason.to_string())
+    }
 }
 
 async fn publish_batch(log: &Log, seen: &Arc<SeenEvents>, events: &[&Outgoing]) -> Result<Vec<Outcome>, BatchError> {
@@ -366,12 +456,12 @@ async fn publish_batch(log: &Log, seen: &Arc<SeenEvents>, events: &[&Outgoing]) 
     };
     for (index, event) in events[..events.len() - 1].iter().enumerate() {
         let sent = client.publish_with_headers(event.subject.clone(), headers(index + 1, event), event.payload.clone());
-        sent.await.map_err(|_| BatchError::Transient)?;
+        sent.await.map_err(BatchError::transient)?;
     }
     let mut commit = headers(events.len(), last);
     commit.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
     let reply = client.request_with_headers(last.subject.clone(), commit, last.payload.clone()).await;
-    let reply = reply.map_err(|_| BatchError::Transient)?;
+    let reply = reply.map_err(BatchError::transient)?;
     match serde_json::from_slice::<Response<PublishAck>>(&reply.payload) {
         Ok(Response::Ok(ack)) => {
             let first = ack.sequence + 1 - events.len() as u64;
@@ -386,16 +476,16 @@ async fn publish_batch(log: &Log, seen: &Arc<SeenEvents>, events: &[&Outgoing]) 
             Ok(outcomes)
         }
         Ok(Response::Err { error }) if error.error_code() == ErrorCode::ATOMIC_PUBLISH_INCOMPLETE_BATCH => {
-            Err(BatchError::Transient)
+            Err(BatchError::transient(error))
         }
         Ok(Response::Err { error }) if error.code() >= 500 => {
             tracing::warn!(error = %error, "the log refused a batch; trying again");
-            Err(BatchError::Transient)
+            Err(BatchError::transient(error))
         }
         Ok(Response::Err { error }) => Err(BatchError::Final(PublishError::Refused { description: error.to_string() })),
         Err(error) => {
             tracing::error!(error = %error, "the log answered a publish with something unreadable");
-            Err(BatchError::Transient)
+            Err(BatchError::transient(error))
         }
     }
 }
@@ -415,7 +505,8 @@ async fn publish_one(log: &Log, seen: &Arc<SeenEvents>, event: &Outgoing) -> Res
         return Ok(Outcome::Accepted(position));
     }
     let read = seen.reached();
-    let known = look_up(seen, vec![event.key]).await.ok_or(BatchError::Transient)?;
+    let known =
+        look_up(seen, vec![event.key]).await.ok_or_else(|| BatchError::transient("the seen events cannot be read"))?;
     match known.first().copied().flatten() {
         Some(first) if first == position && is_same(log, event, position).await? => {
             return Ok(Outcome::Accepted(position));
@@ -435,13 +526,15 @@ async fn acknowledged(sent: Result<PublishAckFuture, PublishFailure>) -> Result<
     };
     ack.map_err(|error| {
         tracing::warn!(error = %error, "a publish was not acknowledged; trying again");
-        BatchError::Transient
+        BatchError::transient(error)
     })
 }
 
 /// Whether the message at a position says what this event says.
 async fn is_same(log: &Log, event: &Outgoing, position: Position) -> Result<bool, BatchError> {
-    let stream = log.context().get_stream(EVENTS).await.map_err(|_| BatchError::Transient)?;
-    let message = stream.get_raw_message(position.get()).await.map_err(|_| BatchError::Transient)?;
-    Ok(message.payload == event.payload && message.subject.as_str() == event.subject)
+    let stored = stored_message::get(log, EVENTS, Asked::from(position)).await.map_err(BatchError::transient)?;
+    let stored = stored.filter(|stored| stored.position == position).map(RawMessage::from);
+    Ok(stored.is_some_and(|message| {
+        message.fault.is_none() && message.payload == event.payload && message.subject == event.subject
+    }))
 }

@@ -20,7 +20,7 @@ use lsm_tree::{
     compaction::Leveled,
     config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy},
 };
-use schemas::{EventKey, Position};
+use schemas::{EventKey, Position, scarcity::is_scarcity};
 
 /// Blocks of the store kept in memory. Together with [`GATHERED`] it bounds the store's memory, however many ids.
 const CACHE: u64 = 64 << 20;
@@ -54,6 +54,14 @@ pub enum SeenError {
     },
     #[error("the store of seen events failed")]
     Store(#[from] lsm_tree::Error),
+}
+
+impl SeenError {
+    /// Whether it is for want of something on the machine: the store itself is as it was.
+    #[must_use]
+    pub fn is_scarcity(&self) -> bool {
+        is_scarcity(self)
+    }
 }
 
 /// What the pipeline makes of an event id at a position.
@@ -107,6 +115,7 @@ impl SeenEvents {
                 return Ok(store);
             }
             Ok(_) => tracing::info!("the seen events are not this log's; reading them from the lake"),
+            Err(source) if is_scarcity(&source) => return Err(SeenError::Open { path: folder.to_owned(), source }),
             Err(error) => tracing::warn!(error = %error, "the seen events cannot be read; reading them from the lake"),
         }
         let removed = std::fs::remove_dir_all(folder);

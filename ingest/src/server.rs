@@ -2,13 +2,16 @@
 //!
 //! Its store lies under the data directory and its port is written beside it. A forecourt that is killed leaves the
 //! server running, and the next one finds it again by that port and its name instead of starting a second server
-//! on the same store.
+//! on the same store. Only who can read the folder, its owner, can sign in.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     net::TcpListener,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,10 +19,13 @@ use futures::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use tokio::{
     process::{Child, Command},
+    sync::Notify,
     task::JoinHandle,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::{LogAccess, disk::DiskRoom};
 
 /// The oldest server with atomic batches.
 const MIN_VERSION: (u32, u32) = (2, 12);
@@ -61,10 +67,73 @@ struct Running {
     pid: u32,
 }
 
+/// How a client on this machine reaches the server, as the `nats` command keeps it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct NatsContext {
+    pub description: String,
+    pub url: String,
+    pub user: String,
+    pub password: String,
+}
+
+impl NatsContext {
+    /// The file in a data folder's `nats`.
+    #[must_use]
+    pub fn file(folder: &Path) -> PathBuf {
+        folder.join("context.json")
+    }
+
+    /// What the server in a folder was started with last; none, where there is none.
+    #[must_use]
+    pub fn read(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(Self::file(folder)).ok()?).ok()
+    }
+
+    /// That of a server on this port, written down. The credential is made once.
+    fn of(folder: &Path, port: u16) -> io::Result<Self> {
+        let url = format!("nats://127.0.0.1:{port}");
+        let context = match Self::read(folder) {
+            Some(known) => Self { url, ..known },
+            None => Self {
+                description: "the log of forecourt".to_owned(),
+                url,
+                user: "forecourt".to_owned(),
+                password: format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()),
+            },
+        };
+        write_private(&Self::file(folder), &serde_json::to_vec_pretty(&context)?)?;
+        Ok(context)
+    }
+
+    /// How the log is connected to.
+    #[must_use]
+    pub fn access(&self) -> LogAccess {
+        LogAccess { user: Some(self.user.clone()), password: Some(self.password.clone()), authorities: None }
+    }
+
+    /// The address with the credential in it.
+    #[must_use]
+    pub fn login_url(&self) -> String {
+        self.url.replacen("//", &format!("//{}:{}@", self.user, self.password), 1)
+    }
+}
+
+/// Write a file that its owner alone can read.
+fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut options = fs::File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&new)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.write_all(text)?;
+    fs::rename(new, path)
+}
+
 /// A supervised server: restarted when it dies, stopped by [`NatsServer::stop`].
 pub struct NatsServer {
-    url: String,
+    context: NatsContext,
     stop: CancellationToken,
+    restart: Arc<Notify>,
     supervisor: JoinHandle<()>,
 }
 
@@ -77,6 +146,7 @@ impl NatsServer {
         async move {
             let unusable = |source| ServerError::Folder { path: folder.to_owned(), source };
             fs::create_dir_all(folder).map_err(unusable)?;
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(unusable)?;
             let binary = find_binary().await.ok_or_else(|| ServerError::NotFound { tools: tools_folder() })?;
             let setup = Setup { binary, folder: folder.to_owned() };
             let (running, child) = match setup.find_running().await? {
@@ -90,17 +160,24 @@ impl NatsServer {
                     (running, Some(child))
                 }
             };
-            let url = format!("nats://127.0.0.1:{}", running.port);
-            let stop = CancellationToken::new();
-            let supervisor = tokio::spawn(supervise(setup, running, child, stop.clone()));
-            Ok(Self { url, stop, supervisor })
+            let context = NatsContext::of(folder, running.port).map_err(unusable)?;
+            let (stop, restart) = (CancellationToken::new(), Arc::new(Notify::new()));
+            let supervisor = tokio::spawn(supervise(setup, running, child, stop.clone(), Arc::clone(&restart)));
+            Ok(Self { context, stop, restart, supervisor })
         }
         .boxed()
     }
 
+    /// How it is reached.
     #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
+    pub const fn context(&self) -> &NatsContext {
+        &self.context
+    }
+
+    /// What has the server stopped and started again, on the same store and port. It keeps an error of its disk until then.
+    #[must_use]
+    pub fn restarter(&self) -> Arc<Notify> {
+        Arc::clone(&self.restart)
     }
 
     /// Stop the server and wait until it has.
@@ -198,12 +275,14 @@ impl Setup {
         let store = self.folder.join("store");
         fs::create_dir_all(&store).map_err(unusable)?;
         let room = room(&store).map(|room| format!("  max_file_store: {room}\n")).unwrap_or_default();
+        let NatsContext { user, password, .. } = NatsContext::of(&self.folder, port).map_err(unusable)?;
         let text = format!(
             "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nmax_payload: {MAX_PAYLOAD}\n\
+             authorization {{\n  user: {user:?}\n  password: {password:?}\n}}\n\
              jetstream {{\n  store_dir: {store:?}\n{room}  sync_interval: always\n}}\n"
         );
-        fs::write(&config, text).map_err(unusable)?;
-        let log = fs::File::options().create(true).append(true).open(self.log_file()).map_err(unusable)?;
+        write_private(&config, text.as_bytes()).map_err(unusable)?;
+        let log = fs::File::options().create(true).append(true).mode(0o600).open(self.log_file()).map_err(unusable)?;
         let mut command = Command::new(&self.binary);
         command.arg("-c").arg(&config).stdin(Stdio::null());
         // Ctrl-C reaches every process of the terminal's group; the server must outlive what still writes to it.
@@ -212,7 +291,8 @@ impl Setup {
         let child = command.spawn().map_err(|source| ServerError::Spawn { binary: self.binary.clone(), source })?;
         let running = Running { port, name, pid: child.id().unwrap_or_default() };
         // Known before it listens: should we be killed meanwhile, the next run must find it.
-        fs::write(self.running_file(), serde_json::to_vec(&running).unwrap_or_default()).map_err(unusable)?;
+        let known = serde_json::to_vec(&running).unwrap_or_default();
+        write_private(&self.running_file(), &known).map_err(unusable)?;
         Ok((running, child))
     }
 }
@@ -220,8 +300,7 @@ impl Setup {
 /// How large a store may become: what it has, and most of what is free. Of itself the server allows three quarters of what is
 /// free, whatever it has already: one that filled half of a disk would take nothing after it was started again.
 fn room(store: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(store).ok()?;
-    Some(size(store) + disk.f_bavail.saturating_mul(disk.f_frsize) / 10 * 9)
+    Some(size(store) + DiskRoom::of(store)?.free_bytes / 10 * 9)
 }
 
 /// What the files of a folder add up to; those that cannot be looked at are none of the server's.
@@ -232,13 +311,26 @@ fn size(folder: &Path) -> u64 {
 }
 
 /// Keep the server running until told to stop, then stop it.
-async fn supervise(setup: Setup, mut running: Running, mut child: Option<Child>, stop: CancellationToken) {
+async fn supervise(
+    setup: Setup,
+    mut running: Running,
+    mut child: Option<Child>,
+    stop: CancellationToken,
+    restart: Arc<Notify>,
+) {
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            () = ended(&setup, &running, child.as_mut()) => {}
+            () = restart.notified() => {
+                tracing::info!(pid = running.pid, "starting nats-server again");
+                if !end(&setup, &running, child.as_mut()).await {
+                    continue;
+                }
+            }
+            () = ended(&setup, &running, child.as_mut()) => {
+                tracing::error!(pid = running.pid, "nats-server ended; starting it again");
+            }
         }
-        tracing::error!(pid = running.pid, "nats-server ended; starting it again");
         let launched = match setup.spawn(running.port) {
             Ok((next, mut next_child)) => {
                 let listens = tokio::select! {
@@ -247,6 +339,8 @@ async fn supervise(setup: Setup, mut running: Running, mut child: Option<Child>,
                     listens = setup.listens(&next, Some(&mut next_child)) => listens,
                 };
                 (running, child) = (next, Some(next_child));
+                // Who asked for this start meanwhile has it.
+                let _ = restart.notified().now_or_never();
                 if listens { Ok(()) } else { Err(ServerError::NotListening { log: setup.log_file() }) }
             }
             Err(error) => Err(error),
@@ -259,18 +353,24 @@ async fn supervise(setup: Setup, mut running: Running, mut child: Option<Child>,
             }
         }
     }
-    // In order, when it can be: what is killed reads its whole store when it starts again.
+    if end(&setup, &running, child.as_mut()).await {
+        let _ = fs::remove_file(setup.running_file());
+    }
+}
+
+/// End the server, in order when it can be: what is killed reads its whole store when it starts again. Whether it has.
+async fn end(setup: &Setup, running: &Running, mut child: Option<&mut Child>) -> bool {
     for signal in ["term", "stop"] {
         let sent = Command::new(&setup.binary).arg("--signal").arg(format!("{signal}={}", running.pid)).output().await;
         if let Err(error) = sent {
             tracing::error!(error = %error, pid = running.pid, "cannot stop nats-server");
         }
-        if tokio::time::timeout(STOP_WITHIN, ended(&setup, &running, child.as_mut())).await.is_ok() {
-            let _ = fs::remove_file(setup.running_file());
-            return;
+        if tokio::time::timeout(STOP_WITHIN, ended(setup, running, child.as_deref_mut())).await.is_ok() {
+            return true;
         }
         tracing::error!(pid = running.pid, signal, "nats-server does not stop");
     }
+    false
 }
 
 /// Wait until the server has ended: our child by its exit, a found one by its process.

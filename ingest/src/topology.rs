@@ -6,12 +6,14 @@ use async_nats::{
     Client, ConnectOptions, Event,
     jetstream::{
         self,
-        stream::{Config, DiscardPolicy, LastRawMessageErrorKind, StorageType},
+        stream::{Config, DiscardPolicy, StorageType},
     },
 };
 use futures::{FutureExt, future::BoxFuture};
 use schemas::{Position, names::subject_token};
 use tokio::sync::watch;
+
+use crate::stored_message::{self, Asked};
 
 /// Every event of the marketplace.
 pub const EVENTS: &str = "EVENTS";
@@ -24,6 +26,9 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// How long one request to the server may take: an fsync on a busy disk is slow, a dead server is slower.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the client may take to tell that it is connected.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// What keeps us from the log.
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +123,10 @@ impl Connection {
 }
 
 /// A connection to the log, its streams in place.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Log {
+    url: String,
+    access: LogAccess,
     client: Client,
     context: jetstream::Context,
     /// How often the connection was made.
@@ -168,6 +175,12 @@ pub fn without_password(address: &str) -> String {
     format!("{scheme}{user}(hidden)@{host}")
 }
 
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("url", &without_password(&self.url)).finish_non_exhaustive()
+    }
+}
+
 impl Log {
     /// Connect. The streams are there once [`Self::prepare`] has been called.
     ///
@@ -194,10 +207,18 @@ impl Log {
             if !client.is_server_compatible(2, 12, 0) {
                 return Err(LogError::TooOld { found: client.server_info().version });
             }
+            // The client tells of its first connection a moment later: it is not one that took another's place.
+            let mut first = connections.clone();
+            let _ = tokio::time::timeout(TOLD_WITHIN, first.wait_for(|times| *times > 0)).await;
             let context = jetstream::new(client.clone());
-            Ok(Self { client, context, connections })
+            Ok(Self { url: url.to_owned(), access: access.clone(), client, context, connections })
         }
         .boxed()
+    }
+
+    /// The same log over a connection of its own.
+    pub(crate) fn connect_apart(&self) -> BoxFuture<'_, Result<Self, LogError>> {
+        Self::connect(&self.url, &self.access)
     }
 
     /// The connection as it is now.
@@ -207,16 +228,16 @@ impl Log {
         Connection(connections)
     }
 
-    /// Create or update the streams. A new stream of events begins after `lake`, so that no position means two events.
+    /// Create or update the stream of events. A new one begins after `lake`, so that no position means two events.
     ///
     /// # Errors
-    /// When the server refuses the streams.
+    /// When the server refuses the stream.
     pub fn prepare(&self, lake: Position) -> BoxFuture<'_, Result<(), LogError>> {
-        async move {
-            self.ensure(EVENTS, "events.>", Some(lake.next().get())).await?;
-            self.ensure(DEAD_LETTERS, "dead.>", None).await
-        }
-        .boxed()
+        async move { self.ensure(EVENTS, "events.>", Some(lake.next().get())).await }.boxed()
+    }
+
+    pub(crate) async fn prepare_dead_letters(&self) -> Result<(), LogError> {
+        self.ensure(DEAD_LETTERS, "dead.>", None).await
     }
 
     async fn ensure(&self, name: &'static str, subjects: &str, first_sequence: Option<u64>) -> Result<(), LogError> {
@@ -273,13 +294,22 @@ impl Log {
     /// When the server does not answer.
     pub fn last_message(&self) -> BoxFuture<'_, Result<Position, LogError>> {
         async move {
-            let failed = |source: async_nats::Error| LogError::State { stream: EVENTS, source };
-            let stream = self.context.get_stream(EVENTS).await.map_err(|e| failed(e.into()))?;
-            match stream.get_last_raw_message_by_subject("events.>").await {
-                Ok(message) => Ok(Position::new(message.sequence)),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(Position::START),
-                Err(error) => Err(failed(error.into())),
-            }
+            let last = stored_message::get(self, EVENTS, Asked::last("events.>")).await;
+            let last = last.map_err(|source| LogError::State { stream: EVENTS, source: source.into() })?;
+            Ok(last.map_or(Position::START, |message| message.position))
+        }
+        .boxed()
+    }
+
+    /// When the log took the first message after a position: microseconds since 1970, UTC; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn taken_after(&self, position: Position) -> BoxFuture<'_, Result<Option<i64>, LogError>> {
+        async move {
+            let next = stored_message::get(self, EVENTS, Asked::from(position.next())).await;
+            let next = next.map_err(|source| LogError::State { stream: EVENTS, source: source.into() })?;
+            Ok(next.map(|message| message.ingested_at))
         }
         .boxed()
     }

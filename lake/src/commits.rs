@@ -17,7 +17,7 @@ use crate::{
 
 /// The first pause before a failed commit is tried again; it doubles up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LAST: Duration = Duration::from_secs(30);
+const RETRY_LAST: Duration = Duration::from_secs(10);
 /// Tables committed at once. More gain nothing on few cores and cost memory.
 const COMMITS_AT_ONCE: usize = 2;
 /// Whoever wants files deleted now waits for it: a query that takes longer keeps its files until they are looked at again.
@@ -86,7 +86,12 @@ pub(crate) async fn commit(
     while let Err(error) = stored.commit(&rows, position, log).await {
         // The commit may have landed although we were not told.
         match stored.reload().await {
-            Ok(reached) if reached == position => break,
+            Ok(reached) if reached == position => {
+                if let Err(error) = stored.sync().await {
+                    tracing::warn!(error = %error, table = name, "it is not known whether a commit is on the disk");
+                }
+                break;
+            }
             Ok(reached) if reached > position || is_conflict(&error) => {
                 return Err(LakeError::SecondWriter { table: name });
             }

@@ -56,8 +56,6 @@ pub enum CompactionError {
     Rewrite(#[from] RewriteError),
     #[error("the small files' footers cannot be read")]
     Footer(#[source] ParquetError),
-    #[error("the small files' rows are too large to be merged")]
-    LargeRows,
 }
 
 /// The files of one partition that are merged next: those of the partition with the most.
@@ -116,13 +114,16 @@ impl Compaction {
         format!("{}/{folder}", self.spec.name)
     }
 
-    /// Read the files and write one.
+    /// Read the files and write one; none, when no two of them fit into memory.
     ///
     /// # Errors
     /// When the store does not give or take them.
-    pub fn run(mut self) -> BoxFuture<'static, Result<Compacted, CompactionError>> {
+    pub fn run(mut self) -> BoxFuture<'static, Result<Option<Compacted>, CompactionError>> {
         async move {
             self.files = self.within_memory().await?;
+            if self.files.len() < 2 {
+                return Ok(None);
+            }
             let paths = self.files.iter().map(|file| file.path.clone()).collect();
             let rewrite = Rewrite {
                 spec: &self.spec,
@@ -134,12 +135,12 @@ impl Compaction {
             let mut actions = self.committed.removals(|path| paths.contains(path), false);
             actions.extend(added.into_iter().map(|add| Action::Add(Add { data_change: false, ..add })));
             let bytes = self.files.iter().map(|file| file.bytes).sum();
-            Ok(Compacted { index: self.index, actions, files: self.files.len(), bytes })
+            Ok(Some(Compacted { index: self.index, actions, files: self.files.len(), bytes }))
         }
         .boxed()
     }
 
-    /// As many of the files as may be read at once; two, or there is nothing to merge.
+    /// As many of the files as may be read at once.
     async fn within_memory(&self) -> Result<Vec<PartFile>, CompactionError> {
         let (mut bytes, mut files) = (0, Vec::new());
         let store = self.committed.table.object_store();
@@ -154,7 +155,7 @@ impl Compaction {
             }
             files.push(file.clone());
         }
-        if files.len() < 2 { Err(CompactionError::LargeRows) } else { Ok(files) }
+        Ok(files)
     }
 }
 

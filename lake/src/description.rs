@@ -13,7 +13,7 @@ use schemas::{
 };
 
 use crate::{
-    ledger::{DEAD_LETTERS, DUPLICATES, KPI_HISTORY, RETIRED},
+    ledger::{DEAD_LETTERS, DUPLICATES, GAPS, KPI_HISTORY, RETIRED},
     sql_catalog::{DEFAULT_SCHEMA, ExtraTable, SYSTEM},
     view::LakeView,
 };
@@ -64,7 +64,7 @@ pub(crate) async fn describe(
     view: &Arc<LakeView>,
     extra: &[ExtraTable],
 ) -> Result<Vec<TableDescription>> {
-    let mut tables = vec![every_event(), dead_letters(), duplicates(), retired(), kpi_history()];
+    let mut tables = vec![every_event(), dead_letters(), duplicates(), gaps(), retired(), kpi_history()];
     for (index, context) in view.catalogue.indexed() {
         tables.extend(context.events.iter().map(|event| event_table(&view.catalogue, index, event)));
     }
@@ -149,6 +149,7 @@ fn dead_letters() -> TableDescription {
         "subject" => "The subject it was published to.",
         "payload" => "The message itself, whole.",
         "payload_bytes" => "How many bytes it had.",
+        "headers" => "Its block of headers as the log holds it, if that cannot be read.",
         _ => "",
     };
     let own = columns_of(&DEAD_LETTERS, meaning);
@@ -172,6 +173,17 @@ fn duplicates() -> TableDescription {
     };
     let words = "Every event whose id had taken effect before: it has no effect of its own.";
     system_table("duplicates", words, columns_of(&DUPLICATES, meaning))
+}
+
+fn gaps() -> TableDescription {
+    let meaning = |name: &str| match name {
+        "position" => "The last position of the gap.",
+        "first_position" => "Its first.",
+        "ingested_at" => "When the log took the message after it; UTC.",
+        _ => "",
+    };
+    let words = "Positions that the log no longer had when it was read: somebody deleted their messages.";
+    system_table("gaps", words, columns_of(&GAPS, meaning))
 }
 
 fn retired() -> TableDescription {

@@ -6,6 +6,7 @@
 
 use std::{collections::HashSet, io, path::Path, sync::Arc, time::Duration};
 
+use chrono::Utc;
 use datafusion::{
     arrow::{
         array::{AsArray, BooleanArray, RecordBatch},
@@ -28,7 +29,7 @@ use url::Url;
 
 use crate::{
     commits::{Flush, FlushTable, Flushed},
-    ledger::{Closing, closings_batch},
+    ledger::{Closing, GapRow, closings_batch, gaps_batch},
     plain_texts::plain,
     session,
     table::{Access, Committed, OpenError, StoredTable, TableSpec},
@@ -202,7 +203,7 @@ impl Lake {
         catalogue: Arc<Catalogue>,
         config: LakeConfig,
     ) -> Result<Self, LakeError> {
-        let session = session::base_context().map_err(LakeError::Read)?;
+        let session = session::base_context(None).map_err(LakeError::Read)?;
         refuse_unknown_tables(root, &catalogue)?;
         let mut slots = Vec::new();
         for spec in specs(&catalogue) {
@@ -413,6 +414,17 @@ impl Lake {
         Ok(())
     }
 
+    /// Go on after positions that the log no longer has.
+    ///
+    /// # Errors
+    /// Never: the row is built to its table's columns.
+    pub fn skip_to(&mut self, position: Position) -> Result<(), LakeError> {
+        let ingested_at = self.ingested_at.unwrap_or_else(|| Utc::now().timestamp_micros());
+        let gap = GapRow { first: self.position.next(), last: position, ingested_at };
+        let gaps = self.catalogue.contexts().len() + 1;
+        self.append([(gaps, gaps_batch(&[gap])?)], position, None)
+    }
+
     /// The lake as it stands.
     #[must_use]
     pub fn view(&self) -> LakeView {
@@ -529,10 +541,10 @@ pub fn folder_url(folder: &Path) -> io::Result<Url> {
     Url::from_directory_path(folder.canonicalize()?).map_err(|()| io::ErrorKind::InvalidFilename.into())
 }
 
-/// Every table's spec: one per context in the catalogue's order, then dead letters, then duplicates.
+/// Every table's spec: one per context in the catalogue's order, then dead letters, then gaps, then duplicates.
 fn specs(catalogue: &Catalogue) -> Vec<TableSpec> {
     let contexts = catalogue.contexts().iter().map(TableSpec::of_context);
-    contexts.chain([TableSpec::dead_letters(), TableSpec::duplicates()]).collect()
+    contexts.chain([TableSpec::dead_letters(), TableSpec::gaps(), TableSpec::duplicates()]).collect()
 }
 
 /// The rows after a position.

@@ -1,8 +1,8 @@
 //! The tables beside the events: what was a duplicate, what was no event, and what became of that; and what KPIs said of
 //! the events that retention took.
 //!
-//! With the events' tables, and what retention took from those, the first two account for every position of the log
-//! exactly once.
+//! With the events' tables, what retention took from those, and the positions that the log no longer had, the first two
+//! account for every position of the log exactly once.
 
 use std::sync::{Arc, LazyLock};
 
@@ -27,6 +27,15 @@ pub struct DuplicateRow {
     pub first_position: Position,
 }
 
+/// Consecutive positions that the log no longer had when it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapRow {
+    pub first: Position,
+    pub last: Position,
+    /// When the log took the message after them: microseconds since 1970, UTC.
+    pub ingested_at: i64,
+}
+
 /// A position whose message is no event.
 #[derive(Clone, Debug)]
 pub struct DeadLetterRow<'a> {
@@ -37,6 +46,8 @@ pub struct DeadLetterRow<'a> {
     pub rejection: &'a Rejection,
     pub subject: &'a str,
     pub payload: &'a [u8],
+    /// Its block of headers, if that is what is wrong with it.
+    pub headers: Option<&'a [u8]>,
 }
 
 /// What somebody decided about a dead letter.
@@ -189,8 +200,31 @@ pub(crate) static DEAD_LETTERS: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("subject", DataType::Utf8, false),
         Field::new("payload", DataType::Binary, false),
         Field::new("payload_bytes", DataType::Int64, true),
+        Field::new("headers", DataType::Binary, true),
     ]))
 });
+
+pub(crate) static GAPS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("position", DataType::Int64, false),
+        Field::new("first_position", DataType::Int64, false),
+        Field::new("ingested_at", timestamp_type(), false),
+    ]))
+});
+
+/// Gaps as rows of their table: one at its last position.
+///
+/// # Errors
+/// Never: the columns are built to the schema.
+pub fn gaps_batch(rows: &[GapRow]) -> Result<RecordBatch, ArrowError> {
+    let times: TimestampMicrosecondArray = rows.iter().map(|gap| Some(gap.ingested_at)).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(rows.iter().map(|gap| Some(gap.last.as_i64())).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|gap| Some(gap.first.as_i64())).collect::<Int64Array>()),
+        Arc::new(times.with_timezone(UTC)),
+    ];
+    RecordBatch::try_new(GAPS.clone(), columns)
+}
 
 /// Duplicates as rows of their table.
 ///
@@ -220,13 +254,14 @@ pub fn duplicates_batch(rows: &[DuplicateRow]) -> Result<RecordBatch, ArrowError
 /// Never: the columns are built to the schema.
 pub fn dead_letters_batch(rows: &[DeadLetterRow<'_>]) -> Result<RecordBatch, ArrowError> {
     let mut ingested_at = TimestampMicrosecondBuilder::new().with_timezone(UTC);
-    let (mut position, mut payload) = (Int64Builder::new(), BinaryBuilder::new());
+    let (mut position, mut payload, mut headers) = (Int64Builder::new(), BinaryBuilder::new(), BinaryBuilder::new());
     let mut payload_bytes = Int64Builder::new();
     let mut texts: [StringBuilder; 6] = Default::default();
     for row in rows {
         position.append_value(row.position.as_i64());
         ingested_at.append_value(row.ingested_at);
         payload.append_value(row.payload);
+        headers.append_option(row.headers);
         payload_bytes.append_option(i64::try_from(row.payload.len()).ok());
         let [stage, reason, message, field, event_id, subject] = &mut texts;
         stage.append_value(row.stage);
@@ -240,5 +275,6 @@ pub fn dead_letters_batch(rows: &[DeadLetterRow<'_>]) -> Result<RecordBatch, Arr
     columns.extend(texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
     columns.push(Arc::new(payload.finish()));
     columns.push(Arc::new(payload_bytes.finish()));
+    columns.push(Arc::new(headers.finish()));
     RecordBatch::try_new(DEAD_LETTERS.clone(), columns)
 }

@@ -47,6 +47,8 @@ pub struct Letter {
     pub field: Option<String>,
     pub event_id: Option<String>,
     pub subject: String,
+    /// Its block of headers, if that is what is wrong with it.
+    pub headers: Option<Vec<u8>>,
     /// Its bytes, when they were asked for.
     pub payload: Vec<u8>,
     pub payload_bytes: u64,
@@ -88,7 +90,7 @@ impl SqlSession {
             let work = async move {
                 let mut frame = session.letter_frame(&view, &filter).await?.filter(bound)?;
                 if !with_bytes {
-                    frame = frame.drop_columns(&["payload"])?;
+                    frame = frame.drop_columns(&["payload", "headers"])?;
                 }
                 let letters = frame.sort(vec![col("position").sort(ascending, false)])?.limit(0, Some(rows))?;
                 plain(letters.execute_stream().await?).try_collect::<Vec<_>>().await
@@ -155,7 +157,8 @@ fn time(batch: &RecordBatch, name: &str, row: usize) -> Option<i64> {
 }
 
 fn letters(batch: &RecordBatch) -> impl Iterator<Item = Letter> {
-    let payloads = batch.column_by_name("payload").and_then(|array| array.as_binary_opt::<i32>());
+    let bytes = |name| batch.column_by_name(name).and_then(|array| array.as_binary_opt::<i32>());
+    let (payloads, headers) = (bytes("payload"), bytes("headers"));
     (0..batch.num_rows()).map(move |row| {
         let required = |name| text(batch, name, row).unwrap_or_default();
         Letter {
@@ -167,6 +170,7 @@ fn letters(batch: &RecordBatch) -> impl Iterator<Item = Letter> {
             event_id: text(batch, "event_id", row),
             subject: required("subject"),
             payload_bytes: number(batch, "payload_bytes", row).unwrap_or_default().unsigned_abs(),
+            headers: headers.filter(|it| it.is_valid(row)).map(|it| it.value(row).to_vec()),
             payload: payloads.map(|payloads| payloads.value(row).to_vec()).unwrap_or_default(),
             status: required("status"),
             closed_at: time(batch, "closed_at", row),

@@ -3,6 +3,7 @@
 //! - [`table`]: one Delta table: its columns, its partitions, and a commit that carries rows and position together;
 //! - [`lake`]: all tables, the tail, and when it is flushed;
 //! - [`commits`]: what is written while the lake goes on: flushes, merged files;
+//! - `durable`: files are on the disk before anything relies on them;
 //! - [`compaction`]: small files become larger ones, beside the commits;
 //! - [`retirement`]: events past their time are taken out, and noted;
 //! - [`forecast`]: what maintenance would do;
@@ -22,6 +23,7 @@ mod committed_rows;
 pub mod compaction;
 mod cut_table;
 pub mod description;
+mod durable;
 pub mod event_json;
 pub mod forecast;
 pub mod lake;
@@ -47,14 +49,14 @@ pub use forecast::{Forecast, Forecasting, TableFiles};
 pub use lake::{Lake, LakeConfig, LakeError, Rewritten, folder_url};
 pub use result_format::ResultFormat;
 pub use retirement::{Retired, Retirement};
-pub use session::{Prepared, QueryLimits, QueryRows, SqlSession, Statement};
+pub use session::{Prepared, QueryLimits, QueryRows, Spill, SqlSession, Statement};
 pub use sql_catalog::{ColumnMeaning, ExtraTable};
 pub use sql_error::SqlError;
 pub use table::KEEP_FOR;
 pub use view::LakeView;
 
 /// The format of the tables and of what their files hold; a change of it migrates older ones.
-pub const LAKE_FORMAT: u32 = 1;
+pub const LAKE_FORMAT: u32 = 2;
 /// The format of the rows that keep what KPIs said of expired events.
 pub const KPI_SNAPSHOT_FORMAT: u32 = 1;
 

@@ -1,6 +1,6 @@
 //! Rows of some files written anew as others, which the table does not know yet.
 
-use std::{collections::HashSet, fs::File, io, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, io, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::SchemaRef,
@@ -15,7 +15,10 @@ use deltalake::{
 };
 use futures::StreamExt;
 
-use crate::table::{Committed, Effort, TableSpec, writer_properties};
+use crate::{
+    durable,
+    table::{Committed, Effort, TableSpec, writer_properties},
+};
 
 /// What keeps files from being written anew. Nothing is lost: they stay as they were.
 #[derive(Debug, thiserror::Error)]
@@ -61,24 +64,9 @@ impl Rewrite<'_> {
             }
         }
         let added = writer.flush().await.map_err(RewriteError::Write)?;
-        self.sync(&added).await?;
+        // The files that are replaced may hold what the log has forgotten: what takes their place is on the disk before they go.
+        let files: Vec<String> = added.iter().map(|add| add.path.clone()).collect();
+        durable::sync_files(self.committed.table.table_url(), files).await.map_err(RewriteError::Sync)?;
         Ok(added)
-    }
-
-    /// The files that are replaced may hold what the log has forgotten: what takes their place must be on the disk before
-    /// they go. Where the store is not a folder, it says when it is.
-    async fn sync(&self, added: &[Add]) -> Result<(), RewriteError> {
-        let Ok(root) = self.committed.table.table_url().to_file_path() else { return Ok(()) };
-        let files: Vec<PathBuf> = added.iter().map(|add| root.join(&add.path)).collect();
-        let synced = tokio::task::spawn_blocking(move || {
-            for file in &files {
-                File::open(file)?.sync_all()?;
-                if let Some(folder) = file.parent() {
-                    File::open(folder)?.sync_all()?;
-                }
-            }
-            Ok(())
-        });
-        synced.await.map_err(io::Error::other).and_then(|synced| synced).map_err(RewriteError::Sync)
     }
 }

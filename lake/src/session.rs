@@ -1,6 +1,6 @@
 //! SQL over one view of the lake: read-only, and within limits.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::{
@@ -237,14 +237,24 @@ struct Described {
     standard: StandardSchemas,
 }
 
+/// Where queries put what does not fit in memory.
+#[derive(Clone, Debug)]
+pub struct Spill {
+    pub folder: PathBuf,
+    pub most_bytes: u64,
+}
+
 /// The settings every session shares.
-pub(crate) fn base_context() -> Result<SessionContext> {
+pub(crate) fn base_context(spill: Option<&Spill>) -> Result<SessionContext> {
     let pool = TrackConsumersPool::new(FairSpillPool::new(QUERY_MEMORY), NonZeroUsize::MIN);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
-        .with_max_temp_directory_size(QUERY_SPILL)
-        .with_metadata_cache_limit(FOOTERS)
-        .build_arc()?;
+        .with_max_temp_directory_size(spill.map_or(QUERY_SPILL, |spill| spill.most_bytes.min(QUERY_SPILL)))
+        .with_metadata_cache_limit(FOOTERS);
+    let runtime = match spill {
+        Some(spill) => runtime.with_temp_file_path(&spill.folder).build_arc()?,
+        None => runtime.build_arc()?,
+    };
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(DATABASE, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(true);
@@ -264,12 +274,20 @@ pub(crate) fn base_context() -> Result<SessionContext> {
 }
 
 impl SqlSession {
-    /// Queries run on `runtime`. `tables` are those beside the events.
+    /// Queries run on `runtime`, and spill to the system's folder of temporary files. `tables` are those beside the events.
     ///
     /// # Errors
     /// When the engine cannot be set up.
     pub fn new(runtime: Handle, tables: Vec<ExtraTable>) -> Result<Self> {
-        let base = base_context()?;
+        Self::spilling(runtime, tables, None)
+    }
+
+    /// The same, spilling to a folder of one's own.
+    ///
+    /// # Errors
+    /// When the engine cannot be set up.
+    pub fn spilling(runtime: Handle, tables: Vec<ExtraTable>, spill: Option<&Spill>) -> Result<Self> {
+        let base = base_context(spill)?;
         StandardSchemas::set_up(&base)?;
         let postgres = Arc::new(PostgresCompatibilityParser::new());
         Ok(Self { base, runtime, tables: Arc::new(tables), described: Arc::default(), postgres })

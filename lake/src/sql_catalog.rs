@@ -272,7 +272,9 @@ impl SchemaProvider for ViewSchema {
                 self.view.catalogue.context_at(index).events.iter().map(|event| event.view.clone()).collect()
             }
             Source::Lake => vec!["events".to_owned()],
-            Source::System => ["dead_letters", "duplicates", "kpi_history", "retired"].map(str::to_owned).to_vec(),
+            Source::System => {
+                ["dead_letters", "duplicates", "gaps", "kpi_history", "retired"].map(str::to_owned).to_vec()
+            }
             Source::Extra => Vec::new(),
         };
         own.into_iter().chain(self.extra.iter().map(|table| table.name.clone())).collect()
@@ -293,6 +295,7 @@ impl SchemaProvider for ViewSchema {
             Source::Lake if name == "events" => every_event(&self.view).map(Some),
             Source::System if name == "dead_letters" => dead_letters(&self.view).map(Some),
             Source::System if name == "duplicates" => duplicates(&self.view).map(Some),
+            Source::System if name == "gaps" => gaps(&self.view).map(Some),
             Source::System if name == "retired" => retired(&self.view).map(Some),
             Source::System if name == "kpi_history" => kpi_history(&self.view).map(Some),
             Source::Lake | Source::System | Source::Extra => Ok(None),
@@ -332,6 +335,11 @@ fn event_view(view: &LakeView, index: ContextIndex, event: &EventDefinition) -> 
 /// `system.duplicates`: every position whose event id had taken effect before.
 fn duplicates(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
     Ok(Arc::new(ViewTable::new(cut(view, "duplicates", ledger(view, "duplicates")?)?.build()?, None)))
+}
+
+/// `system.gaps`: the positions that the log no longer had when it was read.
+fn gaps(view: &LakeView) -> Result<Arc<dyn TableProvider>> {
+    Ok(Arc::new(ViewTable::new(cut(view, "gaps", ledger(view, "gaps")?)?.build()?, None)))
 }
 
 /// `system.retired`: every event that retention has taken.

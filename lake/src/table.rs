@@ -28,7 +28,7 @@ use deltalake::{
         engine::arrow_conversion::{TryIntoArrow, TryIntoKernel},
         transaction::{CommitBuilder, CommitProperties},
     },
-    protocol::DeltaOperation,
+    protocol::{DeltaOperation, SaveMode},
     writer::{DeltaWriter, RecordBatchWriter},
 };
 use futures::TryStreamExt;
@@ -44,7 +44,7 @@ use url::Url;
 use crate::{
     committed_rows::{CommittedRows, KnownFiles},
     compaction::PartFile,
-    ledger,
+    durable, ledger,
 };
 
 /// The application whose transactions record a table's position.
@@ -133,6 +133,12 @@ impl TableSpec {
         Self::ledger("dead_letters", ledger::DEAD_LETTERS.clone())
     }
 
+    /// The positions that the log no longer had when it was read.
+    #[must_use]
+    pub fn gaps() -> Self {
+        Self::ledger("gaps", ledger::GAPS.clone())
+    }
+
     fn ledger(name: &str, schema: SchemaRef) -> Self {
         Self {
             name: name.to_owned(),
@@ -219,6 +225,7 @@ impl StoredTable {
             std::fs::create_dir_all(folder).map_err(DeltaTableError::from)?;
         }
         let mut table = DeltaTable::try_from_url(location).await?;
+        let before = table.version();
         if table.version().is_none() && access == Access::Look {
             return Err(OpenError::Missing);
         }
@@ -249,6 +256,9 @@ impl StoredTable {
             let added: StructType = (&Schema::new(missing)).try_into_kernel().map_err(DeltaTableError::from)?;
             let fields: Vec<_> = added.fields().cloned().collect();
             table = table.add_columns().with_fields(fields).await?;
+        }
+        if table.version() != before {
+            durable::sync_table(table.table_url()).await.map_err(DeltaTableError::from)?;
         }
         let columns = stored_columns(&table)?;
         let mut stored = Self {
@@ -298,15 +308,45 @@ impl StoredTable {
         if let Some(log) = log {
             progress = progress.with_application_transaction(Transaction::new(LOG_APP, log));
         }
-        let mut writer = RecordBatchWriter::for_table(&self.table)?
-            .with_writer_properties(writer_properties(Effort::Quick))
-            .with_commit_properties(progress);
+        let mut added = Vec::new();
         if !batches.is_empty() {
+            let writer = RecordBatchWriter::for_table(&self.table)?;
+            let mut writer = writer.with_writer_properties(writer_properties(Effort::Quick));
             writer.write(self.spec.arrange(batches, &self.columns)?).await?;
+            added = writer.flush().await?;
+            let files = added.iter().map(|add| add.path.clone()).collect::<Vec<_>>();
+            durable::sync_files(self.table.table_url(), files).await?;
         }
-        writer.flush_and_commit(&mut self.table).await?;
+        let actions = added.into_iter().map(Action::Add).collect();
+        let partition_by = Some(vec![PARTITION.to_owned()]);
+        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
+        self.commit_actions(actions, operation, progress).await?;
         self.position = position;
         Ok(())
+    }
+
+    /// Commit, and have the commit on the disk.
+    async fn commit_actions(
+        &mut self,
+        actions: Vec<Action>,
+        operation: DeltaOperation,
+        properties: CommitProperties,
+    ) -> Result<(), DeltaTableError> {
+        let commit = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(Some(self.table.snapshot()?), self.table.log_store(), operation)
+            .await?;
+        durable::sync_log(self.table.table_url(), commit.version()).await?;
+        self.table.state = Some(commit.snapshot());
+        Ok(())
+    }
+
+    /// Have the version we know on the disk.
+    pub(crate) async fn sync(&self) -> Result<(), DeltaTableError> {
+        match self.table.version() {
+            Some(version) => Ok(durable::sync_log(self.table.table_url(), version).await?),
+            None => Ok(()),
+        }
     }
 
     /// The committed rows as of now. They stay readable whatever is committed later.
@@ -328,13 +368,7 @@ impl StoredTable {
         actions: Vec<Action>,
         operation: DeltaOperation,
     ) -> Result<(), DeltaTableError> {
-        let properties = CommitProperties::default().with_max_retries(0);
-        let commit = CommitBuilder::from(properties)
-            .with_actions(actions)
-            .build(Some(self.table.snapshot()?), self.table.log_store(), operation)
-            .await?;
-        self.table.state = Some(commit.snapshot());
-        Ok(())
+        self.commit_actions(actions, operation, CommitProperties::default().with_max_retries(0)).await
     }
 }
 

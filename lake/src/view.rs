@@ -42,7 +42,7 @@ pub struct LakeView {
     pub event_time: Option<i64>,
     /// Rows after this are not part of it; every row is, when none.
     pub(crate) until: Option<Position>,
-    /// One per context in the catalogue's order, then dead letters, then duplicates.
+    /// One per context in the catalogue's order, then dead letters, then gaps, then duplicates.
     pub tables: Vec<TableView>,
     /// What became of dead letters, by somebody's decision: as of now rather than of the position.
     pub(crate) closings: Arc<dyn TableProvider>,

@@ -19,6 +19,8 @@ struct Part {
     name: &'static str,
     /// What this version reads and writes.
     format: u32,
+    /// The oldest that it brings up to its own when it opens the folder.
+    oldest: u32,
     /// What a folder without `format.json` has: version 0.1 wrote none.
     first: u32,
     /// The folder that is emptied to have the part built again from the lake; none for primary data.
@@ -26,11 +28,12 @@ struct Part {
 }
 
 const PARTS: [Part; 5] = [
-    Part { name: "log", format: ingest::LOG_FORMAT, first: 1, rebuilt: None },
-    Part { name: "lake", format: lake::LAKE_FORMAT, first: 1, rebuilt: None },
-    Part { name: "kpi_snapshots", format: lake::KPI_SNAPSHOT_FORMAT, first: 1, rebuilt: None },
-    Part { name: "seen", format: ingest::SEEN_FORMAT, first: 1, rebuilt: Some("seen") },
-    Part { name: "index", format: search_index::INDEX_FORMAT, first: 6, rebuilt: Some("index") },
+    Part { name: "log", format: ingest::LOG_FORMAT, oldest: 1, first: 1, rebuilt: None },
+    // Opening it adds the tables and columns that it lacks.
+    Part { name: "lake", format: lake::LAKE_FORMAT, oldest: 1, first: 1, rebuilt: None },
+    Part { name: "kpi_snapshots", format: lake::KPI_SNAPSHOT_FORMAT, oldest: 1, first: 1, rebuilt: None },
+    Part { name: "seen", format: ingest::SEEN_FORMAT, oldest: 0, first: 1, rebuilt: Some("seen") },
+    Part { name: "index", format: search_index::INDEX_FORMAT, oldest: 0, first: 6, rebuilt: Some("index") },
 ];
 
 /// What the folder is opened for.
@@ -69,6 +72,12 @@ pub enum FormatError {
         folder.display()
     )]
     TooOld { folder: PathBuf, written_by: String, part: String, found: u32 },
+    #[error(
+        "{}: the {part} has format {found}, and this version reads {known}. Start `forecourt up` on the folder once: it brings \
+         it up to that",
+        folder.display()
+    )]
+    Outdated { folder: PathBuf, part: String, found: u32, known: u32 },
     #[error("{}: cannot bring the data folder to this version's format", path.display())]
     Write {
         path: PathBuf,
@@ -134,7 +143,7 @@ pub fn open_data_folder(folder: &Path, access: FormatAccess) -> Result<Vec<&'sta
         }
         return Ok(Vec::new());
     };
-    let outdated = outdated(folder, &found)?;
+    let outdated = outdated(folder, &found, access)?;
     if access == FormatAccess::ReadOnly {
         return Ok(outdated);
     }
@@ -152,7 +161,7 @@ pub fn open_data_folder(folder: &Path, access: FormatAccess) -> Result<Vec<&'sta
 }
 
 /// The folders of the parts that are to be built again.
-fn outdated(folder: &Path, found: &Formats) -> Result<Vec<&'static str>, FormatError> {
+fn outdated(folder: &Path, found: &Formats, access: FormatAccess) -> Result<Vec<&'static str>, FormatError> {
     let mut outdated = Vec::new();
     for (name, &format) in &found.parts {
         let part = PARTS.iter().find(|part| part.name == name);
@@ -163,6 +172,12 @@ fn outdated(folder: &Path, found: &Formats) -> Result<Vec<&'static str>, FormatE
                 return Err(FormatError::Newer { folder, written_by, part: name.clone(), found: format, known });
             }
             Some(part) if format < known => outdated.push(part),
+            None if format < known && part.is_some_and(|part| format >= part.oldest) => match access {
+                FormatAccess::ReadWrite => {}
+                FormatAccess::ReadOnly => {
+                    return Err(FormatError::Outdated { folder, part: name.clone(), found: format, known });
+                }
+            },
             None if format < known => {
                 return Err(FormatError::TooOld { folder, written_by, part: name.clone(), found: format });
             }
@@ -219,6 +234,13 @@ mod tests {
         assert!(folder.path().join("index").exists());
         assert_eq!(open_data_folder(folder.path(), FormatAccess::ReadWrite).unwrap(), ["index"]);
         assert!(!folder.path().join("index").exists() && folder.path().join("seen").exists());
+        assert_eq!(Formats::read(folder.path()).unwrap().unwrap(), Formats::current());
+        formats = Formats::current();
+        formats.parts.insert("lake".to_owned(), 1);
+        formats.write(folder.path()).unwrap();
+        let refused = open_data_folder(folder.path(), FormatAccess::ReadOnly);
+        assert!(matches!(refused, Err(FormatError::Outdated { known: 2, .. })), "{refused:?}");
+        assert!(open_data_folder(folder.path(), FormatAccess::ReadWrite).unwrap().is_empty());
         assert_eq!(Formats::read(folder.path()).unwrap().unwrap(), Formats::current());
         formats.parts.insert("lake".to_owned(), 0);
         formats.write(folder.path()).unwrap();

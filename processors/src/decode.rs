@@ -8,9 +8,9 @@ use ingest::{
     seen::Occurrence,
     topology::{event_subject, subject_context},
 };
-use lake::ledger::{DeadLetterRow, DuplicateRow, dead_letters_batch, duplicates_batch};
+use lake::ledger::{DeadLetterRow, DuplicateRow, GapRow, dead_letters_batch, duplicates_batch, gaps_batch};
 use schemas::{
-    Catalogue, ContextBatchBuilder, ContextIndex, Event, EventKey, Position, Rejection, RejectionCode, Stamp,
+    Catalogue, ContextBatchBuilder, ContextIndex, Event, EventId, EventKey, Position, Rejection, RejectionCode, Stamp,
     validation::parse_event,
 };
 
@@ -22,6 +22,8 @@ pub struct Decoded {
     /// Rows by table, numbered as in [`lake::LakeView::tables`].
     pub tables: Vec<(usize, RecordBatch)>,
     pub dead_letters: Vec<DeadLetter>,
+    /// Positions before and between the messages that the log no longer has.
+    pub gaps: Vec<GapRow>,
     pub events: usize,
     pub duplicates: usize,
     /// The latest event time among the rows, in microseconds since 1970, UTC.
@@ -37,15 +39,26 @@ pub enum DecodeError {
     Rows(#[from] ArrowError),
 }
 
-/// Decode messages, which are in the log's order. Decoding the same positions again gives the same.
+/// Decode the messages after a position, which are in the log's order. Decoding the same positions again gives the same.
 ///
 /// # Errors
 /// When the seen events cannot be read or written. Valid events always fit their columns.
-pub fn decode(catalogue: &Arc<Catalogue>, seen: &SeenEvents, messages: &[RawMessage]) -> Result<Decoded, DecodeError> {
+pub fn decode(
+    catalogue: &Arc<Catalogue>,
+    seen: &SeenEvents,
+    after: Position,
+    messages: &[RawMessage],
+) -> Result<Decoded, DecodeError> {
     let mut decoded =
         Decoded { to: messages.last().map_or(Position::START, |last| last.position), ..Decoded::default() };
     let mut valid: Vec<(Event, Stamp)> = Vec::with_capacity(messages.len());
+    let mut before = after;
     for message in messages {
+        if message.position > before.next() {
+            let last = Position::new(message.position.get() - 1);
+            decoded.gaps.push(GapRow { first: before.next(), last, ingested_at: message.ingested_at });
+        }
+        before = message.position;
         match read(catalogue, message) {
             Ok(event) => valid.push((event, Stamp { position: message.position, ingested_at: message.ingested_at })),
             Err(rejection) => decoded.dead_letters.push(DeadLetter::new(message.clone(), rejection)),
@@ -94,17 +107,32 @@ pub fn decode(catalogue: &Arc<Catalogue>, seen: &SeenEvents, messages: &[RawMess
             rejection: &letter.rejection,
             subject: &letter.subject,
             payload: &letter.payload,
+            headers: letter.headers.as_deref(),
         });
         decoded.tables.push((contexts, dead_letters_batch(&rows.collect::<Vec<_>>())?));
     }
+    if !decoded.gaps.is_empty() {
+        decoded.tables.push((contexts + 1, gaps_batch(&decoded.gaps)?));
+    }
     if !duplicates.is_empty() {
-        decoded.tables.push((contexts + 1, duplicates_batch(&duplicates)?));
+        decoded.tables.push((contexts + 2, duplicates_batch(&duplicates)?));
     }
     Ok(decoded)
 }
 
-/// The event of a message, if its subject says the same as its body.
+/// The id that a payload carries, whatever else it is: it has not taken effect.
+fn event_id(payload: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(payload).ok()?;
+    let id = ["eventId", "event_id", "id"].iter().find_map(|name| value.get(name)?.as_str())?;
+    EventId::parse(id).map(|id| id.as_str().to_owned())
+}
+
+/// The event of a message, if it can be read and its subject says the same as its body.
 fn read(catalogue: &Catalogue, message: &RawMessage) -> Result<Event, Rejection> {
+    if let Some(fault) = &message.fault {
+        let rejection = Rejection::new(RejectionCode::UnreadableMessage, fault.reason.as_str());
+        return Err(Rejection { event_id: event_id(&message.payload), ..rejection });
+    }
     let event = parse_event(catalogue, &message.payload, subject_context(&message.subject))?;
     let context = &catalogue.context_at(event.kind.context).name;
     let subject = event_subject(context, &catalogue.event_at(event.kind).name, &event.aggregate_id);
@@ -123,13 +151,13 @@ pub(crate) fn message(catalogue: &Catalogue, position: u64, event: &serde_json::
     let parsed = parse_event(catalogue, &payload, None).unwrap();
     let context = &catalogue.context_at(parsed.kind.context).name;
     let subject = event_subject(context, &catalogue.event_at(parsed.kind).name, &parsed.aggregate_id);
-    RawMessage { position: Position::new(position), ingested_at: 0, subject, payload: payload.into() }
+    RawMessage { position: Position::new(position), ingested_at: 0, subject, payload: payload.into(), fault: None }
 }
 
 #[cfg(test)]
 mod tests {
     use datasets::spoiled;
-    use ingest::{RawMessage, SeenEvents, topology::event_subject};
+    use ingest::{MessageFault, RawMessage, SeenEvents, topology::event_subject};
     use rand::Rng;
     use schemas::{Catalogue, Position, validation::parse_event};
     use serde_json::json;
@@ -155,11 +183,35 @@ mod tests {
         ] {
             let mut message = message(&catalogue, 1, &event);
             message.subject = subject.to_owned();
-            let decoded = decode(&catalogue, &seen, &[message]).unwrap();
+            let decoded = decode(&catalogue, &seen, Position::START, &[message]).unwrap();
             let reasons: Vec<_> = decoded.dead_letters.iter().map(|letter| letter.rejection.code.as_str()).collect();
             let expected: &[&str] = if good { &[] } else { &["subject_mismatch"] };
             assert_eq!((decoded.events == 1, reasons.as_slice()), (good, expected), "{subject}");
         }
+    }
+
+    #[test]
+    fn positions_that_are_gone_and_messages_that_cannot_be_read_are_accounted_for() {
+        let catalogue = Catalogue::embedded().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let seen = SeenEvents::open(folder.path(), "log", Position::new(u64::MAX)).unwrap();
+        let event = json!({
+            "eventId": "e-1", "eventType": "PriceSet", "timestamp": "2026-11-02T08:30:00Z", "aggregateId": "lst.1",
+            "data": {"listingId": "lst.1", "price": 9}
+        });
+        let headers = Some(b"NATS/1.0\r\nX City: a\r\n\r\n".to_vec().into());
+        let fault = Some(MessageFault { reason: "line 2".to_owned(), headers: headers.clone() });
+        let messages = [message(&catalogue, 4, &event), RawMessage { fault, ..message(&catalogue, 9, &event) }];
+        let decoded = decode(&catalogue, &seen, Position::new(1), &messages).unwrap();
+        let gaps: Vec<_> = decoded.gaps.iter().map(|gap| (gap.first.get(), gap.last.get())).collect();
+        assert_eq!((decoded.to.get(), decoded.events, gaps.as_slice()), (9, 1, &[(2, 3), (5, 8)][..]));
+        let letter = &decoded.dead_letters[0];
+        assert_eq!((letter.rejection.code.as_str(), &letter.headers), ("unreadable_message", &headers));
+        let rows = |table: usize| {
+            decoded.tables.iter().filter(|(index, _)| *index == table).map(|(_, rows)| rows.num_rows()).sum::<usize>()
+        };
+        let contexts = catalogue.contexts().len();
+        assert_eq!((rows(contexts), rows(contexts + 1), rows(contexts + 2)), (1, 2, 0));
     }
 
     #[test]
@@ -169,6 +221,7 @@ mod tests {
         let seen = SeenEvents::open(folder.path(), "fuzz", Position::new(u64::MAX)).unwrap();
         let mut position = 0;
         spoiled::try_inputs(|rng| {
+            let before = Position::new(position);
             let messages: Vec<RawMessage> = (0..rng.random_range(1..20))
                 .map(|_| {
                     position += 1;
@@ -186,11 +239,17 @@ mod tests {
                         spoiled::spoil(&mut subject, rng);
                     }
                     let subject = String::from_utf8_lossy(&subject).into_owned();
-                    RawMessage { position: Position::new(position), ingested_at: 0, subject, payload: payload.into() }
+                    RawMessage {
+                        position: Position::new(position),
+                        ingested_at: 0,
+                        subject,
+                        payload: payload.into(),
+                        fault: None,
+                    }
                 })
                 .collect();
             let count = messages.len();
-            let decoded = decode(&catalogue, &seen, &messages).unwrap();
+            let decoded = decode(&catalogue, &seen, before, &messages).unwrap();
             assert_eq!(decoded.events + decoded.duplicates + decoded.dead_letters.len(), count);
             let rows: usize = decoded.tables.iter().map(|(_, batch)| batch.num_rows()).sum();
             assert_eq!(rows, count, "every position is one row of one table");

@@ -5,8 +5,10 @@
 //! - [`data_format`]: whether this version can use a data folder;
 //! - [`decode`]: messages become rows by context, duplicates and dead letters;
 //! - [`pipeline`]: reads the log, decodes once, and feeds the sinks, each of which keeps its own position;
+//! - `dead_letter_copy`: the copy of what was no event, in a stream of its own;
 //! - [`listing_fold`]: events become facts, and facts become listings: pure;
 //! - [`listings`]: the sink that keeps the index;
+//! - [`log_watch`]: what the log is, and how far the lake is behind;
 //! - [`kpi_definition`]: a KPI as a SQL file;
 //! - [`calendar`]: buckets of time, in any time zone;
 //! - [`kpis`]: the sink that keeps the board;
@@ -18,6 +20,7 @@
 
 pub mod calendar;
 pub mod data_format;
+mod dead_letter_copy;
 pub mod decode;
 pub mod derived_tables;
 mod freeing;
@@ -26,6 +29,7 @@ pub mod kpi_definition;
 pub mod kpis;
 pub mod listing_fold;
 pub mod listings;
+pub mod log_watch;
 pub mod maintenance;
 pub mod pipeline;
 mod upkeep;
@@ -34,5 +38,6 @@ pub mod verify;
 pub use data_format::{FormatAccess, FormatError, open_data_folder};
 pub use kpi_definition::{KpiDefinition, KpiNumber};
 pub use kpis::{Board, KpiError, KpiService, SeriesKey};
+pub use log_watch::LogStatus;
 pub use maintenance::{Maintained, Maintenance, MaintenanceOrder};
 pub use pipeline::{Pipeline, PipelineConfig, PipelineError};

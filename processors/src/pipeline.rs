@@ -1,8 +1,9 @@
 //! From the log to the sinks.
 //!
 //! ```text
-//! log ─ read ─ decode ─ [dead letters] ─ lake ─┬─ listings (index)
-//!                                              └─ KPIs (board)
+//! log ─ read ─ decode ─ lake ─┬─ listings (index)
+//!                             ├─ KPIs (board)
+//!                             └─ dead letters (their stream)
 //! ```
 //!
 //! Messages are decoded once. The lake takes the rows first; with them go its new view to the board and the rows to
@@ -15,10 +16,11 @@ use std::{
     time::Duration,
 };
 
+use chrono::Utc;
 use datafusion::error::DataFusionError;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
-use ingest::{Backoff, DeadLetters, Log, LogError, LogReader, RawMessage, SeenError, SeenEvents};
-use lake::{Lake, LakeConfig, LakeError, LakeView, SqlError, SqlSession, ledger::Closing};
+use ingest::{Backoff, Log, LogError, LogReader, MessageFault, RawMessage, SeenError, SeenEvents};
+use lake::{Lake, LakeConfig, LakeError, LakeView, Spill, SqlError, SqlSession, ledger::Closing};
 use schemas::{Catalogue, Position, RetentionPolicy};
 use search_index::ListingSnapshot;
 use tokio::{
@@ -30,12 +32,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    dead_letter_copy::DeadLetterCopier,
     decode::{DecodeError, Decoded, decode},
     derived_tables::derived_tables,
     index_keeper::{ForIndex, IndexSource, SHOW_PROGRESS_EVERY, keep_listings},
     kpi_definition::{KpiDefinition, KpiFileError},
     kpis::{self, BoardUpdate, Freezer, KpiService, Kpis},
     listings::ListingsError,
+    log_watch::{LogStatus, LogWatch},
     maintenance::{Maintenance, OrderGiven, foresee},
     upkeep::{Changed, Demand, Taken, Upkeep},
 };
@@ -46,8 +50,6 @@ const STAGE_QUEUE: usize = 2;
 const GATHER_FOR: Duration = Duration::from_millis(3);
 /// Tries of decoding before the process ends. Its messages are in the log.
 const MAX_DECODE_TRIES: u32 = 5;
-/// How often the log is looked at for what must not happen to it.
-const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(2);
 
 /// Where the pipeline keeps its things.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct PipelineConfig {
     pub index: PathBuf,
     /// The seen events' folder.
     pub seen: PathBuf,
+    /// Where queries spill to.
+    pub spill: Spill,
     pub flush: LakeConfig,
     /// What is counted.
     pub kpis: Vec<KpiDefinition>,
@@ -116,6 +120,8 @@ pub struct Pipeline {
     pub maintenance: Maintenance,
     /// The end of the log when the pipeline started: having reached it, it knows every event there was.
     pub log_end_at_start: Position,
+    /// What the log and the disk were when they were looked at last.
+    pub log_status: watch::Receiver<LogStatus>,
 }
 
 impl Pipeline {
@@ -148,14 +154,14 @@ impl Pipeline {
                     to = state.before_first.get(),
                     "going on after the loss of events"
                 );
-                lake.append([], state.before_first, None)?;
+                lake.skip_to(state.before_first)?;
             }
             tracing::info!(position = lake.position().get(), "opened the lake");
             let seen = Arc::new(SeenEvents::open(&config.seen, &state.identity.to_string(), state.last)?);
             fill_seen(&seen, &lake).await?;
 
             let definitions = config.kpis;
-            let sql = SqlSession::new(queries.clone(), derived_tables(&definitions))?;
+            let sql = SqlSession::spilling(queries.clone(), derived_tables(&definitions), Some(&config.spill))?;
             let log_end = log.last_message().await?;
             let view = Arc::new(lake.view());
             let own: Vec<KpiDefinition> = definitions.iter().filter(|kpi| kpi.file.is_some()).cloned().collect();
@@ -178,10 +184,29 @@ impl Pipeline {
             let (closings, close_requests) = mpsc::channel(STAGE_QUEUE);
             let (maintenance, orders) = mpsc::channel(STAGE_QUEUE);
             let reader = LogReader::after(log.clone(), lake.position());
-            let dead_letters = DeadLetters::open(log.clone()).await?;
             let from_lake = lake.position();
-            tasks.spawn(read(reader, Arc::clone(&catalogue), Arc::clone(&seen), dead_letters, to_lake, stop.clone()));
-            tasks.spawn(watch_log(log.clone(), state.identity, lake_views.clone(), stop.clone()));
+            let (found, letters_found) = watch::channel(Position::START);
+            let decoder =
+                Decoder { catalogue: Arc::clone(&catalogue), seen: Arc::clone(&seen), after: from_lake, found };
+            tasks.spawn(read(reader, decoder, to_lake, stop.clone()));
+            let copier = DeadLetterCopier {
+                log: log.clone(),
+                sql: sql.clone(),
+                lake: lake_views.clone(),
+                from: from_lake,
+                found: letters_found,
+            };
+            tasks.spawn(copier.run(stop.clone()));
+            let (status_sender, log_status) = watch::channel(LogStatus { last: log_end, ..LogStatus::default() });
+            let watch = LogWatch {
+                log: log.clone(),
+                identity: state.identity,
+                lake: lake_views.clone(),
+                folder: config.lake.clone(),
+                now: || Utc::now().timestamp_micros(),
+                status: status_sender,
+            };
+            tasks.spawn(watch.run(stop.clone()));
             let board = BoardFeed {
                 catalogue: Arc::clone(&catalogue),
                 definitions: Arc::clone(&service.definitions),
@@ -216,6 +241,7 @@ impl Pipeline {
                 closings,
                 maintenance: Maintenance(maintenance),
                 log_end_at_start: log_end,
+                log_status,
             })
         }
         .boxed()
@@ -278,42 +304,6 @@ async fn fill_seen(seen: &SeenEvents, lake: &Lake) -> Result<(), PipelineError> 
     Ok(())
 }
 
-/// Look at the log now and then: an operator may recreate, purge or rewind it under us.
-async fn watch_log(
-    log: Log,
-    identity: i64,
-    lake: watch::Receiver<Option<Arc<LakeView>>>,
-    stop: CancellationToken,
-) -> Result<(), PipelineError> {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(LOOK_AT_LOG_EVERY) => {}
-        }
-        // What has been decoded before the log is looked at cannot be missing from it for any other reason.
-        let reached = lake.borrow().as_ref().map(|view| view.position);
-        match log.look().await {
-            Ok(state) => {
-                metrics::gauge!("log_position").set(position_gauge(state.last));
-                metrics::gauge!("log_bytes").set(position_gauge(Position::new(state.bytes)));
-                if let Some(reached) = reached {
-                    state.check_continues(reached, Some(identity), false)?;
-                    if state.identity != identity {
-                        return Err(LogError::Recreated {
-                            first: state.before_first.next(),
-                            last: state.last,
-                            lake: reached,
-                        }
-                        .into());
-                    }
-                }
-            }
-            // It may be away for a while; the reader and the publisher say so.
-            Err(error) => tracing::debug!(error = %error, "cannot look at the log"),
-        }
-    }
-}
-
 pub(crate) fn folder_url(path: &Path) -> Result<url::Url, PipelineError> {
     lake::folder_url(path).map_err(|source| PipelineError::Folder { path: path.to_owned(), source })
 }
@@ -321,9 +311,7 @@ pub(crate) fn folder_url(path: &Path) -> Result<url::Url, PipelineError> {
 /// Read and decode until `stop`.
 async fn read(
     mut reader: LogReader,
-    catalogue: Arc<Catalogue>,
-    seen: Arc<SeenEvents>,
-    mut dead_letters: DeadLetters,
+    mut decoder: Decoder,
     to_lake: mpsc::Sender<Decoded>,
     stop: CancellationToken,
 ) -> Result<(), PipelineError> {
@@ -333,49 +321,119 @@ async fn read(
             messages = reader.next_messages() => messages,
         };
         let next = Instant::now() + GATHER_FOR;
-        let decoded = decode_patiently(&catalogue, &seen, messages).await?;
-        metrics::counter!("pipeline_events_total").increment(decoded.events as u64);
-        metrics::counter!("pipeline_duplicates_total").increment(decoded.duplicates as u64);
-        metrics::counter!("pipeline_dead_letters_total").increment(decoded.dead_letters.len() as u64);
-        let mut backoff = Backoff::default();
-        while let Err(error) = dead_letters.copy(&decoded.dead_letters).await {
-            tracing::warn!(error = %error, "cannot copy dead letters; trying again");
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(backoff.next_pause()) => {}
+        let decoded = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            decoded = decoder.decode_patiently(messages) => decoded?,
+        };
+        for decoded in decoded {
+            if !hand_on(decoded, &to_lake, &decoder.found).await {
+                return Ok(());
             }
-        }
-        if to_lake.send(decoded).await.is_err() {
-            return Ok(());
         }
         tokio::time::sleep_until(next).await;
     }
 }
 
-/// Decode on a thread for such work. What fails for a while is tried again; a store of seen events that stays unreadable
-/// is deleted, to be filled from the lake by the next start.
-async fn decode_patiently(
-    catalogue: &Arc<Catalogue>,
-    seen: &Arc<SeenEvents>,
-    messages: Vec<RawMessage>,
-) -> Result<Decoded, PipelineError> {
-    let (mut tries, mut backoff, messages) = (0, Backoff::default(), Arc::new(messages));
-    loop {
-        tries += 1;
-        let work = (Arc::clone(catalogue), Arc::clone(seen), Arc::clone(&messages));
-        match tokio::task::spawn_blocking(move || decode(&work.0, &work.1, &work.2)).await? {
-            Ok(decoded) => return Ok(decoded),
-            Err(error) if tries < MAX_DECODE_TRIES => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot decode; trying again");
-                tokio::time::sleep(backoff.next_pause()).await;
-            }
-            Err(error) => {
-                if matches!(error, DecodeError::Seen(_)) {
-                    seen.discard()?;
+/// Hand on what was decoded, and count it; whether there is somebody who takes it.
+async fn hand_on(decoded: Decoded, to_lake: &mpsc::Sender<Decoded>, letters_found: &watch::Sender<Position>) -> bool {
+    metrics::counter!("pipeline_events_total").increment(decoded.events as u64);
+    metrics::counter!("pipeline_duplicates_total").increment(decoded.duplicates as u64);
+    metrics::counter!("pipeline_dead_letters_total").increment(decoded.dead_letters.len() as u64);
+    for gap in &decoded.gaps {
+        let (first, last) = (gap.first.get(), gap.last.get());
+        metrics::counter!("pipeline_gap_positions_total").increment(last - first + 1);
+        tracing::warn!(first, last, "the log no longer has these positions; system.gaps tells of them");
+    }
+    let found = decoded.dead_letters.iter().map(|letter| letter.position).max();
+    if to_lake.send(decoded).await.is_err() {
+        return false;
+    }
+    if let Some(found) = found {
+        letters_found.send_replace(found);
+    }
+    true
+}
+
+/// Decodes what comes, in order.
+struct Decoder {
+    catalogue: Arc<Catalogue>,
+    seen: Arc<SeenEvents>,
+    /// What was decoded last.
+    after: Position,
+    /// Where the last dead letter was found.
+    found: watch::Sender<Position>,
+}
+
+/// Why messages were not decoded.
+enum DecodeFailure {
+    /// The store of seen events, whatever the messages are.
+    Seen(SeenError),
+    /// One of the messages: it made this error, or a panic.
+    Message(String),
+}
+
+impl Decoder {
+    /// Decode on a thread for such work. What fails for a while is tried again; a message that cannot be decoded becomes a
+    /// dead letter; a damaged store of seen events is deleted, to be filled from the lake by the next start.
+    async fn decode_patiently(&mut self, messages: Vec<RawMessage>) -> Result<Vec<Decoded>, PipelineError> {
+        let (mut tries, mut backoff) = (0, Backoff::default());
+        loop {
+            tries += 1;
+            match self.decode(&messages).await {
+                Ok(decoded) => {
+                    self.after = decoded.to;
+                    return Ok(vec![decoded]);
                 }
-                return Err(error.into());
+                Err(DecodeFailure::Seen(error)) if tries < MAX_DECODE_TRIES || error.is_scarcity() => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot decode; trying again");
+                }
+                Err(DecodeFailure::Seen(error)) => {
+                    self.seen.discard()?;
+                    return Err(error.into());
+                }
+                Err(DecodeFailure::Message(error)) if tries < MAX_DECODE_TRIES => {
+                    tracing::warn!(error, "cannot decode; trying again");
+                }
+                Err(DecodeFailure::Message(_)) => return self.decode_each(messages).await,
             }
+            tokio::time::sleep(backoff.next_pause()).await;
         }
+    }
+
+    async fn decode(&self, messages: &[RawMessage]) -> Result<Decoded, DecodeFailure> {
+        let (catalogue, seen) = (Arc::clone(&self.catalogue), Arc::clone(&self.seen));
+        let (after, messages) = (self.after, messages.to_vec());
+        match tokio::task::spawn_blocking(move || decode(&catalogue, &seen, after, &messages)).await {
+            Ok(Ok(decoded)) => Ok(decoded),
+            Ok(Err(DecodeError::Seen(error))) => Err(DecodeFailure::Seen(error)),
+            Ok(Err(error @ DecodeError::Rows(_))) => Err(DecodeFailure::Message(error.to_string())),
+            Err(error) => Err(DecodeFailure::Message(error.to_string())),
+        }
+    }
+
+    /// Decode each message alone; one that cannot be becomes a dead letter.
+    async fn decode_each(&mut self, messages: Vec<RawMessage>) -> Result<Vec<Decoded>, PipelineError> {
+        let (mut each, mut backoff) = (Vec::with_capacity(messages.len()), Backoff::default());
+        for mut message in messages {
+            let decoded = loop {
+                match self.decode(std::slice::from_ref(&message)).await {
+                    Ok(decoded) => break decoded,
+                    Err(DecodeFailure::Seen(error)) if error.is_scarcity() => {
+                        tokio::time::sleep(backoff.next_pause()).await
+                    }
+                    Err(DecodeFailure::Seen(error)) => return Err(error.into()),
+                    Err(DecodeFailure::Message(error)) => {
+                        let position = message.position.get();
+                        tracing::error!(position, error, "a message cannot be decoded; it becomes a dead letter");
+                        let reason = format!("it cannot be decoded: {error}");
+                        message.fault = Some(MessageFault { reason, headers: None });
+                    }
+                }
+            };
+            self.after = decoded.to;
+            each.push(decoded);
+        }
+        Ok(each)
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct Upkeep {
     look_at: Instant,
     retire_at: Instant,
     vacuum_at: Instant,
-    /// Partitions whose files could not be merged, until the next vacuum.
+    /// Partitions whose files could not be merged, or are too large to be, until the next vacuum.
     failed: HashSet<String>,
     /// What the last vacuum would have deleted: one that still would, does.
     strays: HashSet<String>,
@@ -106,6 +106,8 @@ pub(crate) enum Changed {
 pub(crate) enum Done {
     /// A partition's files, if they could be.
     Merged(String, Option<Rewritten>),
+    /// No two of its files fit into memory.
+    TooLarge(String),
     /// Some events of a context that were past their time; none, if there are no more.
     Retired(ContextIndex, Option<Rewritten>, Option<Taken>),
     /// The same, when KPIs say something of them that is kept first.
@@ -283,7 +285,11 @@ impl Upkeep {
                 let error = error as &dyn std::error::Error;
                 tracing::warn!(error, partition, "cannot merge small files");
             });
-            Ok(Done::Merged(partition, merged.ok().map(Rewritten::Compacted)))
+            Ok(match merged {
+                Ok(Some(merged)) => Done::Merged(partition, Some(Rewritten::Compacted(merged))),
+                Ok(None) => Done::TooLarge(partition),
+                Err(_) => Done::Merged(partition, None),
+            })
         };
         self.running.spawn_on(merged, &self.runtime);
         true
@@ -354,6 +360,11 @@ impl Upkeep {
             Done::Merged(partition, None) => {
                 self.failed.insert(partition);
                 self.fail();
+                self.look();
+            }
+            // They stay as they are, which is no failure; others may be merged.
+            Done::TooLarge(partition) => {
+                self.failed.insert(partition);
                 self.look();
             }
             Done::NotRetired(context) => {

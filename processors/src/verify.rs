@@ -229,7 +229,8 @@ impl Subject<'_> {
     }
 
     async fn positions(&self) -> Result<Check, VerifyError> {
-        let claim = "every position is a lake row, a dead letter or a duplicate, once, or was taken by retention";
+        let claim =
+            "every position is a lake row, a dead letter or a duplicate, once, was taken by retention, or is a gap";
         let mut check = Check::new("positions", claim);
         let end = self.view.position.as_i64();
         let all = format!(
@@ -237,6 +238,7 @@ impl Subject<'_> {
              UNION ALL SELECT position FROM system.duplicates{}) WHERE position <= {end})",
             self.retired("position")
         );
+        let gaps = self.gaps(end).await?;
         let mut last = 0;
         for batch in self.rows(&format!("SELECT count(*), max(position) FROM {all}")).await? {
             check.checked = whole(&batch, 0, 0).unwrap_or_default().unsigned_abs();
@@ -249,17 +251,34 @@ impl Subject<'_> {
         for batch in self.rows(&steps).await? {
             for row in 0..batch.num_rows() {
                 let (Some(before), Some(position)) = (whole(&batch, 0, row), whole(&batch, 1, row)) else { continue };
-                check.differs(|| match position {
-                    position if position == before => format!("position {position} is accounted for twice"),
-                    position if position == before + 2 => format!("position {} is nowhere", before + 1),
-                    _ => format!("positions {} to {} are nowhere", before + 1, position - 1),
-                });
+                if position == before {
+                    check.differs(|| format!("position {position} is accounted for twice"));
+                }
+                nowhere(&mut check, before + 1, position - 1, &gaps);
             }
         }
-        if last < end {
-            check.differs(|| format!("positions {} to {end} are nowhere", last + 1));
+        nowhere(&mut check, last + 1, end, &gaps);
+        check.checked += gaps.iter().map(|(first, last)| (last - first + 1).unsigned_abs()).sum::<u64>();
+        if !gaps.is_empty() {
+            let both = format!(
+                "SELECT held.position FROM {all} AS held JOIN system.gaps AS gap \
+                 ON held.position >= gap.first_position AND held.position <= gap.position ORDER BY 1"
+            );
+            for batch in self.rows(&both).await? {
+                for position in (0..batch.num_rows()).filter_map(|row| whole(&batch, 0, row)) {
+                    check.differs(|| format!("position {position} is accounted for and noted as a gap"));
+                }
+            }
         }
         Ok(check)
+    }
+
+    /// The first and the last position of each gap, in order.
+    async fn gaps(&self, end: i64) -> Result<Vec<(i64, i64)>, VerifyError> {
+        let sql = format!("SELECT first_position, position FROM system.gaps WHERE position <= {end} ORDER BY 1");
+        let rows = self.rows(&sql).await?;
+        let gaps = rows.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
+        Ok(gaps.filter_map(|(batch, row)| Some((whole(batch, 0, row)?, whole(batch, 1, row)?))).collect())
     }
 
     async fn event_ids(&self) -> Result<Check, VerifyError> {
@@ -400,6 +419,21 @@ impl Subject<'_> {
             }
         }
         Ok(check)
+    }
+}
+
+/// Tell of the positions between two, both included, that are in no gap.
+fn nowhere(check: &mut Check, first: i64, last: i64, gaps: &[(i64, i64)]) {
+    let mut next = first;
+    let gaps = &gaps[gaps.partition_point(|gap| gap.1 < first)..];
+    let ends = gaps.iter().copied().take_while(|gap| gap.0 <= last).chain([(last + 1, last + 1)]);
+    for (from, to) in ends {
+        match from - next {
+            ..=0 => {}
+            1 => check.differs(|| format!("position {next} is nowhere")),
+            _ => check.differs(|| format!("positions {next} to {} are nowhere", from - 1)),
+        }
+        next = next.max(to + 1);
     }
 }
 

@@ -14,7 +14,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use ingest::{
-    publisher::{Outcome, Outgoing},
+    publisher::{Outcome, Outgoing, PublishError},
     topology::subject_context,
 };
 use lake::{
@@ -88,6 +88,7 @@ pub(crate) async fn get(
         )));
     };
     let mut body = summary(letter);
+    body["headers_base64"] = letter.headers.as_ref().map(|block| BASE64_STANDARD.encode(block)).into();
     match std::str::from_utf8(&letter.payload) {
         Ok(text) => body["payload"] = text.into(),
         Err(_) => body["payload_base64"] = BASE64_STANDARD.encode(&letter.payload).into(),
@@ -173,10 +174,7 @@ pub(crate) async fn retry(
         if outgoing.is_empty() {
             continue;
         }
-        let outcomes = api.intake.publisher().publish(outgoing).await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "dead letters were not published");
-            Problem::unavailable("log_unavailable", "The log did not acknowledge the events. Retry them again.")
-        })?;
+        let outcomes = api.intake.publisher().publish(outgoing).await.map_err(not_published)?;
         let closed_at = (api.now)();
         let closings = positions.iter().zip(&outcomes).filter_map(|(position, outcome)| {
             let (Outcome::Accepted(retried_as) | Outcome::Duplicate(retried_as)) = *outcome;
@@ -195,6 +193,57 @@ pub(crate) async fn retry(
         "position": position,
     });
     Ok(Json(body).into_response())
+}
+
+/// Publish an event in a dead letter's place. The letter's own bytes stay.
+pub(crate) async fn correct(
+    State(api): State<Api>,
+    position: Result<Path<u64>, PathRejection>,
+    parameters: Parameters,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let Path(position) =
+        position.map_err(|_| Problem::not_found("A dead letter is named by its position, a number."))?;
+    let position = Position::new(position);
+    let by = parameters.text("by")?.unwrap_or("unknown").to_owned();
+    let body = body.map_err(|error| problem::unreadable(&error))?;
+    let view = Freshness::of(&Parameters::default(), &HeaderMap::new())?.wait(&api.pipeline.lake).await?;
+    let filter = LetterFilter { positions: vec![position], ..LetterFilter::default() };
+    let found =
+        api.pipeline.sql.letters(&view, &filter, Page::After(Position::START, 1), false).await.map_err(failed)?;
+    let Some(letter) = found.first() else {
+        return Err(Problem::not_found(format!(
+            "Position {position} is no dead letter. GET /v1/dead-letters lists them."
+        )));
+    };
+    if letter.status != "open" {
+        let detail = format!("The dead letter at position {position} was {} already.", letter.status);
+        return Err(Problem::new(StatusCode::CONFLICT, "already_closed", "The dead letter is closed", detail));
+    }
+    let (outgoing, _) = api.intake.check(body, None, (api.now)()).map_err(|rejection| {
+        let detail = format!("The event cannot be taken: {}.", rejection.message);
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, rejection.code.as_str(), "Not an event", detail);
+        problem.at("field", rejection.field)
+    })?;
+    let outcomes = api.intake.publisher().publish(vec![outgoing]).await.map_err(not_published)?;
+    let [Outcome::Accepted(taken) | Outcome::Duplicate(taken)] = outcomes[..] else {
+        return Err(Problem::unavailable("log_unavailable", "The log did not acknowledge the event. Send it again."));
+    };
+    if matches!(outcomes[..], [Outcome::Duplicate(_)]) {
+        let detail = format!(
+            "The event's id took effect at position {taken}, and an id does once: nothing was published, and the letter stays \
+             open. Give the event an id of its own; or drop the letter, if that event is what was meant."
+        );
+        return Err(Problem::new(StatusCode::CONFLICT, "duplicate_event_id", "The event's id is taken", detail));
+    }
+    let decision = Decision::Retried(taken);
+    close(&api, vec![Closing { position, decision, closed_at: (api.now)(), closed_by: by }]).await?;
+    Ok(Json(json!({"position": taken.get()})).into_response())
+}
+
+fn not_published(error: PublishError) -> Problem {
+    tracing::error!(error = &error as &dyn std::error::Error, "dead letters were not published");
+    Problem::unavailable("log_unavailable", "The log did not acknowledge the events. Send them again.")
 }
 
 pub(crate) async fn drop(

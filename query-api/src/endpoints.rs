@@ -8,6 +8,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, StatusCode},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post},
 };
@@ -94,6 +95,8 @@ pub fn router(api: Api) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", detail)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(api.clone(), operations::end_with_the_server))
+        .layer(from_fn_with_state(api.clone(), operations::tell_position))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(api)
 }
@@ -280,6 +283,15 @@ fn api() -> Vec<Endpoint> {
             body: Some(DECISION),
             answer: "How many went through and were closed, and those that are still refused with the reasons",
             handler: || post(dead_letters::retry),
+        },
+        Endpoint {
+            method: Method::POST,
+            path: "/v1/dead-letters/{position}/correct",
+            summary: "Publish an event in an open dead letter's place and close it; its own bytes stay",
+            parameters: vec![text("by", "Who corrects it.")],
+            body: Some(("The event as it should have been", &["application/json"])),
+            answer: "The position of the event; 409, when its id has taken effect already",
+            handler: || post(dead_letters::correct),
         },
         Endpoint {
             method: Method::POST,
@@ -519,10 +531,11 @@ fn api() -> Vec<Endpoint> {
         Endpoint {
             method: Method::GET,
             path: "/ready",
-            summary: "Whether everything the log held at the start is reflected, and what searches need is learned from it",
-            parameters: vec![],
+            summary: "Whether the server, or a part of it, can do its work",
+            parameters: vec![text("part", "intake, search, kpis or sql; all of them unless given.")],
             body: None,
-            answer: "ready with the positions, or 503 while starting",
+            answer: "ready, or 503 with the reasons: it is starting, the log or the disk refuses, nothing is read though the log \
+                     grew. With the positions and the lag, which is no reason once it has caught up.",
             handler: || get(operations::ready),
         },
         Endpoint {

@@ -10,8 +10,9 @@ use axum::{
 use futures::TryStreamExt;
 use ingest::{
     IntakeError, IntakeReport, Interrupted,
+    bodies::PATIENCE,
     encoding::{Encoding, Reader},
-    intake::{BodyForm, MAX_PAUSE},
+    intake::BodyForm,
     publisher::PublishError,
 };
 use schemas::{MAX_EVENT_BYTES, envelope};
@@ -77,7 +78,7 @@ async fn binary_mode(headers: &HeaderMap, body: Reader) -> Result<Reader, Proble
         return Ok(body);
     }
     let whole = to_bytes(Body::from_stream(tokio_util::io::ReaderStream::new(body)), MAX_EVENT_BYTES);
-    let whole = tokio::time::timeout(MAX_PAUSE, whole).await.ok().and_then(Result::ok).ok_or_else(|| {
+    let whole = tokio::time::timeout(PATIENCE, whole).await.ok().and_then(Result::ok).ok_or_else(|| {
         let detail = format!("A CloudEvent in binary mode has at most {MAX_EVENT_BYTES} bytes, and arrives whole.");
         Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
     })?;
@@ -104,11 +105,11 @@ pub(crate) fn interrupted(Interrupted { error, before }: Interrupted) -> Problem
             format!("More is being sent than the log takes. Come back a little later. {again}"),
         )
         .retry_after(1),
-        IntakeError::Paused => Problem::new(
+        IntakeError::Slow => Problem::new(
             StatusCode::REQUEST_TIMEOUT,
-            "body_paused",
-            "The body stood still",
-            format!("Nothing of the body came for too long. {again}"),
+            "body_slow",
+            "The body came too slowly",
+            format!("The body let the server wait for too long. {again}"),
         ),
         IntakeError::Body(_) => Problem::new(
             StatusCode::BAD_REQUEST,

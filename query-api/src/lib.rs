@@ -18,6 +18,7 @@ pub mod derived;
 pub mod endpoints;
 pub mod events;
 mod flight;
+mod http_server;
 pub mod kpis;
 pub mod maintenance;
 pub mod openapi;
@@ -38,34 +39,29 @@ pub use asking::sql_turns;
 pub use derived::{Lexicons, Markets, PublicIds};
 pub use flight::serve_flight;
 pub use kpis::WrittenAnswers;
+pub use operations::CaughtUp;
 pub use popular::PopularQueries;
 pub use postgres::serve_postgres;
 
 use std::sync::Arc;
 
-use axum::serve::ListenerExt;
 use ingest::Intake;
 use processors::Pipeline;
 use schemas::Catalogue;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// Serve the API until `stop`; requests under way then still end.
+/// Serve the API until `stop`, over at most so many connections; requests under way then still end.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     api: Api,
+    most_connections: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    // What is written is sent: the end of an answer would wait 40 ms for the other side to confirm its beginning.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps small packets back");
-        }
-    });
-    axum::serve(listener, endpoints::router(api)).with_graceful_shutdown(stop).await
+    http_server::serve(listener, endpoints::router(api), most_connections, stop).await
 }
 
 /// What handlers work with.
@@ -96,4 +92,6 @@ pub struct Api {
     pub written_kpis: WrittenAnswers,
     /// The searches that people saved.
     pub alerts: Alerts,
+    /// Which parts have caught up with the log once.
+    pub caught_up: Arc<CaughtUp>,
 }

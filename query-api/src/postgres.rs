@@ -12,11 +12,14 @@ mod connection;
 mod error;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt::Debug,
     io,
     ops::{ControlFlow, DerefMut},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -65,7 +68,8 @@ use schemas::Position;
 use tokio::{
     net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
+    time::Instant,
 };
 
 use crate::{
@@ -80,6 +84,8 @@ use error::Refusal;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 100;
+/// A connection that has said nothing for so long gives its place to another that needs one.
+const YIELDS_AFTER: Duration = Duration::from_millis(500);
 /// How long to wait where the system gives no connection.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 const DATABASE: &str = "forecourt";
@@ -89,13 +95,15 @@ const DATABASE: &str = "forecourt";
 /// # Errors
 /// When the listener fails.
 pub async fn serve_postgres(listener: TcpListener, api: Api, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
-    let service = Arc::new(Service {
+    let service = Service {
         statements: Arc::new(Statements { api }),
         places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-        keys: RandomPidSecretKeyGenerator::default(),
-        connections: Connections::default(),
-    });
+        keys: Arc::default(),
+        connections: Arc::default(),
+        has_begun: Arc::default(),
+    };
     let mut connections = JoinSet::new();
+    let mut beginning: VecDeque<Beginning> = VecDeque::new();
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -110,19 +118,33 @@ pub async fn serve_postgres(listener: TcpListener, api: Api, stop: impl Future<O
                         continue;
                     }
                 };
+                beginning.retain(|it| !it.has_begun.load(Ordering::Relaxed) && !it.task.is_finished());
                 if connections.len() >= 2 * MAX_CONNECTIONS {
-                    tracing::warn!(%address, "too many Postgres connections; one is closed unheard");
-                    continue;
+                    // One that has said nothing yet gives its place.
+                    match beginning.front() {
+                        Some(silent) if silent.since.elapsed() >= YIELDS_AFTER => {
+                            silent.task.abort();
+                            beginning.pop_front();
+                        }
+                        _ => {
+                            tracing::warn!(%address, "too many Postgres connections; one is closed unheard");
+                            continue;
+                        }
+                    }
                 }
-                let handlers = Handlers(Arc::clone(&service));
-                connections.spawn(async move {
+                let has_begun = Arc::new(AtomicBool::new(false));
+                let handlers = Handlers(Arc::new(Service { has_begun: Arc::clone(&has_begun), ..service.clone() }));
+                let task = connections.spawn(async move {
                     if let Err(error) = process_socket(socket, None, handlers).await {
                         tracing::debug!(%error, %address, "a Postgres connection broke off");
                     }
                 });
+                beginning.push_back(Beginning { since: Instant::now(), has_begun, task });
             }
             Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
+                if let Err(error) = ended
+                    && !error.is_cancelled()
+                {
                     tracing::error!(%error, "a Postgres connection failed");
                 }
             }
@@ -130,11 +152,22 @@ pub async fn serve_postgres(listener: TcpListener, api: Api, stop: impl Future<O
     }
 }
 
+/// A connection whose client has not said yet what it wants.
+struct Beginning {
+    since: Instant,
+    has_begun: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+/// What serves one connection; all but the last is shared.
+#[derive(Clone)]
 struct Service {
     statements: Arc<Statements>,
     places: Arc<Semaphore>,
-    keys: RandomPidSecretKeyGenerator,
-    connections: Connections,
+    keys: Arc<RandomPidSecretKeyGenerator>,
+    connections: Arc<Connections>,
+    /// Whether the client has said what it wants.
+    has_begun: Arc<AtomicBool>,
 }
 
 struct Handlers(Arc<Service>);
@@ -185,6 +218,7 @@ impl StartupHandler for Service {
             return Err(Refusal::fatal("53300", message).into());
         };
         self.connect(client, place)?;
+        self.has_begun.store(true, Ordering::Relaxed);
         finish_authentication(client, &Parameters).await
     }
 }

@@ -14,7 +14,8 @@
 //! - [`columns`]: from events to Arrow record batches, one schema per context;
 //! - [`examples`]: a valid example of every event; [`export`]: the catalogue as documents;
 //! - [`compatibility`]: whether a catalogue still takes what an earlier one took;
-//! - [`rows`]: from a record batch back to an event's JSON.
+//! - [`rows`]: from a record batch back to an event's JSON;
+//! - [`scarcity`]: whether an error is for want of something on the machine.
 
 pub mod catalogue;
 pub mod columns;
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod names;
 pub mod retention;
 pub mod rows;
+pub mod scarcity;
 pub mod splitter;
 pub mod validation;
 pub mod versions;

@@ -26,6 +26,7 @@ pub enum RejectionCode {
     UnknownEventType,
     AmbiguousEventType,
     SubjectMismatch,
+    UnreadableMessage,
 }
 
 impl RejectionCode {
@@ -41,6 +42,7 @@ impl RejectionCode {
             Self::UnknownEventType => "unknown_event_type",
             Self::AmbiguousEventType => "ambiguous_event_type",
             Self::SubjectMismatch => "subject_mismatch",
+            Self::UnreadableMessage => "unreadable_message",
         }
     }
 }

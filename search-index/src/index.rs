@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
-use schemas::Position;
+use schemas::{Position, scarcity::is_scarcity};
 use serde::{Deserialize, Serialize};
 use tantivy::{
     DocAddress, DocSet, Index, IndexSettings, ReloadPolicy, TERMINATED, TantivyDocument, Term,
@@ -31,7 +31,7 @@ const MOST_FRESH: usize = 1_000;
 /// Entities in memory. Where commits take so long that there are more, a refresh waits for one.
 const MOST_IN_MEMORY: usize = 20_000;
 /// The format of the index: it changes whenever the meaning of the stored facts does. An index of another one is built again.
-pub const INDEX_FORMAT: u32 = 6;
+pub const INDEX_FORMAT: u32 = 7;
 
 /// What keeps the index from being read or written. The lake still has everything: delete the folder to rebuild it.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +111,8 @@ impl ListingIndex {
         match Self::open_existing(folder) {
             Ok(Some(index)) => Ok(index),
             Ok(None) => Self::create(folder),
+            // It is as it was, and can be opened when there is more.
+            Err(error) if is_scarcity(&error) => Err(error),
             Err(error) => {
                 tracing::warn!(error = %error, "the index is damaged; building it again");
                 Self::create(folder)

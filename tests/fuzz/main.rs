@@ -3,8 +3,6 @@
 //! An entry may refuse anything; it may not panic, lose an event that is whole, or take more than it was given. Files and
 //! messages of the log are tried in the tests of `ingest` and `processors`.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use datasets::spoiled::{self, try_inputs};
 use rand::{Rng, seq::IndexedRandom};
 use schemas::{

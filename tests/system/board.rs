@@ -70,11 +70,12 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
     let seen = SeenEvents::open(seen_folder.path(), "log", Position::new(u64::MAX)).unwrap();
     let (mut end, mut found) = (0, BTreeMap::<&str, usize>::new());
     for batch in events.chunks(events.len().div_ceil(4)) {
+        let before = Position::new(end);
         let messages = batch.iter().map(|event| {
             end += 1;
             message(&catalogue, end, event)
         });
-        let decoded = decode(&catalogue, &seen, &messages.collect::<Vec<_>>()).unwrap();
+        let decoded = decode(&catalogue, &seen, before, &messages.collect::<Vec<_>>()).unwrap();
         assert!(decoded.dead_letters.is_empty());
         lake.append(decoded.tables.iter().cloned(), decoded.to, decoded.event_time).unwrap();
         let view = Arc::new(lake.view());
@@ -120,7 +121,7 @@ async fn what_was_said_of_events_that_go_one_after_the_other_stays() {
         let ingested_at = parse_timestamp(event["timestamp"].as_str().unwrap()).unwrap();
         RawMessage { ingested_at, ..message(&catalogue, position, event) }
     });
-    let decoded = decode(&catalogue, &seen, &messages.collect::<Vec<_>>()).unwrap();
+    let decoded = decode(&catalogue, &seen, Position::START, &messages.collect::<Vec<_>>()).unwrap();
     lake.append(decoded.tables.iter().cloned(), decoded.to, decoded.event_time).unwrap();
     let flush = lake.begin_flush().unwrap();
     lake.finish_flush(flush.run().await.unwrap());

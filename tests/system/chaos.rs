@@ -15,11 +15,14 @@ use std::{
 use datasets::{Disorder, Market};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
 use crate::{
     crash::reached,
+    door::Wire,
     support::{DEADLINE, Forecourt, Nats, eventually, forecourt},
+    unreadable::unreadable,
 };
 
 /// Plans unless `CHAOS_PLANS` says otherwise.
@@ -40,11 +43,14 @@ enum Misfortune {
     TruncateTheIndex,
     LoseUncommittedFiles,
     SecondWriter,
+    UnreadableMessages,
+    LoseTheDeadLetterStream,
+    ScarceFiles,
     FillTheDisk,
     JumpTheClock,
 }
 
-const ANYWHERE: [Misfortune; 9] = [
+const ANYWHERE: [Misfortune; 12] = [
     Misfortune::KillForecourt,
     Misfortune::KillNats,
     Misfortune::PauseForecourt,
@@ -54,6 +60,9 @@ const ANYWHERE: [Misfortune; 9] = [
     Misfortune::TruncateTheIndex,
     Misfortune::LoseUncommittedFiles,
     Misfortune::SecondWriter,
+    Misfortune::UnreadableMessages,
+    Misfortune::LoseTheDeadLetterStream,
+    Misfortune::ScarceFiles,
 ];
 
 /// Set when temporary folders are on a small disk that may be filled.
@@ -196,6 +205,26 @@ impl Stage {
                 let second = forecourt(&arguments);
                 let said = String::from_utf8(second.stderr).unwrap();
                 assert!(!second.status.success() && said.contains("another forecourt uses"), "{said}");
+            }
+            Misfortune::UnreadableMessages => {
+                let mut wire = Wire::connect(&self.nats.url()).await;
+                for _ in 0..rng.random_range(1..20) {
+                    let (subject, headers, payload) = unreadable().choose(rng).unwrap().clone();
+                    wire.publish_bytes(&subject, headers.as_deref(), &payload).await;
+                }
+            }
+            Misfortune::LoseTheDeadLetterStream => {
+                let mut wire = Wire::connect(&self.nats.url()).await;
+                // It may have been lost before, and not be made again yet.
+                wire.try_delete_stream("DEAD_LETTERS").await;
+                wire.publish("events.inventory.PriceSet.x", b"no event").await;
+            }
+            Misfortune::ScarceFiles => {
+                let pid = Pid::from_raw(i32::try_from(self.server.id()).unwrap());
+                let scarce = Rlimit { current: Some(rng.random_range(40..120)), maximum: Some(4_096) };
+                prlimit(pid, Resource::Nofile, scarce).unwrap();
+                tokio::time::sleep(Duration::from_millis(rng.random_range(200..3_000))).await;
+                prlimit(pid, Resource::Nofile, Rlimit { current: Some(4_096), maximum: Some(4_096) }).unwrap();
             }
             Misfortune::FillTheDisk => {
                 let filler = fill(&std::env::temp_dir());

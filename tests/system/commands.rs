@@ -159,6 +159,7 @@ fn every_command_and_route_is_in_the_readme_and_the_readme_names_no_other() {
             "catalogue",
             "kpi",
             "dead-letters",
+            "nats-context",
             "config"
         ])
     );

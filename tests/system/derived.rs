@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono_tz::Tz;
-use datafusion::common::ParamValues;
 use datasets::Market;
 use ingest::SeenEvents;
-use lake::{Lake, LakeConfig, LakeView, SqlSession, result_json};
+use lake::{Lake, LakeConfig, LakeView, ParamValues, SqlSession, result_json};
 use processors::{
     KpiDefinition,
     calendar::{Calendar, Grain},
@@ -68,11 +67,12 @@ impl Derived {
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(rng.random_range(1..=rest.len().min(400)));
             rest = later;
+            let before = Position::new(end);
             let messages = batch.iter().map(|event| {
                 end += 1;
                 message(&catalogue, end, event)
             });
-            let decoded = decode(&catalogue, &seen, &messages.collect::<Vec<_>>()).unwrap();
+            let decoded = decode(&catalogue, &seen, before, &messages.collect::<Vec<_>>()).unwrap();
             assert!(decoded.dead_letters.is_empty(), "{:?}", decoded.dead_letters);
             let mut touched = Touched::default();
             touched.mark(&definitions, &catalogue, &decoded.tables);

@@ -142,7 +142,7 @@ async fn an_index_of_an_older_format_is_built_again_and_a_newer_folder_is_refuse
         };
         let said = String::from_utf8(refused.stderr).unwrap();
         assert!(!refused.status.success(), "{command}");
-        assert!(said.contains("its lake has format 2") && said.contains("Start forecourt 9.9.0 or later"), "{said}");
+        assert!(said.contains("its lake has format 3") && said.contains("Start forecourt 9.9.0 or later"), "{said}");
     }
     assert_eq!(serde_json::from_slice::<Value>(&fs::read(&path).unwrap()).unwrap(), newer);
 }

@@ -47,7 +47,9 @@ fn crates_use_only_lower_floors_and_each_engine_has_one_owner() {
         for dependency in package["dependencies"].as_array().unwrap() {
             let used = dependency["name"].as_str().unwrap();
             if let Some(below) = floors.get(used) {
-                assert!(*below < floor, "{name} (floor {floor}) uses {used} (floor {below})");
+                // Tests of a crate may use one beside it: it is in no build.
+                let highest = if dependency["kind"] == "dev" { floor } else { floor - 1 };
+                assert!(*below <= highest, "{name} (floor {floor}) uses {used} (floor {below})");
             }
             if let Some((engine, owner)) = NAMED_BY.iter().find(|(engine, _)| *engine == used) {
                 assert!(name == *owner || name == "bench", "{name} names {engine}, which is {owner}'s");

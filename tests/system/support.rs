@@ -175,6 +175,8 @@ pub(crate) struct Forecourt {
     more: Vec<String>,
     /// Beside what the test itself was started with.
     pub environment: Vec<(String, OsString)>,
+    /// How many files it may have open.
+    pub open_files: Option<u32>,
     /// What it has said on standard error.
     said: Arc<Mutex<String>>,
     child: Option<Child>,
@@ -205,6 +207,7 @@ impl Forecourt {
             data: data.to_owned(),
             more: more.iter().map(|argument| (*argument).to_owned()).collect(),
             environment: Vec::new(),
+            open_files: None,
             said: Arc::default(),
             child: None,
         }
@@ -212,7 +215,19 @@ impl Forecourt {
 
     /// Start the process, ready or not. Small flushes, so that a test sees many.
     pub(crate) fn launch(&mut self) {
-        let child = Command::new(env!("CARGO_BIN_EXE_forecourt"))
+        let mut command = match self.open_files {
+            None => Command::new(env!("CARGO_BIN_EXE_forecourt")),
+            Some(count) => {
+                let mut shell = Command::new("sh");
+                shell.args([
+                    "-c",
+                    &format!("ulimit -n {count} && exec \"$0\" \"$@\""),
+                    env!("CARGO_BIN_EXE_forecourt"),
+                ]);
+                shell
+            }
+        };
+        let child = command
             .args(["up", "--nats", &self.nats, "--http", &format!("127.0.0.1:{}", self.port), "--flush-rows", "20000"])
             .args(["--postgres", &self.postgres(), "--flight", &self.flight()])
             .arg("--data")
@@ -389,7 +404,7 @@ pub(crate) fn message(catalogue: &Catalogue, position: u64, event: &Value) -> Ra
     let parsed = parse_event(catalogue, &payload, None).unwrap();
     let context = &catalogue.context_at(parsed.kind.context).name;
     let subject = event_subject(context, &catalogue.event_at(parsed.kind).name, &parsed.aggregate_id);
-    RawMessage { position: Position::new(position), ingested_at: 0, subject, payload: payload.into() }
+    RawMessage { position: Position::new(position), ingested_at: 0, subject, payload: payload.into(), fault: None }
 }
 
 /// Start sending a file; the process ends when everything is acknowledged.

@@ -223,9 +223,10 @@ async fn a_dead_letter_is_closed_once_and_stays_closed() {
             rejection: &rejection,
             subject: "events.x",
             payload: b"?",
+            headers: None,
         })
         .collect();
-    let table = lake.view().tables.len() - 2;
+    let table = lake.view().tables.len() - 3;
     lake.append([(table, dead_letters_batch(&letters).unwrap())], Position::new(3), None).unwrap();
     let closing = |position, decision| Closing {
         position: Position::new(position),
@@ -270,7 +271,7 @@ async fn merging_files_changes_nothing_that_anybody_reads() {
             3 => {
                 if let Some(compaction) = lake.next_compaction(Eagerness::Thorough, &HashSet::new()) {
                     assert!(compaction.files.len() > 1);
-                    merged = Some(Rewritten::Compacted(compaction.run().await.unwrap()));
+                    merged = Some(Rewritten::Compacted(compaction.run().await.unwrap().unwrap()));
                 }
             }
             _ => {}
@@ -309,7 +310,7 @@ async fn merging_files_changes_nothing_that_anybody_reads() {
     assert!(waiting > 3 && applied > 3, "{waiting} {applied}");
     flush(&mut lake).await;
     while let Some(compaction) = lake.next_compaction(Eagerness::Thorough, &HashSet::new()) {
-        let compacted = Rewritten::Compacted(compaction.run().await.unwrap());
+        let compacted = Rewritten::Compacted(compaction.run().await.unwrap().unwrap());
         let Ok(apply) = lake.begin_apply(compacted) else { panic!("no table is away") };
         lake.finish_apply(apply.run().await.unwrap());
     }
@@ -366,7 +367,7 @@ async fn files_that_somebody_reads_stay_until_that_ends() {
     let view = Arc::new(lake.view());
     let before = seen(&view).await;
     while let Some(compaction) = lake.next_compaction(Eagerness::Thorough, &HashSet::new()) {
-        let compacted = Rewritten::Compacted(compaction.run().await.unwrap());
+        let compacted = Rewritten::Compacted(compaction.run().await.unwrap().unwrap());
         let Ok(apply) = lake.begin_apply(compacted) else { panic!("no table is away") };
         lake.finish_apply(apply.run().await.unwrap());
     }
@@ -424,7 +425,7 @@ async fn events_past_their_time_are_gone_and_stay_accounted_for() {
         if step % 7 == 3
             && let Some(compaction) = lake.next_compaction(Eagerness::Thorough, &HashSet::new())
         {
-            let compacted = Rewritten::Compacted(compaction.run().await.unwrap());
+            let compacted = Rewritten::Compacted(compaction.run().await.unwrap().unwrap());
             let Ok(apply) = lake.begin_apply(compacted) else { panic!("no table is away") };
             lake.finish_apply(apply.run().await.unwrap());
         }

@@ -1,5 +1,7 @@
 //! A listing from the facts of its entities.
 
+use std::collections::HashSet;
+
 use search_index::Price;
 
 use super::{Entity, Listing, ListingStatus, Register, Said, Value, json};
@@ -126,20 +128,24 @@ fn held_until(listing_id: &str, reservation: &Entity) -> Option<i64> {
     if ended || elsewhere { None } else { until }
 }
 
+/// Photos of a listing that are shown: the first that came. The lake has all.
+pub(super) const MAX_PHOTOS: usize = 200;
+
 /// The listing's photos in the order they came; without any, the studio's, then the seller's.
 fn photos(own: &Entity, vehicle: &Entity) -> Vec<String> {
     let mut uploads: Vec<&Register> =
         own.facts.iter().filter(|(name, _)| name.starts_with("photos/")).map(|(_, register)| register).collect();
     uploads.sort_by(|Register(a, _), Register(b, _)| a.cmp(b));
-    let mut photos: Vec<String> = Vec::new();
+    let (mut photos, mut known) = (Vec::new(), HashSet::new());
     for url in uploads.into_iter().flat_map(|Register(_, urls)| texts(urls)) {
-        if !photos.contains(&url) {
+        if photos.len() < MAX_PHOTOS && known.insert(url.clone()) {
             photos.push(url);
         }
     }
     for fallback in ["studio_photos", "photos"] {
         if photos.is_empty() {
             photos = vehicle.register(fallback).map(|Register(_, urls)| texts(urls)).unwrap_or_default();
+            photos.truncate(MAX_PHOTOS);
         }
     }
     photos

@@ -1,8 +1,10 @@
 //! What each event says about which entity.
 
+use std::collections::HashSet;
+
 use schemas::field_type::Cell;
 
-use super::{Change, EntityKey, EntityKind, MICROS_PER_DAY, Row, Value, json};
+use super::{Change, EntityKey, EntityKind, MICROS_PER_DAY, Row, Value, build::MAX_PHOTOS, json};
 
 /// The contexts whose events say something about listings.
 pub const CONTEXTS: [&str; 5] = ["acquisition", "production", "inventory", "browsing", "purchase"];
@@ -150,10 +152,18 @@ fn renamed(row: &Row<'_>, column: &str, fact: &str) -> Vec<Change> {
     row.value(column).map(|value| row.set(fact, value)).into_iter().collect()
 }
 
-/// Photos only ever come in addition, so each event's are a fact of their own.
+/// Photos only ever come in addition, so each event's are a fact of their own: as many as a listing shows.
 fn photos(row: &Row<'_>, column: &str) -> Vec<Change> {
     let name = format!("photos/{}", row.text("event_id").unwrap_or_default());
-    row.value(column).map(|urls| row.set(&name, urls)).into_iter().collect()
+    row.value(column).map(|urls| row.set(&name, first_photos(urls))).into_iter().collect()
+}
+
+/// The first that differ, at most [`MAX_PHOTOS`]: no more of one event are ever shown.
+fn first_photos(urls: Value) -> Value {
+    let Value::Array(urls) = urls else { return urls };
+    let mut known = HashSet::new();
+    let differing = urls.into_iter().filter(|url| known.insert(url.as_str().map(str::to_owned)));
+    Value::Array(differing.take(MAX_PHOTOS).collect())
 }
 
 /// Prices follow each other: each event's is a fact of its own.

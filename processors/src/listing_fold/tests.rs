@@ -45,7 +45,7 @@ fn folded(catalogue: &Arc<Catalogue>, events: &[&Value]) -> BTreeMap<String, Lis
     let messages = events.iter().zip(1..).map(|(event, position)| message(catalogue, position, event));
     let folder = tempfile::tempdir().unwrap();
     let seen = SeenEvents::open(folder.path(), "log", Position::new(u64::MAX)).unwrap();
-    let decoded = decode(catalogue, &seen, &messages.collect::<Vec<_>>()).unwrap();
+    let decoded = decode(catalogue, &seen, Position::START, &messages.collect::<Vec<_>>()).unwrap();
     assert!(decoded.dead_letters.is_empty(), "{:?}", decoded.dead_letters);
     let mut entities: HashMap<EntityKey, Entity> = HashMap::new();
     for (table, batch) in &decoded.tables {

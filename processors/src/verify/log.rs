@@ -33,7 +33,7 @@ impl Subject<'_> {
         let mut check = Check::new("log", "a position holds in the lake what it holds in the log");
         let end = log.last_message().await?.min(self.view.position);
         let mut reached = log.look().await?.before_first;
-        let mut reader = LogReader::after(log.clone(), reached);
+        let mut reader = LogReader::after(log.clone(), reached).quietly();
         let (mut held, mut held_to) = (HashMap::new(), reached);
         while reached < end {
             let messages = tokio::time::timeout(PATIENCE, reader.next_messages()).await;

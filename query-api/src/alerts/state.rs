@@ -1,7 +1,7 @@
 //! The alerts there are and what they matched: a fold of the log's events about them.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -157,8 +157,8 @@ pub(super) struct AlertBook {
     pub(super) alerts: BTreeMap<String, Alert>,
     /// Given up; an alert that arrives after that stays so.
     deleted: HashSet<String>,
-    /// What arrived before its alert.
-    early: Vec<(Position, Fact)>,
+    /// What arrived before its alert, by its id.
+    early: HashMap<String, Vec<(Position, Fact)>>,
 }
 
 impl AlertBook {
@@ -185,19 +185,20 @@ impl AlertBook {
                     expires_at,
                     ..Alert::default()
                 };
+                let early = self.early.remove(&id);
                 self.alerts.insert(id, alert);
-                for (position, fact) in std::mem::take(&mut self.early) {
+                for (position, fact) in early.into_iter().flatten() {
                     self.apply(position, fact);
                 }
             }
             Fact::Deleted { id } => {
                 self.alerts.remove(&id);
-                self.early.retain(|(_, fact)| !matches!(fact, Fact::Matched { alert, .. } | Fact::Notified { alert, .. } if *alert == id));
+                self.early.remove(&id);
                 self.deleted.insert(id);
             }
             Fact::Matched { ref alert, .. } | Fact::Notified { ref alert, .. } if self.deleted.contains(alert) => {}
             Fact::Matched { ref alert, .. } | Fact::Notified { ref alert, .. } if !self.alerts.contains_key(alert) => {
-                self.early.push((position, fact));
+                self.early.entry(alert.clone()).or_default().push((position, fact));
             }
             Fact::Matched { alert, id, listing_id, matched_at } => {
                 let Some(alert) = self.alerts.get_mut(&alert) else { return };

@@ -1,0 +1,42 @@
+//! How much room a folder's disk has.
+
+use std::path::Path;
+
+/// With less than this free, or a twentieth of the disk where that is less, a disk counts as full.
+const FULL_BELOW: u64 = 32 << 20;
+
+/// The room of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskRoom {
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+}
+
+impl DiskRoom {
+    /// That of the disk a folder is on; `None` when it cannot be looked at.
+    #[must_use]
+    pub fn of(folder: &Path) -> Option<Self> {
+        let disk = rustix::fs::statvfs(folder).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Some(Self { free_bytes: bytes(disk.f_bavail), total_bytes: bytes(disk.f_blocks) })
+    }
+
+    /// Whether there is no room for what a server writes.
+    #[must_use]
+    pub fn is_full(self) -> bool {
+        self.free_bytes < FULL_BELOW.min(self.total_bytes / 20)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DiskRoom;
+
+    #[test]
+    fn a_disk_is_full_when_little_of_it_is_free() {
+        let room = |free: u64, total: u64| DiskRoom { free_bytes: free << 20, total_bytes: total << 20 };
+        assert!(room(31, 100_000).is_full() && !room(33, 100_000).is_full());
+        assert!(room(2, 64).is_full() && !room(4, 64).is_full());
+        assert!(DiskRoom::of(&std::env::temp_dir()).is_some_and(|room| room.total_bytes > 0));
+    }
+}
