@@ -3,11 +3,11 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What files, the log's connections and other parts need beside the clients.
-const RESERVED: u64 = 192;
+const RESERVED_FILES: u64 = 192;
 /// More connections than this are not taken, however many files may be open.
-const MOST: u64 = 20_000;
+const MAX_CONNECTIONS: u64 = 20_000;
 /// As few as this are taken whatever the limit is.
-const FEWEST: u64 = 8;
+const MIN_CONNECTIONS: u64 = 8;
 
 /// Ask for as many open files as the system lets us have.
 pub(crate) fn raise_limit() {
@@ -25,7 +25,7 @@ pub(crate) fn limit() -> u64 {
 
 /// How many HTTP connections are taken with so many open files: half of what is not reserved.
 pub(crate) fn http_connections(limit: u64) -> usize {
-    let most = (limit.saturating_sub(RESERVED) / 2).clamp(FEWEST, MOST);
+    let most = (limit.saturating_sub(RESERVED_FILES) / 2).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
     usize::try_from(most).unwrap_or(usize::MAX)
 }
 

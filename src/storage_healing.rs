@@ -56,7 +56,13 @@ impl StorageHealing {
             let since = *troubled_since.get_or_insert_with(Instant::now);
             let may_start = started.is_none_or(|started| started.elapsed() >= START_EVERY);
             if (was_full || wants_room || since.elapsed() >= TROUBLED_FOR) && may_start {
-                tracing::info!(free_bytes = room.free_bytes, "there is room on the disk again");
+                let troubled_seconds = since.elapsed().as_secs();
+                tracing::info!(
+                    free_bytes = room.free_bytes,
+                    troubled_seconds,
+                    was_full,
+                    "the log takes nothing although its disk has room; restarting nats-server"
+                );
                 self.restart.notify_one();
                 self.publisher.forget_refusal();
                 started = Some(Instant::now());

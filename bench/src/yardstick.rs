@@ -251,8 +251,8 @@ impl Report {
                 name(it),
                 it.ours,
                 it.limit_value,
-                told(it.ratio),
-                format!("{} – {}", told(it.low), told(it.high)),
+                format_ratio(it.ratio),
+                format!("{} – {}", format_ratio(it.low), format_ratio(it.high)),
                 it.noise * 100.0
             );
         }
@@ -291,9 +291,9 @@ impl Report {
                 it.ours,
                 it.limit_value,
                 it.limit,
-                told(it.ratio),
-                told(it.low),
-                told(it.high),
+                format_ratio(it.ratio),
+                format_ratio(it.low),
+                format_ratio(it.high),
                 it.noise * 100.0
             );
         }
@@ -339,7 +339,7 @@ impl Report {
 }
 
 /// A ratio with three digits at least.
-fn told(ratio: f64) -> String {
+fn format_ratio(ratio: f64) -> String {
     match ratio {
         ..0.01 => format!("{ratio:.5}"),
         ..0.1 => format!("{ratio:.4}"),

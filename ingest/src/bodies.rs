@@ -10,10 +10,10 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may let us wait over a whole body, beside what its bytes take at [`SLOWEST`].
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client may let us wait over a whole body, beside what its bytes take at [`MIN_BODY_BYTES_PER_SECOND`].
+pub const MAX_BODY_WAIT: Duration = Duration::from_secs(60);
 /// Bytes a second of the slowest client.
-pub const SLOWEST: u64 = 1 << 10;
+pub const MIN_BODY_BYTES_PER_SECOND: u64 = 1 << 10;
 /// A body that has let us wait for so long since its last byte gives its place to another that needs one.
 const YIELDS_AFTER: Duration = Duration::from_millis(500);
 
@@ -97,7 +97,7 @@ impl Body {
         most: Duration,
         read: impl Future<Output = io::Result<usize>>,
     ) -> Result<Option<usize>, Stopped> {
-        let allowed = PATIENCE + Duration::from_secs(self.received / SLOWEST);
+        let allowed = MAX_BODY_WAIT + Duration::from_secs(self.received / MIN_BODY_BYTES_PER_SECOND);
         let allowed = allowed.saturating_sub(self.waited);
         let started = Instant::now();
         self.note(Some(started));
@@ -132,7 +132,7 @@ impl Drop for Body {
 mod tests {
     use std::{future::pending, io, sync::Arc, time::Duration};
 
-    use super::{Bodies, PATIENCE, Stopped};
+    use super::{Bodies, MAX_BODY_WAIT, Stopped};
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_drips_ends_and_one_that_flows_goes_on() {
@@ -146,7 +146,7 @@ mod tests {
         while dripping.wait(after(25, 1)).await.is_ok() {
             drops += 1;
         }
-        assert_eq!(drops, PATIENCE.as_secs() / 25);
+        assert_eq!(drops, MAX_BODY_WAIT.as_secs() / 25);
         for _ in 0..100 {
             assert_eq!(flowing.wait(after(20, 30 << 10)).await.unwrap(), 30 << 10);
         }

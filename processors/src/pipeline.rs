@@ -376,7 +376,7 @@ impl Decoder {
     /// Decode on a thread for such work. What fails for a while is tried again; a message that cannot be decoded becomes a
     /// dead letter; a damaged store of seen events is deleted, to be filled from the lake by the next start.
     async fn decode_patiently(&mut self, messages: Vec<RawMessage>) -> Result<Vec<Decoded>, PipelineError> {
-        let (mut tries, mut backoff) = (0, Backoff::default());
+        let (mut tries, mut backoff, messages) = (0, Backoff::default(), Arc::new(messages));
         loop {
             tries += 1;
             match self.decode(&messages).await {
@@ -394,15 +394,15 @@ impl Decoder {
                 Err(DecodeFailure::Message(error)) if tries < MAX_DECODE_TRIES => {
                     tracing::warn!(error, "cannot decode; trying again");
                 }
-                Err(DecodeFailure::Message(_)) => return self.decode_each(messages).await,
+                Err(DecodeFailure::Message(_)) => return self.decode_each(&messages).await,
             }
             tokio::time::sleep(backoff.next_pause()).await;
         }
     }
 
-    async fn decode(&self, messages: &[RawMessage]) -> Result<Decoded, DecodeFailure> {
+    async fn decode(&self, messages: &Arc<Vec<RawMessage>>) -> Result<Decoded, DecodeFailure> {
         let (catalogue, seen) = (Arc::clone(&self.catalogue), Arc::clone(&self.seen));
-        let (after, messages) = (self.after, messages.to_vec());
+        let (after, messages) = (self.after, Arc::clone(messages));
         match tokio::task::spawn_blocking(move || decode(&catalogue, &seen, after, &messages)).await {
             Ok(Ok(decoded)) => Ok(decoded),
             Ok(Err(DecodeError::Seen(error))) => Err(DecodeFailure::Seen(error)),
@@ -412,16 +412,20 @@ impl Decoder {
     }
 
     /// Decode each message alone; one that cannot be becomes a dead letter.
-    async fn decode_each(&mut self, messages: Vec<RawMessage>) -> Result<Vec<Decoded>, PipelineError> {
+    async fn decode_each(&mut self, messages: &[RawMessage]) -> Result<Vec<Decoded>, PipelineError> {
         let (mut each, mut backoff) = (Vec::with_capacity(messages.len()), Backoff::default());
-        for mut message in messages {
+        for message in messages {
+            let mut message = message.clone();
             let decoded = loop {
-                match self.decode(std::slice::from_ref(&message)).await {
+                match self.decode(&Arc::new(vec![message.clone()])).await {
                     Ok(decoded) => break decoded,
                     Err(DecodeFailure::Seen(error)) if error.is_scarcity() => {
                         tokio::time::sleep(backoff.next_pause()).await
                     }
-                    Err(DecodeFailure::Seen(error)) => return Err(error.into()),
+                    Err(DecodeFailure::Seen(error)) => {
+                        self.seen.discard()?;
+                        return Err(error.into());
+                    }
                     Err(DecodeFailure::Message(error)) => {
                         let position = message.position.get();
                         tracing::error!(position, error, "a message cannot be decoded; it becomes a dead letter");

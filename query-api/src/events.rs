@@ -10,7 +10,7 @@ use axum::{
 use futures::TryStreamExt;
 use ingest::{
     IntakeError, IntakeReport, Interrupted,
-    bodies::PATIENCE,
+    bodies::MAX_BODY_WAIT,
     encoding::{Encoding, Reader},
     intake::BodyForm,
     publisher::PublishError,
@@ -78,7 +78,7 @@ async fn binary_mode(headers: &HeaderMap, body: Reader) -> Result<Reader, Proble
         return Ok(body);
     }
     let whole = to_bytes(Body::from_stream(tokio_util::io::ReaderStream::new(body)), MAX_EVENT_BYTES);
-    let whole = tokio::time::timeout(PATIENCE, whole).await.ok().and_then(Result::ok).ok_or_else(|| {
+    let whole = tokio::time::timeout(MAX_BODY_WAIT, whole).await.ok().and_then(Result::ok).ok_or_else(|| {
         let detail = format!("A CloudEvent in binary mode has at most {MAX_EVENT_BYTES} bytes, and arrives whole.");
         Problem::new(StatusCode::BAD_REQUEST, "invalid_body", "The body cannot be read", detail)
     })?;

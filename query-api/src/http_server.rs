@@ -21,7 +21,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use ingest::bodies::{PATIENCE, SLOWEST};
+use ingest::bodies::{MAX_BODY_WAIT, MIN_BODY_BYTES_PER_SECOND};
 use schemas::scarcity::is_scarcity;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -159,7 +159,7 @@ impl hyper::body::Body for Patient {
                 }
                 if let Some(Ok(frame)) = &frame {
                     let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    self.left += Duration::from_micros(bytes * 1_000_000 / SLOWEST);
+                    self.left += Duration::from_micros(bytes * 1_000_000 / MIN_BODY_BYTES_PER_SECOND);
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
@@ -261,7 +261,7 @@ async fn connection(
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let mut router = router.clone();
         let answering = connections.begin_request(number);
-        let request = request.map(|body| Body::new(Patient { body, left: PATIENCE, waiting: None }));
+        let request = request.map(|body| Body::new(Patient { body, left: MAX_BODY_WAIT, waiting: None }));
         async move {
             let answer = router.call(request).await?;
             Ok::<_, Infallible>(answer.map(|body| Sending { body, _answering: answering }))
@@ -272,10 +272,10 @@ async fn connection(
     let served = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     tokio::select! {
-        served = served.as_mut() => told(served),
+        served = served.as_mut() => log_connection_error(served),
         () = stopping.cancelled() => {
             served.as_mut().graceful_shutdown();
-            told(served.await);
+            log_connection_error(served.await);
         }
         // It is silent: there is nothing to be finished.
         () = end.cancelled() => {}
@@ -283,7 +283,7 @@ async fn connection(
     connections.lock().remove(&number);
 }
 
-fn told(served: hyper::Result<()>) {
+fn log_connection_error(served: hyper::Result<()>) {
     if let Err(error) = served {
         tracing::debug!(%error, "an HTTP connection broke off");
     }

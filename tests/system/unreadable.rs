@@ -112,12 +112,12 @@ async fn a_message_that_no_library_reads_is_a_dead_letter_with_its_bytes_and_the
 
 #[tokio::test]
 async fn a_message_as_large_as_the_server_takes_is_a_dead_letter_and_the_next_is_read() {
-    const LARGEST: usize = 16 << 20;
+    const MAX_PAYLOAD_BYTES: usize = 16 << 20;
     let folder = tempfile::tempdir().unwrap();
     let nats = Nats::start().await;
     let server = Forecourt::start(&nats, folder.path()).await;
     let mut wire = Wire::connect(&nats.url()).await;
-    for size in [LARGEST - 66, LARGEST - 1, LARGEST] {
+    for size in [MAX_PAYLOAD_BYTES - 66, MAX_PAYLOAD_BYTES - 1, MAX_PAYLOAD_BYTES] {
         wire.publish(&format!("events.inventory.PriceSet.l{size}"), &vec![b'x'; size]).await;
         let position = read_after(&server, &format!("after-{size}")).await;
         let rows =
