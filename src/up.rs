@@ -17,7 +17,7 @@ use lake::{LakeConfig, Spill};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{FormatAccess, Pipeline, PipelineConfig, open_data_folder};
 use query_api::{
-    Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, WrittenAnswers, derived, periods, sql_turns,
+    Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, QueryPermits, WrittenAnswers, derived, periods,
 };
 use schemas::{Catalogue, Position};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
@@ -210,7 +210,7 @@ async fn serve_log(
         pipeline: pipeline.clone(),
         metrics: Arc::new(render),
         now,
-        sql_turns: sql_turns(),
+        query_permits: Arc::new(QueryPermits::default()),
         lexicons: Lexicons::new(&queries),
         markets: Markets::new(&queries),
         public_ids: PublicIds::new(&queries),

@@ -116,7 +116,8 @@ async fn fill(catalogue: &Arc<Catalogue>, log: &Log, seen: &std::path::Path) -> 
     let intake = Intake::new(Arc::clone(catalogue), publisher, || 0);
     let started = Instant::now();
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    let bodies = lines.chunks(4_000).map(|lines| intake.take(std::io::Cursor::new(lines.concat()), BodyForm::Ndjson));
+    let bodies =
+        lines.chunks(4_000).map(|lines| intake.take(std::io::Cursor::new(lines.concat()), BodyForm::Ndjson, None));
     let mut answers = futures::stream::iter(bodies).buffer_unordered(4);
     while let Some(answer) = answers.next().await {
         let report = answer?;

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -32,6 +33,7 @@ struct Taken {
 
 #[derive(Debug)]
 struct Waiting {
+    client: Option<IpAddr>,
     /// Since when the client has been waited for, if it is.
     since: Option<Instant>,
     /// Ends the body.
@@ -65,10 +67,15 @@ impl Bodies {
     }
 
     /// A place, if need be that of the body which has let us wait the longest; none, when all are being sent.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<Body> {
+    ///
+    /// A client has its share of the places, and only its own bodies make room in it.
+    pub(crate) fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Option<Body> {
         let mut taken = self.lock();
-        if taken.places.len() >= self.most {
-            let waiting = taken.places.iter().filter_map(|(number, place)| Some((place.since?, *number)));
+        let of_client = client.map_or(0, |_| taken.places.values().filter(|place| place.client == client).count());
+        let has_share = of_client >= share(self.most);
+        if has_share || taken.places.len() >= self.most {
+            let places = taken.places.iter().filter(|(_, place)| !has_share || place.client == client);
+            let waiting = places.filter_map(|(number, place)| Some((place.since?, *number)));
             let (since, slowest) = waiting.min()?;
             if since.elapsed() < YIELDS_AFTER {
                 return None;
@@ -79,10 +86,16 @@ impl Bodies {
         }
         let (number, end) = (taken.next, CancellationToken::new());
         taken.next += 1;
-        taken.places.insert(number, Waiting { since: None, end: end.clone() });
+        taken.places.insert(number, Waiting { client, since: None, end: end.clone() });
         drop(taken);
         Some(Body { bodies: Arc::clone(self), number, end, waited: Duration::ZERO, received: 0 })
     }
+}
+
+/// How much of what there is one client may have: the rest is for others.
+#[must_use]
+pub const fn share(most: usize) -> usize {
+    most - most / 4
 }
 
 impl Body {
@@ -130,14 +143,14 @@ impl Drop for Body {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, io, sync::Arc, time::Duration};
+    use std::{future::pending, io, net::IpAddr, sync::Arc, time::Duration};
 
     use super::{Bodies, MAX_BODY_WAIT, Stopped};
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_drips_ends_and_one_that_flows_goes_on() {
         let bodies = Arc::new(Bodies::new(2));
-        let (mut dripping, mut flowing) = (bodies.enter().unwrap(), bodies.enter().unwrap());
+        let (mut dripping, mut flowing) = (bodies.enter(None).unwrap(), bodies.enter(None).unwrap());
         let after = |seconds: u64, bytes: usize| async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             io::Result::Ok(bytes)
@@ -155,15 +168,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_lets_us_wait_makes_room_and_who_sends_does_not() {
         let bodies = Arc::new(Bodies::new(2));
-        let (mut still, sending) = (bodies.enter().unwrap(), bodies.enter().unwrap());
-        assert!(bodies.enter().is_none());
+        let (mut still, sending) = (bodies.enter(None).unwrap(), bodies.enter(None).unwrap());
+        assert!(bodies.enter(None).is_none());
         let waiting = tokio::spawn(async move { still.wait(pending()).await });
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let third = bodies.enter().unwrap();
+        let third = bodies.enter(None).unwrap();
         assert!(matches!(waiting.await.unwrap(), Err(Stopped::Slow)));
-        assert!(bodies.enter().is_none());
+        assert!(bodies.enter(None).is_none());
         drop(sending);
-        assert!(bodies.enter().is_some());
+        assert!(bodies.enter(None).is_some());
         drop(third);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_its_share_and_others_the_rest() {
+        let bodies = Arc::new(Bodies::new(8));
+        let [one, other] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(|address| Some(IpAddr::from(address)));
+        let mut held: Vec<_> = (0..6).map(|_| bodies.enter(one).unwrap()).collect();
+        assert!(bodies.enter(one).is_none(), "its share is taken");
+        held.extend((0..2).map(|_| bodies.enter(other).unwrap()));
+        assert!(bodies.enter(other).is_none(), "all places are taken");
+        // A body that waits makes room for its own client, and for others when all places are taken.
+        let mut still = held.remove(0);
+        let waiting = tokio::spawn(async move { still.wait(pending()).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        held.push(bodies.enter(other).unwrap());
+        assert!(matches!(waiting.await.unwrap(), Err(Stopped::Slow)));
+        // The share is free again, the places are not.
+        assert!(bodies.enter(one).is_none());
+        drop(held.pop());
+        assert!(bodies.enter(one).is_some());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A body of any size goes through in bounded memory: it is read as fast as the log takes it.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use schemas::{
@@ -140,9 +140,14 @@ impl Intake {
     ///
     /// # Errors
     /// When the body ends early, or the log does not take it.
-    pub async fn take(&self, body: impl AsyncRead + Unpin, form: BodyForm) -> Result<IntakeReport, Interrupted> {
+    pub async fn take(
+        &self,
+        body: impl AsyncRead + Unpin,
+        form: BodyForm,
+        client: Option<IpAddr>,
+    ) -> Result<IntakeReport, Interrupted> {
         let mut report = IntakeReport::default();
-        let taken = self.take_into(&mut report, body, form).await;
+        let taken = self.take_into(&mut report, body, form, client).await;
         report.rejected.sort_by_key(|rejected| rejected.index);
         match taken {
             Ok(()) => Ok(report),
@@ -155,8 +160,9 @@ impl Intake {
         report: &mut IntakeReport,
         mut body: impl AsyncRead + Unpin,
         form: BodyForm,
+        client: Option<IpAddr>,
     ) -> Result<(), IntakeError> {
-        let mut place = self.bodies.enter().ok_or(IntakeError::Busy)?;
+        let mut place = self.bodies.enter(client).ok_or(IntakeError::Busy)?;
         let mut splitter = Splitter::new(form);
         let mut buffer = BytesMut::with_capacity(READ);
         let mut batch = Batch::default();

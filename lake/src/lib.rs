@@ -49,7 +49,7 @@ pub use forecast::{Forecast, Forecasting, TableFiles};
 pub use lake::{Lake, LakeConfig, LakeError, Rewritten, folder_url};
 pub use result_format::ResultFormat;
 pub use retirement::{Retired, Retirement};
-pub use session::{Prepared, QueryLimits, QueryRows, Spill, SqlSession, Statement};
+pub use session::{Prepared, QueryLimits, QueryRows, RowReader, Spill, SqlSession, Statement};
 pub use sql_catalog::{ColumnMeaning, ExtraTable};
 pub use sql_error::SqlError;
 pub use table::KEEP_FOR;

@@ -95,11 +95,11 @@ impl EncodedRows {
 impl SqlSession {
     /// Write rows in a format, where queries run. `turn` is held until all is written or the query's time is up.
     #[must_use]
-    pub fn encode(&self, rows: QueryRows, format: ResultFormat, turn: impl Send + 'static) -> EncodedRows {
+    pub fn encode(&self, rows: QueryRows, format: ResultFormat, permit: impl Send + 'static) -> EncodedRows {
         let (sender, chunks) = mpsc::channel(CHUNK_QUEUE);
         let (deadline, limit) = (rows.deadline, rows.limit());
         let task = self.spawn(async move {
-            let _turn = turn;
+            let _permit = permit;
             // Whoever went away, or reads too slowly, is told nothing more.
             let _ = tokio::time::timeout_at(deadline, async {
                 if let Err(error) = encode_all(rows, format, &sender).await {

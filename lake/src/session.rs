@@ -1,6 +1,11 @@
 //! SQL over one view of the lake: read-only, and within limits.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use datafusion::{
     arrow::{
@@ -38,7 +43,7 @@ use serde_json::{Value, json};
 use tokio::{
     runtime::Handle,
     sync::{OnceCell, mpsc},
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
     time::Instant,
 };
 
@@ -97,16 +102,84 @@ pub struct QueryRows {
     /// Rows that may still come.
     left: usize,
     truncated: bool,
+    reader: RowReader,
     _task: AbortOnDrop<()>,
 }
 
+/// Whether a query's rows are read, as seen from elsewhere.
+#[derive(Clone, Debug)]
+pub struct RowReader {
+    activity: Arc<Mutex<ReaderActivity>>,
+    query: AbortHandle,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ReaderActivity {
+    Reading,
+    IdleSince(Instant),
+    Stopped,
+}
+
+impl RowReader {
+    fn activity(&self) -> MutexGuard<'_, ReaderActivity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Since when nobody has asked for the next rows, if nobody does.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Instant> {
+        match *self.activity() {
+            ReaderActivity::IdleSince(since) => Some(since),
+            ReaderActivity::Reading | ReaderActivity::Stopped => None,
+        }
+    }
+
+    /// End the query: who reads its rows after all gets [`SqlError::NotRead`].
+    pub fn stop(&self) {
+        *self.activity() = ReaderActivity::Stopped;
+        self.query.abort();
+    }
+
+    fn is_stopped(&self) -> bool {
+        matches!(*self.activity(), ReaderActivity::Stopped)
+    }
+
+    fn note(&self, activity: ReaderActivity) {
+        let mut known = self.activity();
+        if !matches!(*known, ReaderActivity::Stopped) {
+            *known = activity;
+        }
+    }
+}
+
+/// Notes that nobody reads any more, when it is dropped.
+struct ReadGuard<'a>(&'a RowReader);
+
+impl Drop for ReadGuard<'_> {
+    fn drop(&mut self) {
+        self.0.note(ReaderActivity::IdleSince(Instant::now()));
+    }
+}
+
 impl QueryRows {
+    /// Whether its rows are read.
+    #[must_use]
+    pub fn reader(&self) -> RowReader {
+        self.reader.clone()
+    }
+
     /// The next rows, until there are no more or the limit is reached.
     pub fn next_batch(&mut self) -> BoxFuture<'_, Option<Result<RecordBatch, SqlError>>> {
         async move {
             if self.ended {
                 return None;
             }
+            if self.reader.is_stopped() {
+                self.ended = true;
+                return Some(Err(SqlError::NotRead));
+            }
+            self.reader.note(ReaderActivity::Reading);
+            let _guard = ReadGuard(&self.reader);
             let received = tokio::time::timeout_at(self.deadline, self.rows.recv()).await.unwrap_or_default();
             let batch = match received {
                 Some(Ok(Some(batch))) => batch,
@@ -432,6 +505,8 @@ impl SqlSession {
                 hand_on(rows, sender, deadline, limits.time).await;
                 drop(held);
             });
+            let activity = Arc::new(Mutex::new(ReaderActivity::IdleSince(Instant::now())));
+            let reader = RowReader { activity, query: task.0.abort_handle() };
             Ok(QueryRows {
                 schema,
                 position: view.position,
@@ -442,6 +517,7 @@ impl SqlSession {
                 ended: false,
                 left: limits.rows,
                 truncated: false,
+                reader,
                 _task: task,
             })
         }

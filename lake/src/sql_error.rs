@@ -23,6 +23,8 @@ pub enum SqlError {
     TooSlow(Duration),
     #[error("the query needs more memory than queries may use; select fewer columns or rows")]
     TooLarge(#[source] Box<DataFusionError>),
+    #[error("nobody read the rows for a while, and another query needed the room; read them as they come")]
+    NotRead,
     #[error("the query failed")]
     Internal(#[source] Box<DataFusionError>),
 }

@@ -1,4 +1,4 @@
-//! What every SQL entry does with a question, however it came: its turn, the cut it is answered at, and the tables whose
+//! What every SQL entry does with a question, however it came: its permit, the cut it is answered at, and the tables whose
 //! rows come with it.
 
 use std::{sync::Arc, time::Duration};
@@ -10,24 +10,17 @@ use lake::{
 use processors::derived_tables::{CURRENT, LISTINGS, POSITIONS, SYSTEM, listings_table, positions_table};
 use schemas::{Position, field_type::parse_timestamp};
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::{Api, consistency::Freshness, problem::Problem};
+use crate::{
+    Api,
+    consistency::Freshness,
+    problem::Problem,
+    query_permits::{MAX_QUERIES, QueryPermit},
+};
 
 /// How long a query may take, to its last row, unless it asks for another time.
 pub(crate) const DEFAULT_TIME: Duration = Duration::from_secs(60);
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(600);
-/// Queries that run at once; others wait their turn.
-const MAX_QUERIES: usize = 16;
-/// How long one waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// As many queries as run at once, whatever way they come; others wait their turn.
-#[must_use]
-pub fn sql_turns() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(MAX_QUERIES))
-}
-
 /// The cut a question is answered at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AsOf {
@@ -59,28 +52,10 @@ pub(crate) struct Asking {
     pub(crate) limits: QueryLimits,
 }
 
-/// Rows, and the turn they are given in: it ends with them, or when their time is up, read or not.
+/// Rows, and the permit of their query: dropped, another may run.
 pub(crate) struct Answering {
     pub(crate) rows: QueryRows,
-    pub(crate) turn: Turn,
-}
-
-/// Dropped, the turn is another's.
-pub(crate) struct Turn {
-    _held: oneshot::Sender<()>,
-}
-
-impl Turn {
-    fn new(permit: OwnedSemaphorePermit, within: Duration) -> Self {
-        let (held, given_back) = oneshot::channel();
-        metrics::gauge!("sql_queries_running").increment(1.0);
-        tokio::spawn(async move {
-            let _permit = permit;
-            let _ = tokio::time::timeout(within, given_back).await;
-            metrics::gauge!("sql_queries_running").decrement(1.0);
-        });
-        Self { _held: held }
-    }
+    pub(crate) permit: QueryPermit,
 }
 
 impl Api {
@@ -91,12 +66,10 @@ impl Api {
         values: lake::ParamValues,
         asking: Asking,
     ) -> Result<Answering, Problem> {
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.sql_turns).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else {
+        let Some(permit) = self.query_permits.acquire(asking.limits.time).await else {
             let detail = format!("{MAX_QUERIES} queries are running. Ask again in a moment.");
             return Err(Problem::unavailable("busy", detail));
         };
-        let turn = Turn::new(turn, asking.limits.time);
         let names = self.pipeline.sql.references(&statement);
         let names = |schema, table| names.iter().any(|(s, t)| s.as_deref() == Some(schema) && t == table);
         let mut brought = Vec::new();
@@ -111,7 +84,9 @@ impl Api {
             brought.push(self.positions(&view)?);
         }
         let rows = self.pipeline.sql.query(&view, brought, statement, values, asking.limits).await;
-        Ok(Answering { rows: rows.map_err(refused)?, turn })
+        let rows = rows.map_err(refused)?;
+        permit.watch(rows.reader());
+        Ok(Answering { rows, permit })
     }
 
     /// What a statement answers and asks for.
@@ -193,6 +168,7 @@ pub(crate) fn refused(error: SqlError) -> Problem {
         SqlError::TooLarge(_) => {
             Problem::new(StatusCode::BAD_REQUEST, "too_large", "The query needs too much memory", detail)
         }
+        SqlError::NotRead => Problem::unavailable("not_read", detail),
         SqlError::Internal(_) => Problem::internal(&error),
     }
 }

@@ -1,7 +1,9 @@
 //! `POST /v1/events`: the door.
 
+use std::net::IpAddr;
+
 use axum::{
-    Json,
+    Extension, Json,
     body::{Body, to_bytes},
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -19,18 +21,22 @@ use schemas::{MAX_EVENT_BYTES, envelope};
 use serde_json::json;
 use tokio_util::io::StreamReader;
 
-use crate::{Api, consistency::POSITION, operations, parameters::Parameters, problem::Problem};
+use crate::{
+    Api, consistency::POSITION, http_server::ClientAddress, operations, parameters::Parameters, problem::Problem,
+};
 
 pub(crate) async fn post(
     State(api): State<Api>,
     _: Parameters,
+    client: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    take(&api, &headers, body).await.map_err(Problem::ending_connection)
+    let client = client.map(|Extension(ClientAddress(address))| address);
+    take(&api, client, &headers, body).await.map_err(Problem::ending_connection)
 }
 
-async fn take(api: &Api, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn take(api: &Api, client: Option<IpAddr>, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
     if !operations::knows_the_log(api) {
         // Until then a repeated event would not be recognised.
         return Err(Problem::unavailable(
@@ -46,7 +52,7 @@ async fn take(api: &Api, headers: &HeaderMap, body: Body) -> Result<Response, Pr
     let form = if text(header::CONTENT_TYPE).contains("ndjson") { BodyForm::Ndjson } else { BodyForm::Any };
     let body = encoding.decode(StreamReader::new(body.into_data_stream().map_err(std::io::Error::other)));
     let body = binary_mode(headers, body).await?;
-    let report = api.intake.take(body, form).await.map_err(interrupted)?;
+    let report = api.intake.take(body, form, client).await.map_err(interrupted)?;
     if report == IntakeReport::default() {
         let detail = "The body holds no event. Send one event, a JSON array of events, or one event per line.";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "empty_body", "Nothing to take", detail));

@@ -3,6 +3,8 @@
 //! It keeps nothing between calls: a handle is the statement itself, with the values it is bound to. Each is planned anew
 //! when its rows are fetched, under the limits of every other entry.
 
+mod connections;
+
 use std::{io, sync::Arc, time::Duration};
 
 use arrow_flight::{
@@ -37,11 +39,7 @@ use schemas::Position;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tonic::{
-    Code, Request, Response, Status,
-    metadata::MetadataMap,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::Server};
 
 use crate::{
     Api,
@@ -50,6 +48,9 @@ use crate::{
     problem::Problem,
 };
 
+/// A client that is gone without a word is found out by pings.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
 const CATALOG: &str = "forecourt";
 const TABLE_TYPE: &str = "VIEW";
 /// Metadata of a call, as the parameters of every other entry.
@@ -62,9 +63,10 @@ const WAIT: &str = "x-forecourt-wait-ms";
 /// # Errors
 /// When the listener fails.
 pub async fn serve_flight(listener: TcpListener, api: Api, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let service = FlightServiceServer::new(Flight { api });
-    let served = Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, stop);
+    let mut server =
+        Server::builder().http2_keepalive_interval(Some(PING_EVERY)).http2_keepalive_timeout(Some(PONG_WITHIN));
+    let served = server.add_service(service).serve_with_incoming_shutdown(connections::accept(listener), stop);
     served.await.map_err(io::Error::other)
 }
 
@@ -144,11 +146,11 @@ impl Flight {
     async fn rows(&self, handle: &Handle, metadata: &MetadataMap) -> Result<Response<Rows>, Status> {
         let (asking, statement) = (self.asking(metadata)?, self.parse(&handle.query)?);
         let answering = self.api.answer(statement, handle.values()?, asking).await;
-        let Answering { rows, turn } = answering.map_err(|problem| status(&problem))?;
+        let Answering { rows, permit } = answering.map_err(|problem| status(&problem))?;
         let (schema, position) = (Arc::clone(&rows.schema), rows.position);
-        let batches = stream::try_unfold((rows, turn), async |(mut rows, turn)| match rows.next_batch().await {
+        let batches = stream::try_unfold((rows, permit), async |(mut rows, permit)| match rows.next_batch().await {
             None => Ok(None),
-            Some(Ok(batch)) => Ok(Some((batch, (rows, turn)))),
+            Some(Ok(batch)) => Ok(Some((batch, (rows, permit)))),
             Some(Err(error)) => Err(FlightError::Tonic(Box::new(status_of(error)))),
         });
         let mut response = flight(schema, batches);
@@ -203,7 +205,7 @@ fn status(problem: &Problem) -> Status {
         "invalid_sql" | "read_only" | "invalid_parameter" => Code::InvalidArgument,
         "too_slow" => Code::DeadlineExceeded,
         "too_large" => Code::ResourceExhausted,
-        "busy" | "not_yet" | "log_away" => Code::Unavailable,
+        "busy" | "not_read" | "not_yet" | "log_away" => Code::Unavailable,
         _ => Code::Internal,
     };
     let place = problem.line_and_column().map(|(line, column)| format!(" (line {line}, column {column})"));

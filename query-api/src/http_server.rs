@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -21,7 +22,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use ingest::bodies::{MAX_BODY_WAIT, MIN_BODY_BYTES_PER_SECOND};
+use ingest::bodies::{MAX_BODY_WAIT, MIN_BODY_BYTES_PER_SECOND, share};
 use schemas::scarcity::is_scarcity;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -48,6 +49,10 @@ const REFUSED: &[u8] =
     \"title\":\"Not available right now\",\"status\":503,\"detail\":\"There are too many connections. Try again.\",\
     \"code\":\"too_many_connections\"}";
 
+/// Where a request comes from. Behind a proxy, all come from there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
 /// The connections there are.
 #[derive(Default)]
 struct Connections {
@@ -57,6 +62,7 @@ struct Connections {
 }
 
 struct Known {
+    client: IpAddr,
     requests: usize,
     silent_since: Instant,
     end: CancellationToken,
@@ -67,16 +73,31 @@ impl Connections {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self) -> (u64, CancellationToken) {
+    fn add(&self, client: IpAddr) -> (u64, CancellationToken) {
         let (number, end) = (self.next.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
-        self.lock().insert(number, Known { requests: 0, silent_since: Instant::now(), end: end.clone() });
+        self.lock().insert(number, Known { client, requests: 0, silent_since: Instant::now(), end: end.clone() });
         (number, end)
     }
 
-    /// End the connection that has been silent the longest; whether there is one.
-    fn end_a_silent_one(&self) -> bool {
+    /// Whether there is room for a connection of a client among so many. A silent one ends to make it: of the client itself,
+    /// when it has its share.
+    fn make_room(&self, client: IpAddr, most: usize) -> bool {
+        let (all, of_client) = {
+            let known = self.lock();
+            (known.len(), known.values().filter(|it| it.client == client).count())
+        };
+        if of_client >= share(most) {
+            self.end_a_silent_one(Some(client))
+        } else {
+            all < most || self.end_a_silent_one(None)
+        }
+    }
+
+    /// End the connection that has been silent the longest, of one client or of all; whether there is one.
+    fn end_a_silent_one(&self, client: Option<IpAddr>) -> bool {
         let mut known = self.lock();
-        let silent = known.iter().filter(|(_, it)| it.requests == 0).map(|(number, it)| (it.silent_since, *number));
+        let silent = known.iter().filter(|(_, it)| it.requests == 0 && client.is_none_or(|client| it.client == client));
+        let silent = silent.map(|(number, it)| (it.silent_since, *number));
         let Some((since, number)) = silent.min() else { return false };
         if since.elapsed() < YIELDS_AFTER {
             return false;
@@ -204,23 +225,23 @@ pub(crate) async fn serve(
             accepted = listener.accept() => match accepted {
                 Err(error) if is_scarcity(&error) => {
                     tell("HTTP connections cannot be taken", Some(&error));
-                    connections.end_a_silent_one();
+                    connections.end_a_silent_one(None);
                     sleep(ACCEPT_AGAIN).await;
                 }
                 // It was gone before it was taken.
                 Err(error) => tracing::debug!(%error, "an HTTP connection broke off"),
-                Ok((stream, _)) => {
-                    let is_full = connections.lock().len() >= most;
-                    if is_full && !connections.end_a_silent_one() {
+                Ok((stream, address)) => {
+                    let client = address.ip();
+                    if !connections.make_room(client, most) {
                         tell("there are too many HTTP connections; more are refused", None);
                         if refusals.len() < MOST_REFUSALS {
                             refusals.spawn(refuse(stream));
                         }
                         continue;
                     }
-                    let known = connections.add();
+                    let known = connections.add(client);
                     let (connections, router, stopping) = (Arc::clone(&connections), router.clone(), stopping.clone());
-                    tasks.spawn(connection(stream, router, connections, known, stopping));
+                    tasks.spawn(connection(stream, client, router, connections, known, stopping));
                 }
             },
             Some(_) = tasks.join_next() => {}
@@ -249,6 +270,7 @@ async fn refuse(mut stream: TcpStream) {
 
 async fn connection(
     stream: TcpStream,
+    client: IpAddr,
     router: Router,
     connections: Arc<Connections>,
     (number, end): (u64, CancellationToken),
@@ -261,7 +283,8 @@ async fn connection(
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let mut router = router.clone();
         let answering = connections.begin_request(number);
-        let request = request.map(|body| Body::new(Patient { body, left: MAX_BODY_WAIT, waiting: None }));
+        let mut request = request.map(|body| Body::new(Patient { body, left: MAX_BODY_WAIT, waiting: None }));
+        request.extensions_mut().insert(ClientAddress(client));
         async move {
             let answer = router.call(request).await?;
             Ok::<_, Infallible>(answer.map(|body| Sending { body, _answering: answering }))

@@ -30,25 +30,26 @@ pub mod periods;
 mod popular;
 mod postgres;
 pub mod problem;
+mod query_permits;
 pub mod search;
 pub mod sql;
 pub mod verify;
 
 pub use alerts::Alerts;
-pub use asking::sql_turns;
 pub use derived::{Lexicons, Markets, PublicIds};
 pub use flight::serve_flight;
 pub use kpis::WrittenAnswers;
 pub use operations::CaughtUp;
 pub use popular::PopularQueries;
 pub use postgres::serve_postgres;
+pub use query_permits::QueryPermits;
 
 use std::sync::Arc;
 
 use ingest::Intake;
 use processors::Pipeline;
 use schemas::Catalogue;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Serve the API until `stop`, over at most so many connections; requests under way then still end.
@@ -74,8 +75,8 @@ pub struct Api {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Microseconds since 1970, UTC.
     pub now: fn() -> i64,
-    /// Queries that may run at once; see [`sql_turns()`].
-    pub sql_turns: Arc<Semaphore>,
+    /// Permits of the SQL queries that run at once.
+    pub query_permits: Arc<QueryPermits>,
     /// What there is to search for, in words.
     pub lexicons: Lexicons,
     /// What prices are compared with.

@@ -489,18 +489,18 @@ fn rows(
     fields: Arc<Vec<FieldInfo>>,
     cancelled: impl Future<Output = ()> + Send + 'static,
 ) -> impl Stream<Item = PgWireResult<DataRow>> + Send + 'static {
-    let Answering { rows, turn } = answering;
-    let batches = stream::unfold(Some((rows, turn, Box::pin(cancelled))), move |going| {
+    let Answering { rows, permit } = answering;
+    let batches = stream::unfold(Some((rows, permit, Box::pin(cancelled))), move |going| {
         let fields = Arc::clone(&fields);
         async move {
-            let (mut rows, turn, mut cancelled) = going?;
+            let (mut rows, permit, mut cancelled) = going?;
             let batch = tokio::select! {
                 () = &mut cancelled => return Some((vec![Err(Refusal::cancelled().into())], None)),
                 batch = rows.next_batch() => batch?,
             };
             Some(match batch {
                 Ok(batch) => match encoded(fields, batch) {
-                    (rows_of_batch, true) => (rows_of_batch, Some((rows, turn, cancelled))),
+                    (rows_of_batch, true) => (rows_of_batch, Some((rows, permit, cancelled))),
                     (rows_of_batch, false) => (rows_of_batch, None),
                 },
                 Err(error) => (vec![Err(Refusal::of(&refused(error), "").into())], None),

@@ -92,9 +92,9 @@ async fn ask(api: &Api, question: Question, parameters: &Parameters, headers: &H
     let asking = Asking { as_of, freshness: Freshness::of(parameters, headers)?, limits };
     let sql = &api.pipeline.sql;
     let statement = sql.parse(&question.query).map_err(refused)?;
-    let Answering { rows, turn } = api.answer(statement, values, asking).await?;
+    let Answering { rows, permit } = api.answer(statement, values, asking).await?;
     let position = rows.position;
-    let mut encoded = sql.encode(rows, format, turn);
+    let mut encoded = sql.encode(rows, format, permit);
     // What goes wrong before the first rows is still told as a problem.
     let first = encoded.next_chunk().await.transpose().map_err(refused)?;
     let mut response = Body::from_stream(body(first, encoded)).into_response();

@@ -1,6 +1,10 @@
 //! Every event of every catalogue: taken in every envelope, stored with its types, documented with a valid example.
 
-use std::{collections::BTreeMap, io::Write};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    process::{Command, Stdio},
+};
 
 use reqwest::StatusCode;
 use schemas::{
@@ -199,6 +203,16 @@ async fn a_users_own_catalogue_mends_dead_letters_and_a_bad_one_is_refused_with_
     assert!(list.contains("unknown_event_type") && list.contains("invalid_json"), "{list}");
     let show = stdout(&forecourt(&["dead-letters", "show", "1", "--to", &server.url]));
     assert!(show.ends_with(&format!("{}\n", measured("t-1", 80))), "{show}");
+    // Who reads no further, as `head` does, ends it quietly.
+    let mut unread = Command::new(env!("CARGO_BIN_EXE_forecourt"))
+        .args(["dead-letters", "show", "1", "--to", &server.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(unread.stdout.take());
+    let unread = unread.wait_with_output().unwrap();
+    assert_eq!((unread.status.code(), String::from_utf8(unread.stderr).unwrap().as_str()), (Some(141), ""));
     let retried = forecourt(&["dead-letters", "retry", "--all", "--to", &server.url]);
     assert_eq!(retried.status.code(), Some(1));
     server.stop();

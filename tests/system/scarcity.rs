@@ -61,7 +61,13 @@ async fn with_1024_files_and_1200_silent_connections_it_serves_and_deletes_nothi
     let index = folder.path().join("index");
     let created = fs::metadata(&index).unwrap().created().unwrap();
     let http = server.url.trim_start_matches("http://").to_owned();
-    let connections = [silent(&http, SILENT).await, silent(&server.postgres(), 210).await];
+    let mut connections =
+        [silent(&http, SILENT).await, silent(&server.postgres(), 210).await, silent(&server.flight(), 210).await];
+    // Every other one has begun a request and goes on no more.
+    for connection in connections[0].iter_mut().step_by(2) {
+        // The server may have closed it already.
+        let _ = connection.write_all(b"GET /v1/search HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
+    }
     for number in 0..20 {
         let position = published(&server, &format!("beside-{number}")).await;
         let rows = server.sql("SELECT count(*) FROM inventory.price_set", position).await;
@@ -75,6 +81,15 @@ async fn with_1024_files_and_1200_silent_connections_it_serves_and_deletes_nothi
     .await;
     tokio::spawn(connection);
     assert_eq!(client.simple_query("SELECT 1").await.unwrap().len(), 3);
+    // So does Flight SQL: the greeting of HTTP/2 is answered.
+    let flight = server.flight();
+    eventually("a Flight SQL connection", || async {
+        let mut stream = TcpStream::connect(&flight).await.ok()?;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.ok()?;
+        let answer = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0; 64])).await.ok()?;
+        (answer.ok()? > 0).then_some(())
+    })
+    .await;
     drop(connections);
     assert!(!server.has_ended());
     assert_eq!(fs::metadata(&index).unwrap().created().unwrap(), created, "the index was deleted");
@@ -165,6 +180,86 @@ async fn bodies_that_let_the_server_wait_make_room_for_others() {
         }
     }
     assert!(ended > 0 && ended <= 20, "{ended} were ended");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_all_it_can_leaves_others_their_share() {
+    allow_many_files();
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let server = Forecourt::start(&nats, folder.path()).await;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    // Each of its bodies goes on: none lets the server wait.
+    let mut greedy = silent(&address, 256).await;
+    for connection in &mut greedy {
+        connection.write_all(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n[").await.unwrap();
+    }
+    let flowing = tokio::spawn(async move {
+        loop {
+            for connection in &mut greedy {
+                // Those that were refused are gone.
+                let _ = connection.write_all(b" ").await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let event = good("from-elsewhere");
+    let (address, event) = (&address, &event);
+    eventually("an event of another client taken", || async move {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(address.parse().unwrap()).await.ok()?;
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            event.len()
+        );
+        stream.write_all(format!("{head}{event}").as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await.ok()?.ok()?;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        Some(())
+    })
+    .await;
+    flowing.abort();
+}
+
+#[tokio::test]
+async fn cursors_that_nobody_reads_hold_up_no_other_query() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let server = Forecourt::start(&nats, folder.path()).await;
+    let address = format!("{} dbname=forecourt user=analyst", host_and_port(&server.postgres()));
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute("SET statement_timeout = '600s'; BEGIN").await.unwrap();
+        for cursor in 0..8 {
+            let declare = format!("DECLARE c{cursor} CURSOR FOR SELECT * FROM generate_series(1, 100000000)");
+            client.batch_execute(&declare).await.unwrap();
+        }
+        clients.push(client);
+    }
+    let rows = server.sql("SELECT count(*) FROM inventory.price_set", 0).await;
+    assert_eq!(rows, [json!([0])]);
+    // One of them gave way, and says so when it is read after all; the others go on.
+    let mut refused = 0;
+    for client in &clients {
+        for cursor in 0..8 {
+            match client.simple_query(&format!("FETCH 10 FROM c{cursor}")).await {
+                Ok(rows) => assert_eq!(rows.len(), 12),
+                Err(error) => {
+                    let error = error.as_db_error().unwrap();
+                    assert_eq!(error.code().code(), "53000", "{error}");
+                    assert!(error.message().contains("nobody read the rows"), "{error}");
+                    refused += 1;
+                    client.batch_execute("ROLLBACK").await.unwrap();
+                    break;
+                }
+            }
+        }
+    }
+    assert_eq!(refused, 1);
 }
 
 #[tokio::test]

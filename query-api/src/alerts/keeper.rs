@@ -140,7 +140,7 @@ pub(super) fn event(event_type: &str, event_id: &str, alert: &str, at: i64, data
 /// Publish events; the highest position, unless all are refused.
 pub(crate) async fn publish(intake: &Intake, events: &[Value]) -> Result<Option<Position>, Interrupted> {
     let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
-    let report = intake.take(io::Cursor::new(lines.into_bytes()), BodyForm::Ndjson).await?;
+    let report = intake.take(io::Cursor::new(lines.into_bytes()), BodyForm::Ndjson, None).await?;
     for refused in &report.rejected {
         tracing::error!(code = refused.code, message = refused.message, "an event of our own was refused");
     }

@@ -108,9 +108,9 @@ async fn answered(api: &Api, query: &str, freshness: Freshness, page: &Page) -> 
     let statement = api.pipeline.sql.parse(query).map_err(refused)?;
     let limits = QueryLimits { rows: SHOWN, time: DEFAULT_TIME };
     let asking = Asking { as_of: AsOf::Now, freshness, limits };
-    let Answering { mut rows, turn } = api.answer(statement, ParamValues::List(Vec::new()), asking).await?;
+    let Answering { mut rows, permit } = api.answer(statement, ParamValues::List(Vec::new()), asking).await?;
     let batches = rows.collect().await.map_err(refused)?;
-    drop(turn);
+    drop(permit);
     let fields = rows.schema.fields();
     let head: Vec<(String, String, bool)> = fields
         .iter()

@@ -45,6 +45,7 @@ impl Refusal {
             "too_slow" => "57014",
             "too_large" => "53200",
             "busy" => "53300",
+            "not_read" => "53000",
             "not_yet" | "log_away" => "55000",
             "invalid_parameter" => "22023",
             _ => "XX000",

@@ -1,0 +1,112 @@
+//! Connections of Flight SQL: as many as there are places. One whose client says nothing gives its place back.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 100;
+/// How long a client may take to begin. From then on it answers HTTP/2's own pings.
+const BEGIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait where the system gives no connection.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+
+/// Connections as they come.
+pub(super) fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    stream::unfold((listener, places), async |(listener, places)| {
+        loop {
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                        tracing::warn!(%address, most = MAX_CONNECTIONS, "too many Flight SQL connections; one is closed");
+                        continue;
+                    };
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "a connection keeps small packets back");
+                    }
+                    let begin = Some(Box::pin(sleep(BEGIN_WITHIN)));
+                    return Some((Ok(Connection { stream, begin, _place: place }), (listener, places)));
+                }
+                Err(error) => {
+                    // Too many open files, for example: it passes.
+                    tracing::warn!(%error, "cannot take a Flight SQL connection");
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+    })
+}
+
+/// A connection and its place.
+pub(super) struct Connection {
+    stream: TcpStream,
+    /// Until its client has said something: when it ends.
+    begin: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.begin = None;
+        } else if let Some(begin) = &mut self.begin
+            && begin.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
