@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use ingest::{Intake, Log, LogAccess, Publisher, disk::DiskRoom, server::NatsServer, without_password};
-use lake::{LakeConfig, Spill};
+use lake::{LakeConfig, Spill, create_durable_folder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{FormatAccess, Pipeline, PipelineConfig, open_data_folder};
 use query_api::{
@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     let data = arguments.settings.server.data.clone();
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot set up metrics")?;
     metric_descriptions::describe();
-    fs::create_dir_all(&data).with_context(|| format!("cannot use the data folder {}", data.display()))?;
+    create_durable_folder(&data).with_context(|| format!("cannot use the data folder {}", data.display()))?;
     let _lock = lock(&data)?;
     open_data_folder(&data, FormatAccess::ReadWrite)?;
     // What a search does on all cores, it does at the door's priority.
@@ -124,7 +124,11 @@ async fn serve(arguments: Up, metrics: PrometheusHandle, reading: Handle, querie
     let catalogue = catalogue_files::load(catalogue.as_deref())?;
     let nats = match log.nats {
         Some(_) => None,
-        None => Some(NatsServer::start(&server.data.join("nats")).await?),
+        None => {
+            let folder = server.data.join("nats");
+            create_durable_folder(&NatsServer::store_folder(&folder)).context("cannot use the log's folder")?;
+            Some(NatsServer::start(&folder).await?)
+        }
     };
     let (url, access) = match (&log.nats, &nats) {
         (None, Some(own)) => (own.context().url.clone(), own.context().access()),

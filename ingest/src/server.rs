@@ -126,6 +126,8 @@ fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = options.open(&new)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(text)?;
+    // Or a power failure could leave an empty file.
+    file.sync_all()?;
     fs::rename(new, path)
 }
 
@@ -138,6 +140,12 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
+    /// Where a server in `folder` keeps its streams. It syncs the files in there, and not that the folder itself is there.
+    #[must_use]
+    pub fn store_folder(folder: &Path) -> PathBuf {
+        folder.join("store")
+    }
+
     /// Start a server with its store in `folder`, or find the one that already runs there.
     ///
     /// # Errors
@@ -272,7 +280,7 @@ impl Setup {
         let unusable = |source| ServerError::Folder { path: self.folder.clone(), source };
         let name = format!("forecourt-{}", uuid::Uuid::new_v4().simple());
         let config = self.config_file();
-        let store = self.folder.join("store");
+        let store = NatsServer::store_folder(&self.folder);
         fs::create_dir_all(&store).map_err(unusable)?;
         let room = room(&store).map(|room| format!("  max_file_store: {room}\n")).unwrap_or_default();
         let NatsContext { user, password, .. } = NatsContext::of(&self.folder, port).map_err(unusable)?;

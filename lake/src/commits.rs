@@ -87,7 +87,7 @@ pub(crate) async fn commit(
         // The commit may have landed although we were not told.
         match stored.reload().await {
             Ok(reached) if reached == position => {
-                if let Err(error) = stored.sync().await {
+                if let Err(error) = stored.sync() {
                     tracing::warn!(error = %error, table = name, "it is not known whether a commit is on the disk");
                 }
                 break;

@@ -29,6 +29,7 @@ use url::Url;
 
 use crate::{
     commits::{Flush, FlushTable, Flushed},
+    durable_store::create_durable_folder,
     ledger::{Closing, GapRow, closings_batch, gaps_batch},
     plain_texts::plain,
     session,
@@ -537,7 +538,7 @@ impl Lake {
 /// # Errors
 /// When it cannot be.
 pub fn folder_url(folder: &Path) -> io::Result<Url> {
-    std::fs::create_dir_all(folder)?;
+    create_durable_folder(folder)?;
     Url::from_directory_path(folder.canonicalize()?).map_err(|()| io::ErrorKind::InvalidFilename.into())
 }
 

@@ -1,6 +1,6 @@
 //! Rows of some files written anew as others, which the table does not know yet.
 
-use std::{collections::HashSet, io, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::SchemaRef,
@@ -15,10 +15,7 @@ use deltalake::{
 };
 use futures::StreamExt;
 
-use crate::{
-    durable,
-    table::{Committed, Effort, TableSpec, writer_properties},
-};
+use crate::table::{Committed, Effort, TableSpec, writer_properties};
 
 /// What keeps files from being written anew. Nothing is lost: they stay as they were.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +24,6 @@ pub enum RewriteError {
     Read(#[source] DataFusionError),
     #[error("the new file cannot be written")]
     Write(#[source] DeltaTableError),
-    #[error("the new file cannot be synced to the disk")]
-    Sync(#[source] io::Error),
 }
 
 /// A table whose files are written anew.
@@ -41,7 +36,7 @@ pub(crate) struct Rewrite<'a> {
 }
 
 impl Rewrite<'_> {
-    /// Write the rows of these files, or those of them that are to be kept, sorted, and sync what was written.
+    /// Write the rows of these files, or those of them that are to be kept, sorted.
     pub(crate) async fn run(&self, paths: &HashSet<String>, keep: Option<Expr>) -> Result<Vec<Add>, RewriteError> {
         let rows = async {
             let names: Vec<&str> = self.columns.fields().iter().map(|field| field.name().as_str()).collect();
@@ -63,10 +58,6 @@ impl Rewrite<'_> {
                 writer.write(batch).await.map_err(RewriteError::Write)?;
             }
         }
-        let added = writer.flush().await.map_err(RewriteError::Write)?;
-        // The files that are replaced may hold what the log has forgotten: what takes their place is on the disk before they go.
-        let files: Vec<String> = added.iter().map(|add| add.path.clone()).collect();
-        durable::sync_files(self.committed.table.table_url(), files).await.map_err(RewriteError::Sync)?;
-        Ok(added)
+        writer.flush().await.map_err(RewriteError::Write)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -22,7 +22,7 @@ use datafusion::{
     error::DataFusionError,
 };
 use deltalake::{
-    DeltaTable, DeltaTableError, TableProperty,
+    DeltaTable, DeltaTableBuilder, DeltaTableError, TableProperty,
     kernel::{
         Action, EagerSnapshot, StructType, Transaction,
         engine::arrow_conversion::{TryIntoArrow, TryIntoKernel},
@@ -44,7 +44,8 @@ use url::Url;
 use crate::{
     committed_rows::{CommittedRows, KnownFiles},
     compaction::PartFile,
-    durable, ledger,
+    durable_store::{self, DurableStore, create_durable_folder},
+    ledger,
 };
 
 /// The application whose transactions record a table's position.
@@ -222,10 +223,9 @@ impl StoredTable {
             return Err(OpenError::Missing);
         }
         if let Ok(folder) = location.to_file_path() {
-            std::fs::create_dir_all(folder).map_err(DeltaTableError::from)?;
+            create_durable_folder(&folder).map_err(DeltaTableError::from)?;
         }
-        let mut table = DeltaTable::try_from_url(location).await?;
-        let before = table.version();
+        let mut table = load(location).await?;
         if table.version().is_none() && access == Access::Look {
             return Err(OpenError::Missing);
         }
@@ -256,9 +256,6 @@ impl StoredTable {
             let added: StructType = (&Schema::new(missing)).try_into_kernel().map_err(DeltaTableError::from)?;
             let fields: Vec<_> = added.fields().cloned().collect();
             table = table.add_columns().with_fields(fields).await?;
-        }
-        if table.version() != before {
-            durable::sync_table(table.table_url()).await.map_err(DeltaTableError::from)?;
         }
         let columns = stored_columns(&table)?;
         let mut stored = Self {
@@ -314,8 +311,6 @@ impl StoredTable {
             let mut writer = writer.with_writer_properties(writer_properties(Effort::Quick));
             writer.write(self.spec.arrange(batches, &self.columns)?).await?;
             added = writer.flush().await?;
-            let files = added.iter().map(|add| add.path.clone()).collect::<Vec<_>>();
-            durable::sync_files(self.table.table_url(), files).await?;
         }
         let actions = added.into_iter().map(Action::Add).collect();
         let partition_by = Some(vec![PARTITION.to_owned()]);
@@ -336,16 +331,15 @@ impl StoredTable {
             .with_actions(actions)
             .build(Some(self.table.snapshot()?), self.table.log_store(), operation)
             .await?;
-        durable::sync_log(self.table.table_url(), commit.version()).await?;
         self.table.state = Some(commit.snapshot());
         Ok(())
     }
 
-    /// Have the version we know on the disk.
-    pub(crate) async fn sync(&self) -> Result<(), DeltaTableError> {
-        match self.table.version() {
-            Some(version) => Ok(durable::sync_log(self.table.table_url(), version).await?),
-            None => Ok(()),
+    /// Have the version we know on the disk: its commit may have failed at the last step.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self.table.table_url().to_file_path() {
+            Ok(folder) => durable_store::sync(&folder.join("_delta_log")),
+            Err(()) => Ok(()),
         }
     }
 
@@ -369,6 +363,19 @@ impl StoredTable {
         operation: DeltaOperation,
     ) -> Result<(), DeltaTableError> {
         self.commit_actions(actions, operation, CommitProperties::default().with_max_retries(0)).await
+    }
+}
+
+/// The table at a location; without a version, where there is none yet.
+async fn load(location: Url) -> Result<DeltaTable, DeltaTableError> {
+    let mut builder = DeltaTableBuilder::from_url(location.clone())?;
+    if location.scheme() == "file" {
+        builder = builder.with_storage_backend(Arc::new(DurableStore::default()), location);
+    }
+    let mut table = builder.build()?;
+    match table.load().await {
+        Ok(()) | Err(DeltaTableError::NotATable(_)) => Ok(table),
+        Err(error) => Err(error),
     }
 }
 
