@@ -3,6 +3,8 @@
 	install dist tools clean
 
 CARGO ?= cargo
+# What Rust and Python are enough for: the crate that mounts a disk of its own is tested by test-peers.
+TESTED = --workspace --exclude power-cuts
 PREFIX ?= $(HOME)/.local
 
 ## Start everything on a generated market, and say what to open.
@@ -15,27 +17,30 @@ server:
 
 ## All tests that need Rust and Python alone: real nats-server, real files, real clients.
 test: tools .tools/clients
-	$(CARGO) test --workspace --locked --no-fail-fast
+	$(CARGO) test $(TESTED) --locked --no-fail-fast
 
 ## What needs Debian's packages, which it installs: psql, a browser, ODBC, JDBC, promtool against a server of this build; and
-## what needs a disk of its own to fill.
+## what needs a disk of its own, to fill it or to cut its power.
 test-peers: server .tools/clients .tools/pages
 	scripts/get-peers
 	scripts/test-peers
 	scripts/with-small-disk scripts/check-full-disk
+	$(CARGO) test --locked -p power-cuts
+	$(CARGO) build --locked -p power-cuts
+	scripts/check-power-cuts --cuts $(or $(CUTS),50) --seed $(or $(SEED),1)
 
 ## Every entry fed with spoiled events, longer than `make test` does: make fuzz SECONDS=600.
 fuzz:
-	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test --workspace --locked -- spoiled_ --nocapture
+	FUZZ_SECONDS=$(or $(SECONDS),60) $(CARGO) test $(TESTED) --locked -- spoiled_ --nocapture
 
 ## Seeded plans of kills, pauses and damage while a market is played: make chaos PLANS=200 SEED=1. On a small disk that is
 ## filled, with a clock that jumps: both are this command's own.
 chaos: tools
 	scripts/get-faketime
-	$(CARGO) test --workspace --locked --no-run
+	$(CARGO) test $(TESTED) --locked --no-run
 	scripts/with-small-disk env CHAOS_FAKETIME=$(or $(FORECOURT_TOOLS),$(CURDIR)/.tools)/libfaketime.so.1 \
 		CHAOS_PLANS=$(or $(PLANS),10) CHAOS_SEED=$(or $(SEED),1) \
-		$(CARGO) test --workspace --locked --test system -- chaos --nocapture
+		$(CARGO) test $(TESTED) --locked --test system -- chaos --nocapture
 
 ## Everything CI checks.
 check: format lint test docs test-peers
