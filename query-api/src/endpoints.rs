@@ -638,7 +638,11 @@ fn search_parameters() -> Vec<Parameter> {
                           unless given, none when empty.",
         ),
         choice("facet_query", "Only values of a facet with a word that begins like this: make:to."),
-        text("hierarchy", "true: makes are counted with their models and trims below them, whichever are chosen."),
+        text(
+            "hierarchy",
+            "true: makes are counted with their models and trims below them, whichever are chosen. At most 5,000 names, makes \
+             first; hierarchy_left_out is how many there are besides.",
+        ),
         MIN_POSITION,
         WAIT_MS,
     ])

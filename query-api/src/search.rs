@@ -190,7 +190,8 @@ fn page_body(found: &Searched) -> Value {
         "took_ms": (page.took_ms * 1_000.0).round() / 1_000.0,
     });
     if let Some(hierarchy) = &page.hierarchy {
-        body["hierarchy"] = json!(hierarchy);
+        body["hierarchy"] = json!(hierarchy.makes);
+        body["hierarchy_left_out"] = json!(hierarchy.left_out);
     }
     body
 }

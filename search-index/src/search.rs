@@ -20,6 +20,8 @@ use crate::{
     words::words,
 };
 
+/// Makes, models and trims that a page counts.
+pub const MAX_NAMES: usize = 5_000;
 /// Words of a text that are tried without, when together they find nothing.
 const MOST_WORDS_TRIED: usize = 6;
 /// Of more things that are asked, pairs are not tried without.
@@ -35,7 +37,7 @@ pub struct SearchPage {
     pub hits: Vec<Hit>,
     pub facets: BTreeMap<Facet, Vec<FacetCount>>,
     /// Makes with their models and trims, whichever of them are chosen; when it was asked for.
-    pub hierarchy: Option<Vec<NameCount>>,
+    pub hierarchy: Option<NameTree>,
     pub ranges: BTreeMap<Range, RangeSummary>,
     pub next_cursor: Option<Cursor>,
     /// Words that were taken for others.
@@ -64,6 +66,14 @@ pub struct FacetCount {
     pub value: String,
     pub count: u64,
     pub selected: bool,
+}
+
+/// Makes with their models and trims: at most [`MAX_NAMES`] of them, makes before models before trims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameTree {
+    pub makes: Vec<NameCount>,
+    /// Names that there are beside these.
+    pub left_out: usize,
 }
 
 /// How many matches have a make, a model of it, or a trim of that.
@@ -326,7 +336,7 @@ fn natural(value: &str) -> (u64, String) {
 }
 
 /// Makes, models and trims below each other, the most frequent first.
-fn names(counts: &[u64], numbering: &Numbering, request: &SearchRequest) -> Vec<NameCount> {
+fn names(counts: &[u64], numbering: &Numbering, request: &SearchRequest) -> NameTree {
     let mut makes = BTreeMap::new();
     for (path, count) in numbering.names.counted(counts) {
         let names = NAMES.into_iter().zip(path).map_while(|(facet, number)| numbering.values(facet).thing(*number));
@@ -338,7 +348,36 @@ fn names(counts: &[u64], numbering: &Numbering, request: &SearchRequest) -> Vec<
             level = &mut named.below;
         }
     }
-    below(makes, &NAMES, request)
+    NameTree::bounded(below(makes, &NAMES, request), MAX_NAMES)
+}
+
+impl NameTree {
+    /// At most so many names.
+    fn bounded(makes: Vec<NameCount>, most: usize) -> Self {
+        let mut tree = Self { makes, left_out: 0 };
+        let mut room = most;
+        for level in 0..NAMES.len() {
+            tree.left_out += bound_level(&mut tree.makes, level, &mut room);
+        }
+        tree
+    }
+}
+
+/// Keep the most frequent names of a level while there is room; how many are left out with those below them.
+fn bound_level(names: &mut Vec<NameCount>, level: usize, room: &mut usize) -> usize {
+    if level > 0 {
+        return names.iter_mut().map(|name| bound_level(&mut name.below, level - 1, room)).sum();
+    }
+    let kept = names.len().min(*room);
+    *room -= kept;
+    names.drain(kept..).map(|name| name.size()).sum()
+}
+
+impl NameCount {
+    /// The name and those below it.
+    fn size(&self) -> usize {
+        1 + self.below.iter().map(Self::size).sum::<usize>()
+    }
 }
 
 /// How often a name is there, and those below it.

@@ -135,3 +135,45 @@ async fn matches_of_alerts_there_are_not_hold_up_no_new_alert() {
         assert!(started.elapsed() < FOUND_WITHIN, "{:?}", started.elapsed());
     }
 }
+
+#[tokio::test]
+async fn sixty_thousand_makes_are_found_and_pages_stay_small() {
+    const MAKES: usize = 60_000;
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let server = Forecourt::start(&nats, folder.path()).await;
+    for first in (0..MAKES).step_by(10_000) {
+        let cars = (first..first + 10_000).flat_map(|number| {
+            let id = format!("lst-{number}");
+            let car = json!({"listingId": id, "vehicleId": format!("v-{number}"), "make": format!("Make {number}"),
+                "model": format!("Model {number}"), "year": 2021});
+            let created = event(&format!("{id}-1"), "VehicleListingCreated", &id, car);
+            let published = event(&format!("{id}-2"), "ListingPublished", &id, json!({"listingId": id}));
+            [created.to_string(), published.to_string()]
+        });
+        let (_, report) = server.publish(cars.collect::<Vec<_>>().join("\n")).await;
+        assert_eq!(report["accepted"], 20_000, "{report}");
+    }
+    let took = found_after(&server, "lst-beside-makes").await;
+    assert!(took < FOUND_WITHIN, "{took:?}");
+    let paths = [
+        "/v1/search?hierarchy=true&page_size=1",
+        "/v1/search?facets=make:1000&page_size=1",
+        "/v1/search?facet_query=make:mak&page_size=1",
+        "/v1/suggest?q=mak",
+        "/?q=make",
+        "/sitemap.xml",
+    ];
+    for path in paths {
+        let answer = server.client.get(format!("{}{path}", server.url)).send().await.unwrap();
+        let status = answer.status();
+        let bytes = answer.bytes().await.unwrap().len();
+        assert!(status.is_success() && bytes < 1 << 20, "{path}: {status}, {bytes} bytes");
+    }
+    let tree = server.get("/v1/search?hierarchy=true&page_size=1").await;
+    assert_eq!(tree["total"], MAKES + 1);
+    let makes = tree["hierarchy"].as_array().unwrap();
+    // Each make has a model; the one of the car beside them is among them, or is left out.
+    let shown = makes.iter().map(|make| 1 + make["below"].as_array().map_or(0, Vec::len)).sum::<usize>();
+    assert_eq!((shown, tree["hierarchy_left_out"].as_u64().unwrap()), (5_000, 2 * (MAKES as u64 + 1) - 5_000));
+}

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use schemas::Position;
 
-use super::{FacetCount, Instead, SearchPage};
+use super::{FacetCount, Instead, NameCount, NameTree, SearchPage};
 use crate::{
     Criterion, Deal, Entry, Facet, Listing, ListingIndex, ListingStatus, Market, Price, Range, Rating, Reflected,
     SearchRequest, Sort, geo::Place, pass::RADII_KM, query::Bounds, ranges::RangeBucket,
@@ -284,7 +284,7 @@ fn check<'a>(
     }
     if let Some(hierarchy) = &page.hierarchy {
         let mut found = BTreeMap::new();
-        for make in hierarchy {
+        for make in &hierarchy.makes {
             found.insert(vec![make.value.clone()], make.count);
             for model in &make.below {
                 found.insert(vec![make.value.clone(), model.value.clone()], model.count);
@@ -519,4 +519,21 @@ fn what_is_promoted_comes_first_where_words_are_asked() {
         assert_eq!(order("civic", true, page_size), best);
         assert_eq!(order("", false, page_size)[..2], ["new", "featured new"]);
     }
+}
+
+#[test]
+fn a_tree_of_names_is_bounded_from_its_leaves() {
+    let name = |value: &str, count, below| NameCount { value: value.to_owned(), count, selected: false, below };
+    let models = |count| vec![name("one", count, vec![name("base", 1, Vec::new())]), name("two", 1, Vec::new())];
+    let makes = vec![name("Honda", 9, models(8)), name("Kia", 3, models(2))];
+    let shown = |most| {
+        let tree = NameTree::bounded(makes.clone(), most);
+        let sizes: Vec<usize> = tree.makes.iter().map(NameCount::size).collect();
+        (sizes, tree.left_out)
+    };
+    assert_eq!(shown(8), (vec![4, 4], 0));
+    assert_eq!(shown(7), (vec![4, 3], 1), "the last trim");
+    assert_eq!(shown(6), (vec![3, 3], 2), "no trim");
+    assert_eq!(shown(3), (vec![2, 1], 5), "a model of the most frequent make");
+    assert_eq!(shown(1), (vec![1], 7), "the most frequent make alone");
 }
