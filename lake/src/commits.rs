@@ -87,9 +87,7 @@ pub(crate) async fn commit(
         // The commit may have landed although we were not told.
         match stored.reload().await {
             Ok(reached) if reached == position => {
-                if let Err(error) = stored.sync() {
-                    tracing::warn!(error = %error, table = name, "it is not known whether a commit is on the disk");
-                }
+                sync(&stored, &name).await;
                 break;
             }
             Ok(reached) if reached > position || is_conflict(&error) => {
@@ -105,6 +103,16 @@ pub(crate) async fn commit(
     let committed = stored.committed();
     let committed = committed.map_err(|source| LakeError::Reload { table: name, source })?;
     Ok((index, stored, committed))
+}
+
+/// Have a commit on the disk that landed although we were not told, however long that takes: the log relies on it.
+async fn sync(stored: &StoredTable, table: &str) {
+    let mut pause = RETRY_FIRST;
+    while let Err(error) = stored.sync().await {
+        tracing::warn!(%error, table, "it is not known whether a commit is on the disk; trying again");
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(RETRY_LAST);
+    }
 }
 
 /// Frozen buckets on their way into their table.
@@ -194,6 +202,7 @@ impl Apply {
                     return Err(LakeError::SecondWriter { table });
                 }
                 taken = self.stored.version() != before.1;
+                sync(&self.stored, &table).await;
             }
             let committed = self.stored.committed();
             let committed = committed.map_err(|source| LakeError::Reload { table, source })?;

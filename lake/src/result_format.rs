@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use datafusion::{
     arrow::{
         array::RecordBatch,
@@ -20,10 +21,12 @@ use parquet::{
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{QueryRows, SqlError, SqlSession, result_json, session::AbortOnDrop};
+use crate::{QueryRows, RowReader, SqlError, SqlSession, result_json, session::AbortOnDrop};
 
 /// Chunks that wait for whoever reads them.
 const CHUNK_QUEUE: usize = 2;
+/// Bytes handed over at once: a client that takes them slowly is seen to take them.
+const MAX_CHUNK_BYTES: usize = 64 << 10;
 /// Rows of a Parquet row group: what is held until it is written.
 const ROW_GROUP: usize = 64 * 1024;
 
@@ -70,6 +73,9 @@ impl ResultFormat {
 /// A result on its way, in bytes. Dropped, the query ends.
 pub struct EncodedRows {
     chunks: mpsc::Receiver<Result<Option<Vec<u8>>, SqlError>>,
+    /// What of a chunk is still to be handed over.
+    rest: Bytes,
+    reader: RowReader,
     ended: bool,
     deadline: Instant,
     limit: Duration,
@@ -78,26 +84,35 @@ pub struct EncodedRows {
 
 impl EncodedRows {
     /// The next bytes; none after the last of them or an error, and one of both always comes.
-    pub fn next_chunk(&mut self) -> BoxFuture<'_, Option<Result<Vec<u8>, SqlError>>> {
+    pub fn next_chunk(&mut self) -> BoxFuture<'_, Option<Result<Bytes, SqlError>>> {
         async move {
+            self.reader.touch();
+            if !self.rest.is_empty() {
+                let next = self.rest.len().min(MAX_CHUNK_BYTES);
+                return Some(Ok(self.rest.split_to(next)));
+            }
             if self.ended {
                 return None;
             }
             let chunk = tokio::time::timeout_at(self.deadline, self.chunks.recv()).await.unwrap_or_default();
             let chunk = chunk.unwrap_or_else(|| Err(SqlError::broken_off(self.deadline, self.limit)));
             self.ended = !matches!(chunk, Ok(Some(_)));
-            chunk.transpose()
+            let chunk = chunk.transpose()?;
+            Some(chunk.map(|chunk| {
+                self.rest = Bytes::from(chunk);
+                self.rest.split_to(self.rest.len().min(MAX_CHUNK_BYTES))
+            }))
         }
         .boxed()
     }
 }
 
 impl SqlSession {
-    /// Write rows in a format, where queries run. `turn` is held until all is written or the query's time is up.
+    /// Write rows in a format, where queries run. `permit` is held until all is written or the query's time is up.
     #[must_use]
     pub fn encode(&self, rows: QueryRows, format: ResultFormat, permit: impl Send + 'static) -> EncodedRows {
         let (sender, chunks) = mpsc::channel(CHUNK_QUEUE);
-        let (deadline, limit) = (rows.deadline, rows.limit());
+        let (deadline, limit, reader) = (rows.deadline, rows.limit(), rows.reader());
         let task = self.spawn(async move {
             let _permit = permit;
             // Whoever went away, or reads too slowly, is told nothing more.
@@ -108,7 +123,7 @@ impl SqlSession {
             })
             .await;
         });
-        EncodedRows { chunks, ended: false, deadline, limit, _task: task }
+        EncodedRows { chunks, rest: Bytes::new(), reader, ended: false, deadline, limit, _task: task }
     }
 }
 

@@ -125,7 +125,7 @@ impl RowReader {
         self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Since when nobody has asked for the next rows, if nobody does.
+    /// Since when nobody has read rows, if nobody does.
     #[must_use]
     pub fn idle_since(&self) -> Option<Instant> {
         match *self.activity() {
@@ -134,10 +134,23 @@ impl RowReader {
         }
     }
 
-    /// End the query: who reads its rows after all gets [`SqlError::NotRead`].
-    pub fn stop(&self) {
-        *self.activity() = ReaderActivity::Stopped;
-        self.query.abort();
+    /// Rows that were fetched before have been taken: a batch may last its reader for long.
+    pub fn touch(&self) {
+        let mut activity = self.activity();
+        if let ReaderActivity::IdleSince(since) = &mut *activity {
+            *since = Instant::now();
+        }
+    }
+
+    /// End the query, unless its rows were read lately: who reads them after all gets [`SqlError::NotRead`]. Whether it ended.
+    pub fn stop_if_idle(&self, timeout: Duration) -> bool {
+        let mut activity = self.activity();
+        let is_idle = matches!(*activity, ReaderActivity::IdleSince(since) if since.elapsed() >= timeout);
+        if is_idle {
+            *activity = ReaderActivity::Stopped;
+            self.query.abort();
+        }
+        is_idle
     }
 
     fn is_stopped(&self) -> bool {

@@ -224,6 +224,9 @@ impl StoredTable {
         }
         if let Ok(folder) = location.to_file_path() {
             create_durable_folder(&folder).map_err(DeltaTableError::from)?;
+            if access == Access::Own {
+                durable_store::remove_staged(&folder).map_err(DeltaTableError::from)?;
+            }
         }
         let mut table = load(location).await?;
         if table.version().is_none() && access == Access::Look {
@@ -336,11 +339,10 @@ impl StoredTable {
     }
 
     /// Have the version we know on the disk: its commit may have failed at the last step.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        match self.table.table_url().to_file_path() {
-            Ok(folder) => durable_store::sync(&folder.join("_delta_log")),
-            Err(()) => Ok(()),
-        }
+    pub(crate) async fn sync(&self) -> io::Result<()> {
+        let Ok(folder) = self.table.table_url().to_file_path() else { return Ok(()) };
+        let synced = tokio::task::spawn_blocking(move || durable_store::sync(&folder.join("_delta_log"))).await;
+        synced.map_err(io::Error::other)?
     }
 
     /// The committed rows as of now. They stay readable whatever is committed later.

@@ -52,7 +52,8 @@ async fn take(api: &Api, client: Option<IpAddr>, headers: &HeaderMap, body: Body
     let form = if text(header::CONTENT_TYPE).contains("ndjson") { BodyForm::Ndjson } else { BodyForm::Any };
     let body = encoding.decode(StreamReader::new(body.into_data_stream().map_err(std::io::Error::other)));
     let body = binary_mode(headers, body).await?;
-    let report = api.intake.take(body, form, client).await.map_err(interrupted)?;
+    let taken = api.intake.take(body, form, client).await;
+    let report = taken.map_err(|error| with_reason(interrupted(error), api))?;
     if report == IntakeReport::default() {
         let detail = "The body holds no event. Send one event, a JSON array of events, or one event per line.";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "empty_body", "Nothing to take", detail));
@@ -91,6 +92,17 @@ async fn binary_mode(headers: &HeaderMap, body: Reader) -> Result<Reader, Proble
     // A body that is no JSON stays as it is, and is refused for that.
     let event = envelope::structured(named, &whole).and_then(Result::ok).unwrap_or_else(|| whole.to_vec());
     Ok(Box::pin(std::io::Cursor::new(event)))
+}
+
+/// Why the log takes no events, as `/ready` says it.
+fn with_reason(problem: Problem, api: &Api) -> Problem {
+    let is_full = api.pipeline.log_status.borrow().is_disk_full;
+    let reason = match api.intake.publisher().refusal() {
+        _ if is_full => "the disk of the data folder is full".to_owned(),
+        Some(refusal) => refusal.reason,
+        None => return problem,
+    };
+    if problem.code() == "log_unavailable" { problem.at("reason", reason) } else { problem }
 }
 
 /// What stopped a body, and what of it was taken before: sending all of it again is safe.

@@ -23,7 +23,7 @@ use arrow_flight::{
     },
 };
 use bytes::Bytes;
-use futures::{Stream, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use lake::{
     ParamValues, QueryLimits, Statement,
     arrow::{
@@ -147,13 +147,14 @@ impl Flight {
         let (asking, statement) = (self.asking(metadata)?, self.parse(&handle.query)?);
         let answering = self.api.answer(statement, handle.values()?, asking).await;
         let Answering { rows, permit } = answering.map_err(|problem| status(&problem))?;
-        let (schema, position) = (Arc::clone(&rows.schema), rows.position);
+        let (schema, position, reader) = (Arc::clone(&rows.schema), rows.position, rows.reader());
         let batches = stream::try_unfold((rows, permit), async |(mut rows, permit)| match rows.next_batch().await {
             None => Ok(None),
             Some(Ok(batch)) => Ok(Some((batch, (rows, permit)))),
             Some(Err(error)) => Err(FlightError::Tonic(Box::new(status_of(error)))),
         });
-        let mut response = flight(schema, batches);
+        let read = move |messages: Rows| -> Rows { Box::pin(messages.inspect(move |_| reader.touch())) };
+        let mut response = flight(schema, batches).map(read);
         if let Ok(position) = position.to_string().parse() {
             response.metadata_mut().insert("x-forecourt-position", position);
         }

@@ -490,6 +490,7 @@ fn rows(
     cancelled: impl Future<Output = ()> + Send + 'static,
 ) -> impl Stream<Item = PgWireResult<DataRow>> + Send + 'static {
     let Answering { rows, permit } = answering;
+    let reader = rows.reader();
     let batches = stream::unfold(Some((rows, permit, Box::pin(cancelled))), move |going| {
         let fields = Arc::clone(&fields);
         async move {
@@ -507,7 +508,7 @@ fn rows(
             })
         }
     });
-    batches.map(stream::iter).flatten()
+    batches.map(stream::iter).flatten().inspect(move |_| reader.touch())
 }
 
 /// A batch's rows, up to the first that cannot be sent; whether that is all of them.

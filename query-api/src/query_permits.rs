@@ -39,8 +39,8 @@ struct Running {
 pub(crate) struct QueryPermit {
     permits: Arc<QueryPermits>,
     number: u64,
-    /// Gives the permit back.
-    revoked: CancellationToken,
+    /// Once it is given back.
+    ended: CancellationToken,
     _dropped: oneshot::Sender<()>,
 }
 
@@ -55,12 +55,14 @@ impl QueryPermits {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A permit for so long; `None`, when none was free within the time a query waits.
+    /// A permit for so long; `None`, when none was free within the time a query waits. Who came first is served first.
     pub(crate) async fn acquire(self: &Arc<Self>, time_limit: Duration) -> Option<QueryPermit> {
         let deadline = Instant::now() + QUEUE_TIMEOUT;
+        let acquired = Arc::clone(&self.permits).acquire_owned();
+        tokio::pin!(acquired);
         loop {
             let look = deadline.min(Instant::now() + LOOK_EVERY);
-            match timeout_at(look, Arc::clone(&self.permits).acquire_owned()).await {
+            match timeout_at(look, acquired.as_mut()).await {
                 Ok(permit) => return Some(self.permit(permit.ok()?, time_limit)),
                 Err(_) if look == deadline => return None,
                 Err(_) => self.stop_idle(),
@@ -70,32 +72,35 @@ impl QueryPermits {
 
     fn permit(self: &Arc<Self>, permit: OwnedSemaphorePermit, time_limit: Duration) -> QueryPermit {
         let (dropped, is_dropped) = oneshot::channel();
-        let revoked = CancellationToken::new();
-        let is_revoked = revoked.clone();
+        let ended = CancellationToken::new();
+        let number = {
+            let mut running = self.running();
+            running.next += 1;
+            running.next
+        };
+        let (permits, is_ended) = (Arc::clone(self), ended.clone());
         metrics::gauge!("sql_queries_running").increment(1.0);
         tokio::spawn(async move {
             tokio::select! {
                 _ = timeout(time_limit, is_dropped) => {}
-                () = is_revoked.cancelled() => {}
+                () = is_ended.cancelled() => {}
             }
+            is_ended.cancel();
+            // A query whose time is up holds nothing that another could have.
+            permits.running().readers.remove(&number);
             drop(permit);
             metrics::gauge!("sql_queries_running").decrement(1.0);
         });
-        let mut running = self.running();
-        running.next += 1;
-        QueryPermit { permits: Arc::clone(self), number: running.next, revoked, _dropped: dropped }
+        QueryPermit { permits: Arc::clone(self), number, ended, _dropped: dropped }
     }
 
     /// Stop the query whose rows were not read for the longest, if that is long enough.
     fn stop_idle(&self) {
-        let mut running = self.running();
-        let idle = running.readers.iter().filter_map(|(number, (reader, _))| Some((reader.idle_since()?, *number)));
-        let Some((since, number)) = idle.min() else { return };
-        if since.elapsed() >= IDLE_TIMEOUT
-            && let Some((reader, revoked)) = running.readers.remove(&number)
-        {
-            reader.stop();
-            revoked.cancel();
+        let running = self.running();
+        let idle = running.readers.values().filter_map(|(reader, ended)| Some((reader.idle_since()?, reader, ended)));
+        let Some((_, reader, ended)) = idle.min_by_key(|(since, ..)| *since) else { return };
+        if reader.stop_if_idle(IDLE_TIMEOUT) {
+            ended.cancel();
         }
     }
 }
@@ -103,7 +108,10 @@ impl QueryPermits {
 impl QueryPermit {
     /// The query runs, and its rows are read here.
     pub(crate) fn watch(&self, reader: RowReader) {
-        self.permits.running().readers.insert(self.number, (reader, self.revoked.clone()));
+        let mut running = self.permits.running();
+        if !self.ended.is_cancelled() {
+            running.readers.insert(self.number, (reader, self.ended.clone()));
+        }
     }
 }
 

@@ -167,7 +167,7 @@ fn limits(question: &Question, format: ResultFormat) -> Result<QueryLimits, Prob
 }
 
 /// The bytes as they come. A failure on the way ends the connection: what came is no whole answer.
-fn body(first: Option<Vec<u8>>, encoded: EncodedRows) -> impl Stream<Item = Result<Vec<u8>, SqlError>> {
+fn body(first: Option<Bytes>, encoded: EncodedRows) -> impl Stream<Item = Result<Bytes, SqlError>> {
     let rest = stream::unfold(encoded, async |mut encoded| {
         let chunk = encoded.next_chunk().await?;
         if let Err(error) = &chunk {

@@ -19,8 +19,9 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 100;
-/// How long a client may take to begin. From then on it answers HTTP/2's own pings.
-const BEGIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client may take to begin, and the bytes by which it does. From then on it answers HTTP/2's own pings.
+const BEGIN_WITHIN: Duration = Duration::from_secs(5);
+const PREFACE_BYTES: usize = 24;
 /// How long to wait where the system gives no connection.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
@@ -39,7 +40,7 @@ pub(super) fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<Con
                         tracing::debug!(%error, "a connection keeps small packets back");
                     }
                     let begin = Some(Box::pin(sleep(BEGIN_WITHIN)));
-                    return Some((Ok(Connection { stream, begin, _place: place }), (listener, places)));
+                    return Some((Ok(Connection { stream, begin, begun_bytes: 0, _place: place }), (listener, places)));
                 }
                 Err(error) => {
                     // Too many open files, for example: it passes.
@@ -54,8 +55,9 @@ pub(super) fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<Con
 /// A connection and its place.
 pub(super) struct Connection {
     stream: TcpStream,
-    /// Until its client has said something: when it ends.
+    /// Until its client has begun: when it ends.
     begin: Option<Pin<Box<Sleep>>>,
+    begun_bytes: usize,
     _place: OwnedSemaphorePermit,
 }
 
@@ -73,10 +75,16 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            self.begin = None;
-        } else if let Some(begin) = &mut self.begin
+        if self.begin.is_some() {
+            self.begun_bytes += buffer.filled().len() - before;
+            if self.begun_bytes >= PREFACE_BYTES {
+                self.begin = None;
+            }
+        }
+        if read.is_pending()
+            && let Some(begin) = &mut self.begin
             && begin.as_mut().poll(context).is_ready()
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
