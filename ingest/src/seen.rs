@@ -2,7 +2,7 @@
 //!
 //! A sorted store of 16-byte keys holds them, with a filter that knows most new ids without a read. It is derived from
 //! the lake and the log like any sink: what becomes a file carries the position it reflects, and what a crash takes is
-//! read again from the lake. Nothing here is fsynced or logged twice, and a damaged or missing store is filled anew.
+//! read again from the lake. Nothing relies on its files: a damaged or missing store is filled anew.
 
 use std::{
     collections::HashMap,

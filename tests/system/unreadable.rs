@@ -1,6 +1,9 @@
 //! What nobody can read, in the log: each becomes a dead letter with its bytes, and what comes after it is read.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rand::{Rng, SeedableRng};
@@ -74,6 +77,10 @@ async fn a_message_that_no_library_reads_is_a_dead_letter_with_its_bytes_and_the
         rows.iter().map(|row| row[0].as_u64().unwrap()).collect()
     };
     assert_eq!(letters(&server).await, expected);
+    for position in &expected {
+        let named = |line: &&str| line.contains("cannot be read") && line.contains(&format!("position={position} "));
+        assert_eq!(server.said().lines().filter(named).count(), 1, "position {position}: {}", server.said());
+    }
     // Read again from the log after a kill, and compared with it: the same.
     server.kill();
     server.launch();
@@ -102,6 +109,25 @@ async fn a_message_that_no_library_reads_is_a_dead_letter_with_its_bytes_and_the
         (&json!("retried"), &json!(after), &json!("{}"))
     );
     assert_eq!(correct(good("once-more")).await.0, 409);
+    // By the command; the bytes of its headers stay as well.
+    let file = folder.path().join("meant.json");
+    std::fs::write(&file, good("what-was-meant-too")).unwrap();
+    let (letter, file) = (expected[1].to_string(), file.to_str().unwrap());
+    let headers = server.get(&format!("/v1/dead-letters/{letter}")).await["headers_base64"].take();
+    let said = stdout(&forecourt(&["dead-letters", "correct", &letter, file, "--to", &server.url]));
+    let after = said.trim().rsplit(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{said}"));
+    let rows =
+        server.sql("SELECT count(*) FROM inventory.price_set WHERE event_id = 'what-was-meant-too'", after).await;
+    assert_eq!(rows, [json!([1])]);
+    let closed = server.get(&format!("/v1/dead-letters/{letter}?min_position={after}")).await;
+    assert_eq!((&closed["status"], &closed["headers_base64"]), (&json!("retried"), &headers));
+    // Once caught up, lag is told beside readiness: in the body, in headers and as a metric.
+    let ready = server.client.get(format!("{}/ready", server.url)).send().await.unwrap();
+    for header in ["x-forecourt-position", "x-forecourt-lag-positions", "x-forecourt-lag-seconds"] {
+        let value = ready.headers()[header].to_str().unwrap();
+        assert!(value.parse::<f64>().is_ok(), "{header}: {value}");
+    }
+    assert!(server.metrics().await.lines().any(|line| line.starts_with("pipeline_lag_positions ")));
 
     // One that is the last of the log holds up no start either.
     wire.publish_bytes(b"events.inventory.PriceSet.l1", Some(b"NATS/1.0 404\r\n\r\n"), b"{}").await;
@@ -168,7 +194,8 @@ async fn a_dead_letter_stream_that_is_gone_or_full_holds_up_nothing() {
     config["max_msgs"] = json!(-1);
     wire.update_stream(&config).await;
     copied(&mut wire, 5).await;
-    assert!(server.said().matches("cannot be copied").count() <= 2, "{}", server.said());
+    let warnings = server.said().matches("cannot be copied").count();
+    assert!((1..=2).contains(&warnings), "{warnings}: {}", server.said());
 }
 
 #[tokio::test]
@@ -239,10 +266,14 @@ async fn spoiled_protocol_in_the_log_is_quarantined_and_the_event_after_each_is_
         .sql("SELECT count(*), count(*) FILTER (WHERE reason = 'unreadable_message') FROM system.dead_letters", 0)
         .await[0]
         .clone();
-    println!(
-        "seed {seed}: {written} messages, {} dead letters, {} of them unreadable; {events} events read",
-        letters[0], letters[1]
-    );
+    // Past the capture of a test's output: how much was tried is to be seen when it passes.
+    writeln!(
+        std::io::stderr(),
+        "raw protocol, seed {seed}: {written} messages, {} dead letters, {} of them unreadable; {events} events read",
+        letters[0],
+        letters[1]
+    )
+    .unwrap();
     verified(&server);
 }
 

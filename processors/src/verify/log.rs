@@ -33,6 +33,7 @@ impl Subject<'_> {
         let mut check = Check::new("log", "a position holds in the lake what it holds in the log");
         let end = log.last_message().await?.min(self.view.position);
         let mut reached = log.look().await?.before_first;
+        let gaps = self.gaps(end.as_i64()).await?;
         let mut reader = LogReader::after(log.clone(), reached).quietly();
         let (mut held, mut held_to) = (HashMap::new(), reached);
         while reached < end {
@@ -54,6 +55,10 @@ impl Subject<'_> {
                     }
                     Some(Held::Letter(_)) => {
                         check.differs(|| format!("position {position} is a dead letter of other bytes in the lake"));
+                    }
+                    None if gaps.iter().any(|(first, last)| (*first..=*last).contains(&position.as_i64())) => {
+                        check
+                            .differs(|| format!("position {position} is a gap in the lake, and the log has a message"));
                     }
                     // Said of the positions already.
                     None => {}
