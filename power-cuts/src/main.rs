@@ -127,6 +127,7 @@ impl Market {
                 }
                 disk.has_failed() || player.has_ended().unwrap_or(true) || server.has_ended()
             });
+            player.has_ended()?;
             ensure!(has_failed, "the power did not fail within {DEADLINE:?}");
             if disk.stay_on() {
                 // The market ended first, or the server did.
@@ -145,6 +146,7 @@ impl Market {
             server = Server::launch(&setup)?;
         }
         let is_over = eventually(DEADLINE, || player.has_ended().unwrap_or(true) || server.has_ended());
+        player.has_ended()?;
         if !is_over || server.has_ended() {
             bail!("the server does not go on after the cut:\n{}", take_log(server)?);
         }

@@ -161,6 +161,15 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            // Not waited for: they may hang on the disk, which goes away after them.
+            let _ = self.kill();
+        }
+    }
+}
+
 /// Processes that were sent SIGKILL with their server.
 pub(crate) struct Killed {
     children: Vec<Pid>,

@@ -4,8 +4,8 @@
 //! durable, `fsync` of a folder its names, as POSIX promises and no more. A power failure leaves what is durable and, of
 //! what was not synced, whatever the disk happened to write.
 //!
-//! `nats-server` never syncs a folder. It relies on what ext4, XFS and btrfs do beyond POSIX: a new file's first `fsync`
-//! makes its path durable. A folder can have that rule.
+//! `nats-server` syncs no folder of a new file of messages. It relies on what ext4, XFS and btrfs do beyond POSIX: a new
+//! file's first `fsync` makes its path durable. A folder can have that rule.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
