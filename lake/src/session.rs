@@ -1,11 +1,6 @@
 //! SQL over one view of the lake: read-only, and within limits.
 
-use std::{
-    num::NonZeroUsize,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::{
@@ -43,7 +38,7 @@ use serde_json::{Value, json};
 use tokio::{
     runtime::Handle,
     sync::{OnceCell, mpsc},
-    task::{AbortHandle, JoinHandle},
+    task::JoinHandle,
     time::Instant,
 };
 
@@ -52,6 +47,7 @@ use crate::{
     catalogue_questions,
     description::{TableDescription, describe},
     plain_texts::{plain, plain_schema, plain_type},
+    row_reader::RowReader,
     runaway::{Yielding, bound_functions},
     sql_catalog::{self, Beside, DATABASE, DEFAULT_SCHEMA, ExtraTable, scan},
     sql_error::{SqlError, classify},
@@ -106,74 +102,6 @@ pub struct QueryRows {
     _task: AbortOnDrop<()>,
 }
 
-/// Whether a query's rows are read, as seen from elsewhere.
-#[derive(Clone, Debug)]
-pub struct RowReader {
-    activity: Arc<Mutex<ReaderActivity>>,
-    query: AbortHandle,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum ReaderActivity {
-    Reading,
-    IdleSince(Instant),
-    Stopped,
-}
-
-impl RowReader {
-    fn activity(&self) -> MutexGuard<'_, ReaderActivity> {
-        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Since when nobody has read rows, if nobody does.
-    #[must_use]
-    pub fn idle_since(&self) -> Option<Instant> {
-        match *self.activity() {
-            ReaderActivity::IdleSince(since) => Some(since),
-            ReaderActivity::Reading | ReaderActivity::Stopped => None,
-        }
-    }
-
-    /// Rows that were fetched before have been taken: a batch may last its reader for long.
-    pub fn touch(&self) {
-        let mut activity = self.activity();
-        if let ReaderActivity::IdleSince(since) = &mut *activity {
-            *since = Instant::now();
-        }
-    }
-
-    /// End the query, unless its rows were read lately: who reads them after all gets [`SqlError::NotRead`]. Whether it ended.
-    pub fn stop_if_idle(&self, timeout: Duration) -> bool {
-        let mut activity = self.activity();
-        let is_idle = matches!(*activity, ReaderActivity::IdleSince(since) if since.elapsed() >= timeout);
-        if is_idle {
-            *activity = ReaderActivity::Stopped;
-            self.query.abort();
-        }
-        is_idle
-    }
-
-    fn is_stopped(&self) -> bool {
-        matches!(*self.activity(), ReaderActivity::Stopped)
-    }
-
-    fn note(&self, activity: ReaderActivity) {
-        let mut known = self.activity();
-        if !matches!(*known, ReaderActivity::Stopped) {
-            *known = activity;
-        }
-    }
-}
-
-/// Notes that nobody reads any more, when it is dropped.
-struct ReadGuard<'a>(&'a RowReader);
-
-impl Drop for ReadGuard<'_> {
-    fn drop(&mut self) {
-        self.0.note(ReaderActivity::IdleSince(Instant::now()));
-    }
-}
-
 impl QueryRows {
     /// Whether its rows are read.
     #[must_use]
@@ -191,8 +119,7 @@ impl QueryRows {
                 self.ended = true;
                 return Some(Err(SqlError::NotRead));
             }
-            self.reader.note(ReaderActivity::Reading);
-            let _guard = ReadGuard(&self.reader);
+            let _guard = self.reader.read();
             let received = tokio::time::timeout_at(self.deadline, self.rows.recv()).await.unwrap_or_default();
             let batch = match received {
                 Some(Ok(Some(batch))) => batch,
@@ -518,8 +445,7 @@ impl SqlSession {
                 hand_on(rows, sender, deadline, limits.time).await;
                 drop(held);
             });
-            let activity = Arc::new(Mutex::new(ReaderActivity::IdleSince(Instant::now())));
-            let reader = RowReader { activity, query: task.0.abort_handle() };
+            let reader = RowReader::new(task.0.abort_handle());
             Ok(QueryRows {
                 schema,
                 position: view.position,
