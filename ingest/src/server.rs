@@ -128,7 +128,8 @@ fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     // Or a power failure could leave an empty file.
     file.sync_all()?;
-    fs::rename(new, path)
+    fs::rename(new, path)?;
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
 /// A supervised server: restarted when it dies, stopped by [`NatsServer::stop`].

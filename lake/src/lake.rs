@@ -33,6 +33,7 @@ use crate::{
     ledger::{Closing, GapRow, closings_batch, gaps_batch},
     plain_texts::plain,
     session,
+    store_trouble::StoreTrouble,
     table::{Access, Committed, OpenError, StoredTable, TableSpec},
     view::{LakeView, TableView},
 };
@@ -175,6 +176,7 @@ pub struct Lake {
     history: Slot,
     /// The dead letters that are closed.
     closed: HashSet<Position>,
+    trouble: StoreTrouble,
 }
 
 impl Lake {
@@ -242,6 +244,7 @@ impl Lake {
             retired: Slot::new(retired, committed_retired),
             history: Slot::new(history, committed_history),
             closed: HashSet::new(),
+            trouble: StoreTrouble::default(),
         };
         lake.closed = lake.closed_positions().await?;
         [lake.event_time, lake.ingested_at] = lake.latest_times().await?;
@@ -271,6 +274,12 @@ impl Lake {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.slots.iter().all(|slot| slot.committed_position <= self.position)
+    }
+
+    /// What the store does not take at the moment.
+    #[must_use]
+    pub fn trouble(&self) -> StoreTrouble {
+        self.trouble.clone()
     }
 
     /// The identity of the log the positions are of; `None` before the first flush.
@@ -511,7 +520,8 @@ impl Lake {
             }
             let Some(stored) = slot.stored.take() else { continue };
             slot.tail.flushing = std::mem::take(&mut slot.tail.live);
-            tables.push(FlushTable { index, stored, rows: slot.tail.flushing.clone() });
+            let (rows, trouble) = (slot.tail.flushing.clone(), self.trouble.clone());
+            tables.push(FlushTable { index, stored, rows, trouble });
         }
         self.flushing = true;
         self.waiting_rows = 0;

@@ -4,6 +4,7 @@
 //! - [`lake`]: all tables, the tail, and when it is flushed;
 //! - [`commits`]: what is written while the lake goes on: flushes, merged files;
 //! - `durable_store`: files are on the disk before anybody sees them;
+//! - `store_trouble`: what the store does not take at the moment;
 //! - [`compaction`]: small files become larger ones, beside the commits;
 //! - [`retirement`]: events past their time are taken out, and noted;
 //! - [`forecast`]: what maintenance would do;
@@ -41,13 +42,14 @@ pub mod session;
 pub mod sql_catalog;
 pub mod sql_error;
 mod standard_schemas;
+mod store_trouble;
 pub mod table;
 pub mod view;
 
 pub use audit::Audit;
 pub use commits::{Applied, Apply, Flush, Flushed, Freeze, Frozen, Vacuum, Vacuumed};
 pub use compaction::{Compacted, Compaction, CompactionError, Eagerness};
-pub use durable_store::create_durable_folder;
+pub use durable_store::{create_durable_folder, write_durable_file};
 pub use forecast::{Forecast, Forecasting, TableFiles};
 pub use lake::{Lake, LakeConfig, LakeError, Rewritten, folder_url};
 pub use result_format::ResultFormat;
@@ -56,6 +58,7 @@ pub use row_reader::RowReader;
 pub use session::{Prepared, QueryLimits, QueryRows, Spill, SqlSession, Statement};
 pub use sql_catalog::{ColumnMeaning, ExtraTable};
 pub use sql_error::SqlError;
+pub use store_trouble::StoreTrouble;
 pub use table::KEEP_FOR;
 pub use view::LakeView;
 
