@@ -5,7 +5,10 @@
 //! same whatever order the events come in. A listing is built from its own facts and those of the entities it is
 //! linked to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -163,10 +166,21 @@ pub fn changes(context: &Context, batch: &RecordBatch, after: Position) -> Vec<(
         if position > after.as_i64()
             && let Some(types) = event_types
         {
-            rules::say(&mut changes, types.value(row), &Row { rows: &rows, row });
+            let before = changes.len();
+            let say = || rules::say(&mut changes, types.value(row), &Row { rows: &rows, row });
+            if unless_it_panics(say).is_none() {
+                tracing::error!(position, "an event is too much for the index and is left out of it");
+                changes.truncate(before);
+            }
         }
     }
     changes
+}
+
+/// What `work` gives; nothing, if it panics: one event or listing must not keep all others from the index.
+pub(crate) fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Option<T> {
+    // What it may have left half done is not used by the callers.
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 /// A batch with its columns at hand.

@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use schemas::{Catalogue, Context, Position};
 use search_index::{Entry, IndexError, Listing, ListingIndex, ListingSnapshot, Reflected};
 
-use crate::listing_fold::{self, CONTEXTS, Entity, EntityKey, EntityKind};
+use crate::listing_fold::{self, CONTEXTS, Entity, EntityKey, EntityKind, unless_it_panics};
 
 /// Entities used lately that are kept in memory, and as many used before them; the others are read from the index again.
 const CACHED_ENTITIES: usize = 50_000;
@@ -195,7 +195,7 @@ impl Listings {
                 continue;
             }
             let listing = match key.id(EntityKind::Listing) {
-                Some(id) => Some(self.build(id)?),
+                Some(id) => self.build(id)?,
                 None => None,
             };
             let state = serde_json::to_vec(self.entity(key)?)?;
@@ -240,7 +240,8 @@ impl Listings {
         Ok(listings)
     }
 
-    fn build(&mut self, id: &str) -> Result<Listing, ListingsError> {
+    /// A listing as its facts have it; none, if they are too much for it.
+    fn build(&mut self, id: &str) -> Result<Option<Listing>, ListingsError> {
         let own = self.entity(&EntityKind::Listing.key(id))?.clone();
         let vehicle = match own.vehicle() {
             Some(key) => self.entity(&key)?.clone(),
@@ -254,7 +255,11 @@ impl Listings {
                 inspections.extend(self.lent(link, &own)?);
             }
         }
-        Ok(listing_fold::listing(id, &own, &vehicle, &reservations, &inspections))
+        let listing = unless_it_panics(|| listing_fold::listing(id, &own, &vehicle, &reservations, &inspections));
+        if listing.is_none() {
+            tracing::error!(listing = id, "a listing's facts are too much for the index; it is left out");
+        }
+        Ok(listing)
     }
 
     /// An entity linked to a listing's vehicle, unless it belongs to another vehicle by now.

@@ -6,15 +6,21 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use ingest::{Log, LogError, disk::DiskRoom};
 use lake::LakeView;
 use schemas::Position;
+use search_index::ListingSnapshot;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::pipeline::{PipelineError, position_gauge};
+use crate::{
+    kpis::Board,
+    pipeline::{PipelineError, position_gauge},
+};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// With more in the log and nothing of it read for so long, reading stands still.
 const STALLED_AFTER: Duration = Duration::from_secs(20);
+/// The same of what is derived from the lake: a refresh of much takes its time.
+const DERIVED_STALLED_AFTER: Duration = Duration::from_secs(120);
 
 /// What the log and the disk are, and how far the lake is behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,8 +29,11 @@ pub struct LogStatus {
     pub last: Position,
     /// Why the log cannot be looked at.
     pub away: Option<String>,
-    /// Since when nothing was read although the log has more: seconds.
+    /// How long nothing was read although the log has more.
     pub stalled_for: Option<Duration>,
+    /// How long the index did not move although the lake has more, and the KPIs.
+    pub index_stalled_for: Option<Duration>,
+    pub kpis_stalled_for: Option<Duration>,
     /// How long the first message that is not read has waited.
     pub behind: Duration,
     /// Whether the data folder's disk is full.
@@ -36,6 +45,8 @@ pub(crate) struct LogWatch {
     /// The stream's identity when the pipeline started.
     pub(crate) identity: i64,
     pub(crate) lake: watch::Receiver<Option<Arc<LakeView>>>,
+    pub(crate) listings: watch::Receiver<Option<Arc<ListingSnapshot>>>,
+    pub(crate) board: watch::Receiver<Option<Arc<Board>>>,
     /// On the disk that is looked at.
     pub(crate) folder: PathBuf,
     pub(crate) now: fn() -> i64,
@@ -44,7 +55,7 @@ pub(crate) struct LogWatch {
 
 impl LogWatch {
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), PipelineError> {
-        let (mut reached_before, mut since) = (None, Instant::now());
+        let (mut reading, mut index, mut kpis) = (Progress::new(), Progress::new(), Progress::new());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -52,9 +63,13 @@ impl LogWatch {
             }
             // What has been decoded before the log is looked at cannot be missing from it for any other reason.
             let reached = self.lake.borrow().as_ref().map(|view| view.position);
-            if reached != reached_before {
-                (reached_before, since) = (reached, Instant::now());
-            }
+            let index_reached = self.listings.borrow().as_ref().map(|listings| listings.position);
+            let kpis_reached = self.board.borrow().as_ref().map(|board| board.position);
+            let now = Instant::now();
+            let still_for =
+                |progress: &mut Progress, derived| progress.still_for(derived, reached.unwrap_or_default(), now);
+            let index_stalled_for = still_for(&mut index, index_reached).filter(|it| *it >= DERIVED_STALLED_AFTER);
+            let kpis_stalled_for = still_for(&mut kpis, kpis_reached).filter(|it| *it >= DERIVED_STALLED_AFTER);
             let room = DiskRoom::of(&self.folder);
             if let Some(room) = room {
                 metrics::gauge!("data_folder_free_bytes").set(position_gauge(Position::new(room.free_bytes)));
@@ -62,19 +77,25 @@ impl LogWatch {
             let is_disk_full = room.is_some_and(DiskRoom::is_full);
             let status = match self.look(reached).await {
                 Ok((last, behind)) => {
-                    let is_behind = reached.is_none_or(|reached| reached < last);
-                    if !is_behind {
-                        since = Instant::now();
+                    let stalled_for = reading.still_for(reached, last, now).filter(|it| *it >= STALLED_AFTER);
+                    LogStatus {
+                        last,
+                        away: None,
+                        stalled_for,
+                        index_stalled_for,
+                        kpis_stalled_for,
+                        behind,
+                        is_disk_full,
                     }
-                    let stalled_for = Some(since.elapsed()).filter(|still| is_behind && *still >= STALLED_AFTER);
-                    LogStatus { last, away: None, stalled_for, behind, is_disk_full }
                 }
                 Err(Looked::Other(error)) => return Err(error.into()),
                 // It may be away for a while; the reader and the publisher say so.
                 Err(Looked::Away(error)) => {
                     tracing::debug!(error = %error, "cannot look at the log");
+                    reading.since = now;
                     let before = self.status.borrow().clone();
-                    LogStatus { away: Some(error.to_string()), stalled_for: None, is_disk_full, ..before }
+                    let away = Some(error.to_string());
+                    LogStatus { away, stalled_for: None, index_stalled_for, kpis_stalled_for, is_disk_full, ..before }
                 }
             };
             let lag = status.last.get().saturating_sub(reached.unwrap_or_default().get());
@@ -106,8 +127,31 @@ impl LogWatch {
                 let waited = (self.now)().saturating_sub(taken_at).max(0).unsigned_abs();
                 Ok((state.last, Duration::from_micros(waited)))
             }
+            // It has more, and does not hand it over.
+            None if self.log.last_message().await.map_err(Looked::Away)? > reached => Ok((state.last, Duration::ZERO)),
             None => Ok((reached, Duration::ZERO)),
         }
+    }
+}
+
+/// Since when something that is to be reached is not come nearer.
+struct Progress {
+    reached: Option<Position>,
+    since: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { reached: None, since: Instant::now() }
+    }
+
+    /// How long nothing has moved; nothing, when all is reached.
+    fn still_for(&mut self, reached: Option<Position>, end: Position, now: Instant) -> Option<Duration> {
+        let is_behind = reached.is_none_or(|reached| reached < end);
+        if reached != self.reached || !is_behind {
+            (self.reached, self.since) = (reached, now);
+        }
+        is_behind.then(|| now.duration_since(self.since))
     }
 }
 
@@ -115,4 +159,30 @@ enum Looked {
     /// It is another log than the lake's.
     Other(LogError),
     Away(LogError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use schemas::Position;
+    use tokio::time::Instant;
+
+    use super::Progress;
+
+    #[test]
+    fn what_is_behind_and_does_not_move_stands_still() {
+        let (at, end) = (|position| Some(Position::new(position)), Position::new);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut progress = Progress::new();
+        assert_eq!(progress.still_for(at(5), end(5), start), None);
+        assert_eq!(progress.still_for(at(5), end(5), after(100)), None);
+        // From when there was more, and not from when it moved last.
+        assert_eq!(progress.still_for(at(5), end(9), after(102)), Some(Duration::from_secs(2)));
+        assert_eq!(progress.still_for(at(5), end(9), after(130)), Some(Duration::from_secs(30)));
+        assert_eq!(progress.still_for(at(6), end(9), after(130)), Some(Duration::ZERO));
+        assert_eq!(progress.still_for(at(6), end(12), after(131)), Some(Duration::from_secs(1)));
+        assert_eq!(progress.still_for(at(12), end(12), after(140)), None);
+    }
 }

@@ -20,7 +20,7 @@ use chrono::Utc;
 use datafusion::error::DataFusionError;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use ingest::{Backoff, Log, LogError, LogReader, MessageFault, RawMessage, SeenError, SeenEvents};
-use lake::{Lake, LakeConfig, LakeError, LakeView, Spill, SqlError, SqlSession, ledger::Closing};
+use lake::{Lake, LakeConfig, LakeError, LakeView, Spill, SqlError, SqlSession, StoreTrouble, ledger::Closing};
 use schemas::{Catalogue, Position, RetentionPolicy};
 use search_index::ListingSnapshot;
 use tokio::{
@@ -122,6 +122,8 @@ pub struct Pipeline {
     pub log_end_at_start: Position,
     /// What the log and the disk were when they were looked at last.
     pub log_status: watch::Receiver<LogStatus>,
+    /// What the lake's store does not take at the moment.
+    pub store_trouble: StoreTrouble,
 }
 
 impl Pipeline {
@@ -187,7 +189,7 @@ impl Pipeline {
             let from_lake = lake.position();
             let (found, letters_found) = watch::channel(Position::START);
             let decoder =
-                Decoder { catalogue: Arc::clone(&catalogue), seen: Arc::clone(&seen), after: from_lake, found };
+                Decoder { catalogue: Arc::clone(&catalogue), seen: Arc::clone(&seen), after: from_lake, found, decode };
             tasks.spawn(read(reader, decoder, to_lake, stop.clone()));
             let copier = DeadLetterCopier {
                 log: log.clone(),
@@ -202,11 +204,14 @@ impl Pipeline {
                 log: log.clone(),
                 identity: state.identity,
                 lake: lake_views.clone(),
+                listings: listing_snapshots.clone(),
+                board: service.board.clone(),
                 folder: config.lake.clone(),
                 now: || Utc::now().timestamp_micros(),
                 status: status_sender,
             };
             tasks.spawn(watch.run(stop.clone()));
+            let store_trouble = lake.trouble();
             let board = BoardFeed {
                 catalogue: Arc::clone(&catalogue),
                 definitions: Arc::clone(&service.definitions),
@@ -242,6 +247,7 @@ impl Pipeline {
                 maintenance: Maintenance(maintenance),
                 log_end_at_start: log_end,
                 log_status,
+                store_trouble,
             })
         }
         .boxed()
@@ -362,7 +368,11 @@ struct Decoder {
     after: Position,
     /// Where the last dead letter was found.
     found: watch::Sender<Position>,
+    /// What makes rows of messages.
+    decode: Decode,
 }
+
+type Decode = fn(&Arc<Catalogue>, &SeenEvents, Position, &[RawMessage]) -> Result<Decoded, DecodeError>;
 
 /// Why messages were not decoded.
 enum DecodeFailure {
@@ -402,7 +412,7 @@ impl Decoder {
 
     async fn decode(&self, messages: &Arc<Vec<RawMessage>>) -> Result<Decoded, DecodeFailure> {
         let (catalogue, seen) = (Arc::clone(&self.catalogue), Arc::clone(&self.seen));
-        let (after, messages) = (self.after, Arc::clone(messages));
+        let (after, decode, messages) = (self.after, self.decode, Arc::clone(messages));
         match tokio::task::spawn_blocking(move || decode(&catalogue, &seen, after, &messages)).await {
             Ok(Ok(decoded)) => Ok(decoded),
             Ok(Err(DecodeError::Seen(error))) => Err(DecodeFailure::Seen(error)),
@@ -571,4 +581,64 @@ fn show(lake: &Lake, views: &watch::Sender<Option<Arc<LakeView>>>) -> Option<Arc
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; positions are far below 2^53")]
 pub(crate) fn position_gauge(position: Position) -> f64 {
     position.get() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ingest::{RawMessage, SeenEvents};
+    use schemas::{Catalogue, Position};
+    use serde_json::json;
+    use tokio::sync::watch;
+
+    use super::{Decode, DecodeError, Decoded, Decoder};
+    use crate::decode::{decode, message};
+
+    /// A decoder of which one message is too much, as long as it is to be decoded.
+    fn spoiled(
+        catalogue: &Arc<Catalogue>,
+        seen: &SeenEvents,
+        after: Position,
+        messages: &[RawMessage],
+    ) -> Result<Decoded, DecodeError> {
+        let is_too_much = |message: &&RawMessage| message.position.get() == 3 && message.fault.is_none();
+        assert!(!messages.iter().any(|message| is_too_much(&message)), "this one is too much");
+        decode(catalogue, seen, after, messages)
+    }
+
+    async fn decoded(decode: Decode) -> (Vec<Decoded>, Position) {
+        let catalogue = Catalogue::embedded().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let seen = Arc::new(SeenEvents::open(folder.path(), "log", Position::new(u64::MAX)).unwrap());
+        let messages = (1..=5).map(|position| {
+            let event = json!({
+                "eventId": format!("e-{position}"), "eventType": "PriceSet", "timestamp": "2026-11-02T08:30:00Z",
+                "aggregateId": "lst.1", "data": {"listingId": "lst.1", "price": 9}
+            });
+            message(&catalogue, position, &event)
+        });
+        let messages = messages.collect();
+        let (found, _) = watch::channel(Position::START);
+        let mut decoder = Decoder { catalogue, seen, after: Position::START, found, decode };
+        let decoded = decoder.decode_patiently(messages).await.unwrap();
+        (decoded, decoder.after)
+    }
+
+    /// The others are rows, also those that came with it.
+    #[tokio::test]
+    async fn a_message_that_the_decoder_panics_on_is_a_dead_letter() {
+        let (decoded, after) = decoded(spoiled).await;
+        let letters: Vec<_> = decoded.iter().flat_map(|it| &it.dead_letters).collect();
+        assert_eq!((letters.len(), letters[0].position.get(), after.get()), (1, 3, 5));
+        assert_eq!(letters[0].rejection.code.as_str(), "unreadable_message");
+        assert_eq!(letters[0].rejection.event_id.as_deref(), Some("e-3"));
+        assert_eq!(decoded.iter().map(|it| it.events).sum::<usize>(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_can_be_decoded_is_decoded_at_once() {
+        let (decoded, after) = decoded(decode).await;
+        assert_eq!((decoded.len(), decoded[0].events, after.get()), (1, 5, 5));
+    }
 }
