@@ -11,6 +11,7 @@ mod event_file;
 mod import_command;
 mod ingest_command;
 mod kpi_command;
+mod log_lines;
 mod maintain_command;
 mod metric_descriptions;
 mod nats_context_command;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::{arguments::Maintain, catalogue_files, progress::ProgressIndicator, tables, up};
+use crate::{arguments::Maintain, catalogue_files, log_lines::log_to_stderr, progress::ProgressIndicator, tables, up};
 
 pub(crate) fn run(arguments: &Maintain) -> anyhow::Result<ExitCode> {
     let order = MaintenanceOrder { dry_run: arguments.dry_run, keep_old_files: arguments.keep_old_files };
@@ -57,7 +57,7 @@ async fn in_folder(data: &Path, arguments: &Maintain, order: MaintenanceOrder) -
         bail!("there is no lake in {}", data.display());
     }
     let filter = std::env::var("FORECOURT_LOG");
-    up::log_to_stderr(filter.as_deref().unwrap_or("warn,buoyant_kernel=off"))?;
+    log_to_stderr(filter.as_deref().unwrap_or("warn,buoyant_kernel=off"))?;
     let _lock = up::lock(data)?;
     processors::open_data_folder(data, processors::FormatAccess::ReadWrite)?;
     let catalogue = catalogue_files::load(arguments.catalogue.as_deref())?;

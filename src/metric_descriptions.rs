@@ -15,7 +15,10 @@ const COUNTERS: [(&str, &str); 11] = [
     ("pipeline_events_total", "Events of the log that took effect."),
     ("pipeline_gap_positions_total", "Positions that the log no longer had when it was read."),
 ];
-const GAUGES: [(&str, &str); 11] = [
+const GAUGES: [(&str, &str); 15] = [
+    ("alert_deliveries_waiting", "Matches of saved searches that wait for their webhook."),
+    ("alert_delivery_lag_seconds", "How long ago the first of them matched."),
+    ("alerts_lag_positions", "How many positions of the lake the saved searches do not reflect."),
     ("data_folder_free_bytes", "Room on the disk of the data folder."),
     ("dead_letter_copy_lag_positions", "How far the copy of dead letters is behind the last one that was found."),
     ("index_committed_position", "Log position that the index on disk reflects."),
@@ -24,6 +27,7 @@ const GAUGES: [(&str, &str); 11] = [
     ("lake_position", "Log position that SQL reflects."),
     ("log_bytes", "Size of the log in bytes."),
     ("log_position", "Last position of the log."),
+    ("period_events_lag_seconds", "How long the events of closed periods could not be published."),
     ("pipeline_lag_positions", "How many positions of the log the lake does not reflect."),
     ("pipeline_lag_seconds", "How long the first of them has waited."),
     ("sql_queries_running", "SQL queries that run now."),

@@ -2,12 +2,12 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -26,16 +26,16 @@ use tokio::{
     runtime::{self, Handle, Runtime},
     signal::unix,
     sync::Notify,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     arguments::Up,
     catalogue_files,
     clock::now,
     demo::Demo,
+    log_lines::log_to_stderr,
     metric_descriptions, open_files,
     settings::{ListenAddress, Settings},
     storage_healing::StorageHealing,
@@ -86,17 +86,6 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// Write log lines to standard error: those that the filter lets through.
-pub(crate) fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("{filter:?} is no log filter, such as info"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-    Ok(())
-}
-
 /// A runtime whose threads, and those they start, run when the others leave them a core.
 fn giving_way(name: &str, count: usize, priority: u8) -> io::Result<Runtime> {
     let lower = move || {
@@ -122,12 +111,17 @@ pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
 async fn serve(arguments: Up, metrics: PrometheusHandle, reading: Handle, queries: Handle) -> anyhow::Result<()> {
     let Settings { server, log, catalogue, .. } = &arguments.settings;
     let catalogue = catalogue_files::load(catalogue.as_deref())?;
+    let http = HttpServer::start(&server.http).await?;
+    let mut signals = StopSignals::install()?;
     let nats = match log.nats {
         Some(_) => None,
         None => {
             let folder = server.data.join("nats");
             create_durable_folder(&NatsServer::store_folder(&folder)).context("cannot use the log's folder")?;
-            Some(NatsServer::start(&folder).await?)
+            match signals.or(NatsServer::start(&folder)).await {
+                Some(started) => Some(started?),
+                None => return Ok(()),
+            }
         }
     };
     let (url, access) = match (&log.nats, &nats) {
@@ -136,11 +130,30 @@ async fn serve(arguments: Up, metrics: PrometheusHandle, reading: Handle, querie
     };
     let restart = nats.as_ref().map(NatsServer::restarter);
     let at = LogAddress { url, access, restart };
-    let served = serve_log(&arguments, catalogue, at, metrics, reading, queries).await;
+    let served = serve_log(&arguments, catalogue, at, http, signals, metrics, reading, queries).await;
     if let Some(server) = nats {
         server.stop().await;
     }
     served
+}
+
+/// The HTTP server, which says that everything is being opened until it is.
+struct HttpServer {
+    address: SocketAddr,
+    api: Arc<OnceLock<Api>>,
+    stop: CancellationToken,
+    served: JoinHandle<io::Result<()>>,
+}
+
+impl HttpServer {
+    async fn start(address: &ListenAddress) -> anyhow::Result<Self> {
+        let listener = bind("--http", address).await?;
+        let (address, api, stop) = (listener.local_addr()?, Arc::default(), CancellationToken::new());
+        let connections = open_files::http_connections(open_files::limit());
+        let stopped = stop.clone().cancelled_owned();
+        let served = tokio::spawn(query_api::serve(listener, Arc::clone(&api), connections, stopped));
+        Ok(Self { address, api, stop, served })
+    }
 }
 
 /// Where the log is, and what starts its server again, if that is ours.
@@ -154,6 +167,8 @@ async fn serve_log(
     arguments: &Up,
     catalogue: Arc<Catalogue>,
     at: LogAddress,
+    http: HttpServer,
+    mut signals: StopSignals,
     metrics: PrometheusHandle,
     reading: Handle,
     queries: Handle,
@@ -168,8 +183,9 @@ async fn serve_log(
         (None, Some(_)) => bail!("--nats-monitor is of an existing NATS server: name it with --nats as well"),
         (None, None) => {}
     }
-    let log = Log::connect(&at.url, &at.access).await?;
-    let stop = CancellationToken::new();
+    let Some(log) = signals.or(Log::connect(&at.url, &at.access)).await else { return Ok(()) };
+    let log = log?;
+    let HttpServer { address, api: opened, stop, served: mut http_server } = http;
     let mut publishing = JoinSet::new();
     let spill = spill(&server.data.join("spill"))?;
     let spill_folder = spill.folder.clone();
@@ -187,7 +203,7 @@ async fn serve_log(
             ..LakeConfig::default()
         },
     };
-    let started = reading.spawn({
+    let mut started = reading.spawn({
         let (catalogue, log, stop) = (Arc::clone(&catalogue), log.clone(), stop.clone());
         let queries = queries.clone();
         async move {
@@ -197,7 +213,12 @@ async fn serve_log(
             anyhow::Ok((pipeline, stages))
         }
     });
-    let (pipeline, mut stages) = started.await??;
+    let Some(opened_pipeline) = signals.or(&mut started).await else {
+        // What is being derived is derived again by the next start.
+        started.abort();
+        return Ok(());
+    };
+    let (pipeline, mut stages) = opened_pipeline??;
     let publisher = Publisher::start(log, Arc::clone(&pipeline.seen), &mut publishing, stop.clone());
     let healing = at.restart.map(|restart| {
         let (publisher, log) = (publisher.clone(), pipeline.log_status.clone());
@@ -230,17 +251,16 @@ async fn serve_log(
     let closing = tokio::spawn(periods::close(api.clone(), since));
     let deriving = queries.spawn(derived::keep(api.clone()));
 
-    let connections = open_files::http_connections(open_files::limit());
-    let listener = bind("--http", &server.http).await?;
     let postgres = listen("--postgres", server.postgres.as_ref(), DEFAULT_POSTGRES).await?;
     let flight = listen("--flight", server.flight.as_ref(), DEFAULT_FLIGHT).await?;
     let addresses = Addresses {
-        http: listener.local_addr()?,
+        http: address,
         postgres: postgres.local_addr()?,
         flight: flight.local_addr()?,
         nats: without_password(&at.url),
     };
-    let mut server = tokio::spawn(query_api::serve(listener, api.clone(), connections, stop.clone().cancelled_owned()));
+    // Nothing is there before: this sets it.
+    opened.get_or_init(|| api.clone());
     let mut wires = JoinSet::new();
     wires.spawn(query_api::serve_postgres(postgres, api.clone(), stop.clone().cancelled_owned()));
     wires.spawn(query_api::serve_flight(flight, api.clone(), stop.clone().cancelled_owned()));
@@ -249,13 +269,13 @@ async fn serve_log(
     let mut announced = tokio::spawn(announce);
 
     let ended = tokio::select! {
-        signal = stop_signal() => signal,
+        () = signals.received() => Ok(()),
         Some(stage) = stages.join_next() => Err(match stage {
             Ok(Err(error)) => anyhow::Error::new(error).context("the pipeline stopped"),
             Ok(Ok(())) => anyhow!("a stage of the pipeline ended"),
             Err(error) => anyhow::Error::new(error).context("a stage of the pipeline failed"),
         }),
-        served = &mut server => Err(match served {
+        served = &mut http_server => Err(match served {
             Ok(Err(error)) => anyhow::Error::new(error).context("the HTTP server stopped"),
             _ => anyhow!("the HTTP server stopped"),
         }),
@@ -270,7 +290,7 @@ async fn serve_log(
     tracing::info!("stopping");
     let _ = tokio::time::timeout(DRAIN_WITHIN, async { tokio::join!(alerts, closing, deriving) }).await;
     // Requests end first, so that what they publish is acknowledged; then the log's readers; then nothing is written.
-    let _ = tokio::time::timeout(DRAIN_WITHIN, server).await;
+    let _ = tokio::time::timeout(DRAIN_WITHIN, http_server).await;
     let _ = tokio::time::timeout(DRAIN_WITHIN, async { while publishing.join_next().await.is_some() {} }).await;
     let written_out = async {
         while let Some(stage) = stages.join_next().await {
@@ -342,14 +362,32 @@ async fn wait_failure(announced: &mut tokio::task::JoinHandle<anyhow::Result<()>
     }
 }
 
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
-    let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What asks the process to end.
+struct StopSignals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+}
+
+impl StopSignals {
+    fn install() -> io::Result<Self> {
+        let [terminate, interrupt] = [unix::SignalKind::terminate(), unix::SignalKind::interrupt()].map(unix::signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt? })
     }
-    Ok(())
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// What `work` gives, unless a signal comes first.
+    async fn or<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.received() => None,
+        }
+    }
 }
 
 /// Wait until everything the log held is reflected, and say so in one line. With a folder for the demo, load that first, and

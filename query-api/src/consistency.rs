@@ -11,7 +11,7 @@ use schemas::{Position, field_type::format_timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{parameters::Parameters, problem::Problem};
+use crate::{operations::STARTING, parameters::Parameters, problem::Problem};
 
 /// The position an answer reflects.
 pub const POSITION: HeaderName = HeaderName::from_static("x-forecourt-position");
@@ -130,7 +130,7 @@ impl Freshness {
                 "Position {} is asked for; {position} is reached. Ask again, or wait longer with wait_ms.",
                 self.min_position
             ),
-            None => "Forecourt is starting. Ask again in a moment.".to_owned(),
+            None => STARTING.to_owned(),
         };
         Err(Problem::unavailable("not_yet", detail).at("position", reflects.unwrap_or_default()))
     }

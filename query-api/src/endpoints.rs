@@ -96,9 +96,17 @@ pub fn router(api: Api) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(api.clone(), operations::end_with_the_server))
-        .layer(from_fn_with_state(api.clone(), operations::tell_position))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(api.clone(), operations::tell_position))
         .with_state(api)
+}
+
+/// The HTTP service while there is nothing to answer from yet.
+pub(crate) fn starting() -> Router {
+    Router::new()
+        .route("/health", get(operations::health))
+        .route("/ready", get(operations::starting))
+        .fallback(async || Problem::unavailable("not_yet", operations::STARTING))
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {

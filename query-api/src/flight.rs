@@ -22,6 +22,7 @@ use arrow_flight::{
         server::{FlightSqlService, PeekableFlightDataStream},
     },
 };
+use axum::http::HeaderValue;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use lake::{
@@ -40,11 +41,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::Server};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
     Api,
     asking::{Answering, AsOf, Asking, DEFAULT_TIME, MAX_TIME, not_past, refused},
-    consistency::{Freshness, MIN_POSITION},
+    consistency::{Freshness, MIN_POSITION, POSITION},
+    operations,
     problem::Problem,
 };
 
@@ -63,9 +66,17 @@ const WAIT: &str = "x-forecourt-wait-ms";
 /// # Errors
 /// When the listener fails.
 pub async fn serve_flight(listener: TcpListener, api: Api, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
-    let service = FlightServiceServer::new(Flight { api });
-    let mut server =
-        Server::builder().http2_keepalive_interval(Some(PING_EVERY)).http2_keepalive_timeout(Some(PONG_WITHIN));
+    let service = FlightServiceServer::new(Flight { api: api.clone() });
+    let position = {
+        let api = api.clone();
+        move |_: &tonic::codegen::http::Response<tonic::body::Body>| {
+            operations::lake_position(&api).map(|position| HeaderValue::from(position.get()))
+        }
+    };
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PONG_WITHIN))
+        .layer(SetResponseHeaderLayer::if_not_present(POSITION, position));
     let served = server.add_service(service).serve_with_incoming_shutdown(connections::accept(listener), stop);
     served.await.map_err(io::Error::other)
 }

@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -23,7 +23,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ingest::bodies::{MAX_BODY_WAIT, MIN_BODY_BYTES_PER_SECOND, share};
-use schemas::scarcity::is_scarcity;
+use schemas::{Position, scarcity::is_scarcity};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -33,8 +33,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-/// How long a request's head may take, and how long a connection may be silent between two requests.
-const HEAD_WITHIN: Duration = Duration::from_secs(60);
+use crate::{Api, consistency::POSITION, endpoints, operations};
+
+/// How long a request's head may take, and how long a connection may be silent between two requests: longer than usual clients
+/// and proxies keep one that they do not use, so that it is them who end it and none asks on one that has just ended.
+const HEAD_WITHIN: Duration = Duration::from_secs(100);
 /// A connection that has been silent for so long gives its place to another.
 const YIELDS_AFTER: Duration = Duration::from_millis(500);
 /// After a connection could not be taken: too many open files pass.
@@ -43,11 +46,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const MOST_REFUSALS: usize = 64;
 /// How often it is told that connections are refused.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
-const REFUSED: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
-    connection: close\r\ncontent-length: 184\r\n\r\n{\"type\":\"urn:forecourt:problem:too_many_connections\",\
-    \"title\":\"Not available right now\",\"status\":503,\"detail\":\"There are too many connections. Try again.\",\
-    \"code\":\"too_many_connections\"}";
+const REFUSED: &str = "{\"type\":\"urn:forecourt:problem:too_many_connections\",\"title\":\"Not available right now\",\
+    \"status\":503,\"detail\":\"There are too many connections. Try again.\",\"code\":\"too_many_connections\"}";
 
 /// Where a request comes from. Behind a proxy, all come from there.
 #[derive(Clone, Copy, Debug)]
@@ -200,10 +200,33 @@ impl hyper::body::Body for Patient {
     }
 }
 
+/// What is served: the API, from when there is one.
+pub(crate) struct Served {
+    api: Arc<OnceLock<Api>>,
+    router: OnceLock<Router>,
+    starting: Router,
+}
+
+impl Served {
+    pub(crate) fn new(api: Arc<OnceLock<Api>>) -> Self {
+        Self { api, router: OnceLock::new(), starting: endpoints::starting() }
+    }
+
+    fn router(&self) -> Router {
+        let router = self.api.get().map(|api| self.router.get_or_init(|| endpoints::router(api.clone())));
+        router.unwrap_or(&self.starting).clone()
+    }
+
+    /// Where the server stands.
+    fn position(&self) -> Option<Position> {
+        self.api.get().and_then(operations::lake_position)
+    }
+}
+
 /// Take connections until `stop`, at most so many at once; requests under way then still end.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    served: Arc<Served>,
     most: usize,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
@@ -235,13 +258,14 @@ pub(crate) async fn serve(
                     if !connections.make_room(client, most) {
                         tell("there are too many HTTP connections; more are refused", None);
                         if refusals.len() < MOST_REFUSALS {
-                            refusals.spawn(refuse(stream));
+                            refusals.spawn(refuse(stream, served.position()));
                         }
                         continue;
                     }
                     let known = connections.add(client);
-                    let (connections, router, stopping) = (Arc::clone(&connections), router.clone(), stopping.clone());
-                    tasks.spawn(connection(stream, client, router, connections, known, stopping));
+                    let (connections, served, stopping) =
+                        (Arc::clone(&connections), Arc::clone(&served), stopping.clone());
+                    tasks.spawn(connection(stream, client, served, connections, known, stopping));
                 }
             },
             Some(_) = tasks.join_next() => {}
@@ -255,9 +279,15 @@ pub(crate) async fn serve(
 }
 
 /// Tell a client that there are too many, if it takes that within a moment.
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(mut stream: TcpStream, position: Option<Position>) {
+    let position = position.map_or(String::new(), |position| format!("{POSITION}: {position}\r\n"));
+    let refused = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         connection: close\r\n{position}content-length: {}\r\n\r\n{REFUSED}",
+        REFUSED.len()
+    );
     let told = async {
-        stream.write_all(REFUSED).await?;
+        stream.write_all(refused.as_bytes()).await?;
         stream.shutdown().await?;
         // What it has sent is read, or it would be told that the connection broke.
         let mut sent = [0; 1_024];
@@ -271,7 +301,7 @@ async fn refuse(mut stream: TcpStream) {
 async fn connection(
     stream: TcpStream,
     client: IpAddr,
-    router: Router,
+    served: Arc<Served>,
     connections: Arc<Connections>,
     (number, end): (u64, CancellationToken),
     stopping: CancellationToken,
@@ -281,7 +311,7 @@ async fn connection(
         tracing::debug!(%error, "a connection keeps small packets back");
     }
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let mut router = router.clone();
+        let mut router = served.router();
         let answering = connections.begin_request(number);
         let mut request = request.map(|body| Body::new(Patient { body, left: MAX_BODY_WAIT, waiting: None }));
         request.extensions_mut().insert(ClientAddress(client));

@@ -12,6 +12,7 @@
 pub mod alerts;
 mod asking;
 pub mod catalogue;
+mod client_places;
 pub mod consistency;
 pub mod dead_letters;
 pub mod derived;
@@ -44,7 +45,7 @@ pub use popular::PopularQueries;
 pub use postgres::serve_postgres;
 pub use query_permits::QueryPermits;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ingest::Intake;
 use processors::Pipeline;
@@ -52,17 +53,18 @@ use schemas::Catalogue;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Serve the API until `stop`, over at most so many connections; requests under way then still end.
+/// Serve the API until `stop`, over at most so many connections; requests under way then still end. As long as there is none,
+/// whoever asks is told that it starts.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    api: Api,
+    api: Arc<OnceLock<Api>>,
     most_connections: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    http_server::serve(listener, endpoints::router(api), most_connections, stop).await
+    http_server::serve(listener, Arc::new(http_server::Served::new(api)), most_connections, stop).await
 }
 
 /// What handlers work with.

@@ -32,6 +32,20 @@ pub(crate) async fn health() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
+/// What is told before there is anything to answer from.
+pub(crate) const STARTING: &str = "Forecourt is starting. Ask again in a moment.";
+
+/// `/ready` before the log, the lake and the index are open: how far that is, the process's log tells.
+pub(crate) async fn starting(parameters: Parameters) -> Result<Response, Problem> {
+    let detail = "the log, the lake and the index are being opened";
+    let reasons = parts_asked(&parameters)?.into_iter();
+    let reasons = reasons.map(|part| json!({"part": part.name(), "code": "starting", "detail": detail}));
+    let body = json!({"status": "starting", "reasons": reasons.collect::<Vec<_>>()});
+    let mut response = (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(1));
+    Ok(response)
+}
+
 /// A part of the server that can be ready by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
@@ -81,6 +95,9 @@ impl Reason {
 /// Events that were refused longer ago than this say nothing of now: the next ones are tried.
 const REFUSED_LATELY: Duration = Duration::from_secs(30);
 
+/// A commit that fails for a shorter time is only tried again.
+const REFUSED_FOR: Duration = Duration::from_secs(3);
+
 /// Why a part is not ready; nothing, when it is.
 fn reasons(api: &Api, part: Part) -> Vec<Reason> {
     let (pipeline, status) = (&api.pipeline, api.pipeline.log_status.borrow().clone());
@@ -107,6 +124,14 @@ fn reasons(api: &Api, part: Part) -> Vec<Reason> {
             let detail = format!("the log has taken no event for {seconds} s: {}", refusal.reason);
             reasons.push(Reason::new("log_refuses", detail));
         }
+        if let Some((table, since)) = pipeline.store_trouble.longest()
+            && since.elapsed() >= REFUSED_FOR
+        {
+            let seconds = since.elapsed().as_secs();
+            let detail =
+                format!("the lake's store has not taken a commit of {table} for {seconds} s; the log says why");
+            reasons.push(Reason::new("store_refuses", detail));
+        }
         if status.is_disk_full {
             reasons.push(Reason::new("disk_full", "the disk of the data folder is full; make room on it"));
         }
@@ -119,6 +144,17 @@ fn reasons(api: &Api, part: Part) -> Vec<Reason> {
         let detail = format!("the log is at position {last}, and nothing after {reached} was read for {seconds} s");
         reasons.push(Reason::new("stalled", detail));
     }
+    let derived = match part {
+        Part::Search => status.index_stalled_for.map(|still| (still, position(&pipeline.listings))),
+        Part::Kpis => status.kpis_stalled_for.map(|still| (still, position(&pipeline.kpis.board))),
+        Part::Intake | Part::Sql => None,
+    };
+    if let Some((still, reached)) = derived {
+        let (lake, reached) = (position(&pipeline.lake).unwrap_or_default(), reached.unwrap_or_default());
+        let seconds = still.as_secs();
+        let detail = format!("the lake is at position {lake}, and {reached} has been reflected for {seconds} s");
+        reasons.push(Reason::new("stalled", detail));
+    }
     reasons
 }
 
@@ -127,18 +163,24 @@ pub(crate) fn knows_the_log(api: &Api) -> bool {
     position(&api.pipeline.lake).is_some_and(|position| position >= api.pipeline.log_end_at_start)
 }
 
+/// The position that every answer tells, once there is one.
+pub(crate) fn lake_position(api: &Api) -> Option<Position> {
+    position(&api.pipeline.lake)
+}
+
 fn position<T: Reflects>(state: &tokio::sync::watch::Receiver<Option<std::sync::Arc<T>>>) -> Option<Position> {
     state.borrow().as_ref().map(|state| state.position())
 }
 
+/// The parts that are asked about.
+fn parts_asked(parameters: &Parameters) -> Result<Vec<Part>, Problem> {
+    let Some(name) = parameters.text("part")? else { return Ok(Part::ALL.to_vec()) };
+    let unknown = || Problem::parameter("part", format!("part is intake, search, kpis or sql, not {name:?}"));
+    Ok(vec![Part::ALL.into_iter().find(|part| part.name() == name).ok_or_else(unknown)?])
+}
+
 pub(crate) async fn ready(State(api): State<Api>, parameters: Parameters) -> Result<Response, Problem> {
-    let parts = match parameters.text("part")? {
-        None => Part::ALL.to_vec(),
-        Some(name) => {
-            let unknown = || Problem::parameter("part", format!("part is intake, search, kpis or sql, not {name:?}"));
-            vec![Part::ALL.into_iter().find(|part| part.name() == name).ok_or_else(unknown)?]
-        }
-    };
+    let parts = parts_asked(&parameters)?;
     let pipeline = &api.pipeline;
     let found: Vec<(Part, Vec<Reason>)> = parts.into_iter().map(|part| (part, reasons(&api, part))).collect();
     let told = found.iter().flat_map(|(part, reasons)| {
@@ -199,7 +241,7 @@ pub(crate) async fn end_with_the_server(State(api): State<Api>, request: Request
 /// Say on every answer at which position the server stands, where the answer does not say it itself.
 pub(crate) async fn tell_position(State(api): State<Api>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    if let Some(position) = position(&api.pipeline.lake)
+    if let Some(position) = lake_position(&api)
         && !response.headers().contains_key(POSITION)
     {
         response.headers_mut().insert(POSITION, HeaderValue::from(position.get()));
@@ -208,6 +250,7 @@ pub(crate) async fn tell_position(State(api): State<Api>, request: Request, next
 }
 
 pub(crate) async fn metrics(State(api): State<Api>) -> Response {
+    api.alerts.set_lag_gauges(position(&api.pipeline.lake).unwrap_or_default(), (api.now)());
     if api.kpi_metrics {
         set_kpi_gauges(&api).await;
     }

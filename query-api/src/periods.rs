@@ -13,9 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ingest::Backoff;
 use lake::{
     LakeView, ParamValues,
     arrow::array::{Array, AsArray, RecordBatch},
+    write_durable_file,
 };
 use processors::{
     KpiDefinition, SeriesKey,
@@ -107,7 +109,7 @@ pub fn since(folder: &Path, said: Option<i64>, now: i64) -> io::Result<i64> {
     };
     let first = known.unwrap_or(now);
     if known.is_none() {
-        fs::write(&file, format_timestamp(now))?;
+        write_durable_file(&file, format_timestamp(now).as_bytes(), 0o644)?;
     }
     Ok(said.unwrap_or(first))
 }
@@ -117,9 +119,10 @@ pub async fn close(api: Api, since: i64) {
     let stop = api.stop.clone();
     let mut closer =
         Closer { api, since, published: None, looked_at: Position::START, day: None, next: Instant::now() };
+    let (mut backoff, mut pause, mut behind_since) = (Backoff::default(), EVERY, None::<Instant>);
     loop {
         let step = async {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(pause).await;
             closer.step().await
         };
         let done = tokio::select! {
@@ -130,8 +133,14 @@ pub async fn close(api: Api, since: i64) {
             // What was told by now is in the lake, and what was not is looked at again.
             closer.published = None;
             closer.day = None;
+            behind_since.get_or_insert_with(Instant::now);
+            pause = EVERY.max(backoff.next_pause());
             tracing::warn!(error = error.as_ref() as &dyn Error, "closed periods were not told; trying again");
+        } else {
+            (backoff, pause, behind_since) = (Backoff::default(), EVERY, None);
         }
+        let behind = behind_since.map_or(Duration::ZERO, |since| since.elapsed());
+        metrics::gauge!("period_events_lag_seconds").set(behind.as_secs_f64());
     }
 }
 

@@ -26,6 +26,7 @@ use std::{
 use arrow_pg::datatypes::{arrow_schema_to_pg_fields, df::deserialize_parameters, encode_recordbatch, into_pg_type};
 use async_trait::async_trait;
 use futures::{Sink, SinkExt, Stream, StreamExt, stream};
+use ingest::bodies::share;
 use lake::{
     ParamValues, Prepared, Statement,
     arrow::{
@@ -67,7 +68,6 @@ use pgwire::{
 use schemas::Position;
 use tokio::{
     net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
@@ -75,6 +75,7 @@ use tokio::{
 use crate::{
     Api,
     asking::{Answering, refused},
+    client_places::{ClientPlace, ClientPlaces},
     consistency::Freshness,
     problem::Problem,
 };
@@ -97,7 +98,7 @@ const DATABASE: &str = "forecourt";
 pub async fn serve_postgres(listener: TcpListener, api: Api, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
     let service = Service {
         statements: Arc::new(Statements { api }),
-        places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        places: ClientPlaces::new(MAX_CONNECTIONS),
         keys: Arc::default(),
         connections: Arc::default(),
         has_begun: Arc::default(),
@@ -163,7 +164,7 @@ struct Beginning {
 #[derive(Clone)]
 struct Service {
     statements: Arc<Statements>,
-    places: Arc<Semaphore>,
+    places: Arc<ClientPlaces>,
     keys: Arc<RandomPidSecretKeyGenerator>,
     connections: Arc<Connections>,
     /// Whether the client has said what it wants.
@@ -213,8 +214,11 @@ impl StartupHandler for Service {
             let message = format!("database \"{database}\" does not exist; it is called {DATABASE}");
             return Err(Refusal::fatal("3D000", message).into());
         }
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let message = format!("{MAX_CONNECTIONS} connections are open; close one, or come again");
+        let Some(place) = self.places.take(client.socket_addr().ip()) else {
+            let message = format!(
+                "{MAX_CONNECTIONS} connections are open, or {} from this address; close one, or come again",
+                share(MAX_CONNECTIONS)
+            );
             return Err(Refusal::fatal("53300", message).into());
         };
         self.connect(client, place)?;
@@ -224,7 +228,7 @@ impl StartupHandler for Service {
 }
 
 impl Service {
-    fn connect(&self, client: &mut (impl ClientInfo + Send), place: OwnedSemaphorePermit) -> Result<(), Refusal> {
+    fn connect(&self, client: &mut (impl ClientInfo + Send), place: ClientPlace) -> Result<(), Refusal> {
         let (pid, key) = self.keys.generate(client);
         client.set_pid_and_secret_key(pid, key.clone());
         let connection = Arc::new(Connection::new((pid, key), place));

@@ -22,6 +22,7 @@ mod odd_loads;
 mod oracle;
 mod own_server;
 mod pages;
+mod readiness;
 mod retention;
 mod scarcity;
 mod search;

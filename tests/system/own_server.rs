@@ -1,6 +1,11 @@
 //! The `nats-server` that `forecourt up` runs when no other is named.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use ingest::server::NatsServer;
 use serde_json::{Value, json};
@@ -9,7 +14,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{forecourt, stdout};
+use crate::{
+    door::event,
+    support::{eventually, forecourt, free_port, stdout},
+};
 
 /// It ends in order, so that it need not read its whole store when it starts again; and a store that is larger than what is
 /// free may go on growing.
@@ -69,4 +77,72 @@ async fn a_server_of_our_own_asks_for_the_credential_that_its_owner_can_read() {
     server.stop().await;
     let none = forecourt(&["nats-context", "--data", folder.path().to_str().unwrap()]);
     assert!(!none.status.success());
+}
+
+/// A `forecourt up` with a server of its own.
+fn up(data: &Path, port: u16) -> Child {
+    let address = |port: u16| format!("127.0.0.1:{port}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forecourt"));
+    command.args(["up", "--http", &address(port), "--postgres", &address(0), "--flight", &address(0), "--data"]);
+    command.arg(data).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The server that runs in a folder: its process and its port.
+fn running(data: &Path) -> (u32, u16) {
+    let running: Value = serde_json::from_slice(&fs::read(data.join("nats/running.json")).unwrap()).unwrap();
+    let number = |name: &str| running[name].as_u64().unwrap();
+    (u32::try_from(number("pid")).unwrap(), u16::try_from(number("port")).unwrap())
+}
+
+/// Whether a process runs: one that has ended and that nobody has waited for has no command line.
+fn is_alive(process: u32) -> bool {
+    fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|words| !words.is_empty())
+}
+
+/// The addresses a port is listened at, as the system writes them.
+fn listening(port: u16) -> Vec<String> {
+    let connections = ["/proc/net/tcp", "/proc/net/tcp6"].map(|file| fs::read_to_string(file).unwrap_or_default());
+    let lines = connections.iter().flat_map(|text| text.lines().skip(1));
+    let listens = lines.filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, state) = (words.next()?, words.nth(1)?);
+        let (address, at) = local.split_once(':')?;
+        (state == "0A" && u16::from_str_radix(at, 16) == Ok(port)).then(|| address.to_owned())
+    });
+    listens.collect()
+}
+
+/// Whoever is killed leaves its server; the next start goes on with it, and a stop ends it. It listens on this machine alone.
+#[tokio::test]
+async fn a_server_whose_process_was_killed_is_found_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, port, client) = (folder.path().join("data"), free_port(), reqwest::Client::new());
+    let ready = async || {
+        eventually("forecourt ready", || async {
+            let answer = client.get(format!("http://127.0.0.1:{port}/ready")).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    };
+    let mut process = up(&data, port);
+    ready().await;
+    let server = running(&data);
+    assert_eq!(listening(server.1), ["0100007F"]);
+    let price = event("e-1", "PriceSet", "lst-1", json!({"listingId": "lst-1", "price": 9}));
+    let events = format!("http://127.0.0.1:{port}/v1/events");
+    let taken = client.post(&events).body(price.to_string()).send().await.unwrap();
+    assert_eq!(taken.json::<Value>().await.unwrap()["accepted"], 1);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(is_alive(server.0), "it ended with the process that was killed");
+
+    let mut process = up(&data, port);
+    ready().await;
+    assert_eq!(running(&data), server);
+    let query = json!({"query": "SELECT count(*) FROM inventory.price_set"});
+    let rows = client.post(format!("http://127.0.0.1:{port}/v1/sql?wait_ms=60000&min_position=1")).json(&query);
+    assert_eq!(rows.send().await.unwrap().json::<Value>().await.unwrap()["rows"], json!([[1]]));
+    assert!(Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap().success());
+    assert!(process.wait().unwrap().success());
+    assert!(!is_alive(server.0), "it outlived a stop in order");
 }

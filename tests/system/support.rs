@@ -100,6 +100,11 @@ impl Nats {
         format!("http://127.0.0.1:{}", self.monitor)
     }
 
+    /// The files of the log's messages.
+    pub(crate) fn message_files(&self) -> PathBuf {
+        self.folder.path().join("store/jetstream/$G/streams/EVENTS/msgs")
+    }
+
     /// Start it again on the same store and port.
     pub(crate) async fn restart(&mut self) {
         let config = self.folder.path().join("nats.conf");
@@ -123,6 +128,13 @@ impl Nats {
 
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// SIGTERM, and wait for its end in order.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        child.wait().unwrap();
     }
 
     /// `kill -9`.
@@ -200,7 +212,8 @@ impl Forecourt {
         let port = free_port();
         Self {
             url: format!("http://127.0.0.1:{port}"),
-            client: Client::new(),
+            // None asks on a connection that the server has just ended for its silence.
+            client: Client::builder().pool_idle_timeout(Duration::from_secs(30)).build().unwrap(),
             port,
             wires: [free_port(), free_port()],
             nats: nats.url(),

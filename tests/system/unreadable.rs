@@ -230,6 +230,43 @@ async fn positions_deleted_by_hand_are_gaps_and_accounted_for() {
     verified(&server);
 }
 
+/// One odd byte in the files of the log's server: what it cannot read any more is passed over, and accounted for.
+#[tokio::test]
+async fn a_damaged_file_of_the_log_costs_the_damaged_message_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nats = Nats::start().await;
+    let mut server = Forecourt::start(&nats, folder.path()).await;
+    let first = read_after(&server, "before").await;
+    server.stop();
+    let mut wire = Wire::connect(&nats.url()).await;
+    for number in 1..=9 {
+        wire.publish("events.inventory.PriceSet.lst-1", good(&format!("unread-{number}")).as_bytes()).await;
+    }
+    // A file that is not its last: that one it looks through when it starts, and cuts it at what it finds damaged.
+    let mut large = event("large", "PriceSet", "lst-1", json!({"listingId": "lst-1", "price": 9}));
+    large["data"]["note"] = json!("x".repeat(9 << 20));
+    wire.publish("events.inventory.PriceSet.lst-1", large.to_string().as_bytes()).await;
+    wire.publish("events.inventory.PriceSet.lst-1", good("in-the-next-file").as_bytes()).await;
+    nats.stop();
+    let file = nats.message_files().join("1.blk");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let damaged = bytes.windows(8).position(|at| at == b"unread-4").unwrap();
+    bytes[damaged + 3] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    nats.restart().await;
+    server.launch();
+    server.ready().await;
+    read_after(&server, "after").await;
+    let rows = server.sql("SELECT position FROM inventory.price_set ORDER BY 1", 0).await;
+    let read: Vec<u64> = rows.iter().map(|row| row[0].as_u64().unwrap()).collect();
+    // The large one is larger than an event may be: a dead letter.
+    let expected: Vec<u64> = (first..=first + 12).filter(|position| ![4, 10].contains(&(position - first))).collect();
+    assert_eq!(read, expected);
+    let rows = server.sql("SELECT first_position, position FROM system.gaps", 0).await;
+    assert_eq!(rows, [json!([first + 4, first + 4])]);
+    verified(&server);
+}
+
 /// Random subjects, headers and bodies as raw protocol, each followed by an event, for `FUZZ_SECONDS`: a minute in CI, some
 /// seconds otherwise.
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
 
 use futures::TryStreamExt;
 use ingest::{Backoff, Intake, Interrupted, intake::BodyForm};
-use lake::LakeView;
+use lake::{LakeView, create_durable_folder};
 use schemas::{Position, field_type::format_timestamp};
 use search_index::{
     ListingSnapshot, Market, SearchRequest,
@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::{
     Alert, Match, pairs_of,
     state::{AlertBook, Fact, Reflects, facts},
-    webhooks::{Delivery, Webhooks},
+    webhooks::{self, Delivery, Webhooks},
 };
 use crate::{
     Api, operations,
@@ -64,7 +64,7 @@ impl Alerts {
     /// # Errors
     /// When the folder cannot be used.
     pub fn open(folder: &Path, inside: bool) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        create_durable_folder(folder)?;
         let webhooks = Arc::new(Webhooks::open(&folder.join("key"), inside)?);
         let (reflect, reflects) = watch::channel(None);
         let (book, reflect) = (Arc::default(), Arc::new(reflect));
@@ -124,6 +124,18 @@ impl Alerts {
         meant.take(limit).map(told).collect()
     }
 
+    /// Tell Prometheus how far they are behind the lake, and what waits for its webhook.
+    pub(crate) fn set_lag_gauges(&self, lake: Position, now: i64) {
+        let reached = self.reflects.borrow().as_ref().map_or(Position::START, |reflects| reflects.position);
+        let lag = u32::try_from(lake.get().saturating_sub(reached.get())).unwrap_or(u32::MAX);
+        metrics::gauge!("alerts_lag_positions").set(lag);
+        let (count, oldest) = self.webhooks.waiting();
+        metrics::gauge!("alert_deliveries_waiting").set(u32::try_from(count).unwrap_or(u32::MAX));
+        let seconds =
+            Duration::from_micros(oldest.map_or(0, |oldest| now.saturating_sub(oldest).max(0)).unsigned_abs());
+        metrics::gauge!("alert_delivery_lag_seconds").set(seconds.as_secs_f64());
+    }
+
     fn book(&self) -> MutexGuard<'_, AlertBook> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,7 +154,8 @@ pub(crate) async fn publish(intake: &Intake, events: &[Value]) -> Result<Option<
     let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
     let report = intake.take(io::Cursor::new(lines.into_bytes()), BodyForm::Ndjson, None).await?;
     for refused in &report.rejected {
-        tracing::error!(code = refused.code, message = refused.message, "an event of our own was refused");
+        let (id, code, message) = (refused.event_id.as_deref(), refused.code, refused.message.as_str());
+        tracing::error!(id, code, message, "an event of our own was refused");
     }
     Ok(report.position.map(Position::new))
 }
@@ -247,7 +260,7 @@ impl Keeper {
                 && !notified.contains(&found.id)
                 && found.matched_at + DELIVERED_WITHIN > now
             {
-                tokio::spawn(Delivery { api: self.api.clone(), alert, url, found }.run());
+                webhooks::deliver(&self.api, Delivery::new(alert, url, found));
             }
         }
     }

@@ -14,6 +14,8 @@ use url::Url;
 
 use crate::consistency;
 
+/// Facts kept of unknown alerts: some arrive before their alert. Facts beyond this are in the lake's table alone.
+const MOST_EARLY: usize = 100_000;
 /// Matches of an alert that are kept at hand; the lake has all.
 const KEPT_MATCHES: usize = 1_000;
 
@@ -159,6 +161,8 @@ pub(super) struct AlertBook {
     deleted: HashSet<String>,
     /// What arrived before its alert, by its id.
     early: HashMap<String, Vec<(Position, Fact)>>,
+    /// How much that is.
+    early_facts: usize,
 }
 
 impl AlertBook {
@@ -185,20 +189,24 @@ impl AlertBook {
                     expires_at,
                     ..Alert::default()
                 };
-                let early = self.early.remove(&id);
+                let early = self.early.remove(&id).unwrap_or_default();
+                self.early_facts -= early.len();
                 self.alerts.insert(id, alert);
-                for (position, fact) in early.into_iter().flatten() {
+                for (position, fact) in early {
                     self.apply(position, fact);
                 }
             }
             Fact::Deleted { id } => {
                 self.alerts.remove(&id);
-                self.early.remove(&id);
+                self.early_facts -= self.early.remove(&id).map_or(0, |early| early.len());
                 self.deleted.insert(id);
             }
             Fact::Matched { ref alert, .. } | Fact::Notified { ref alert, .. } if self.deleted.contains(alert) => {}
             Fact::Matched { ref alert, .. } | Fact::Notified { ref alert, .. } if !self.alerts.contains_key(alert) => {
-                self.early.entry(alert.clone()).or_default().push((position, fact));
+                if self.early_facts < MOST_EARLY {
+                    self.early_facts += 1;
+                    self.early.entry(alert.clone()).or_default().push((position, fact));
+                }
             }
             Fact::Matched { alert, id, listing_id, matched_at } => {
                 let Some(alert) = self.alerts.get_mut(&alert) else { return };
@@ -216,7 +224,8 @@ impl AlertBook {
                 let Some(alert) = self.alerts.get_mut(&alert) else { return };
                 match alert.matches.iter_mut().find(|found| found.id == match_id) {
                     Some(found) => found.delivered = Some(delivered),
-                    None => drop(alert.early.insert(match_id, delivered)),
+                    None if alert.early.len() < KEPT_MATCHES => drop(alert.early.insert(match_id, delivered)),
+                    None => {}
                 }
             }
         }
@@ -227,7 +236,7 @@ impl AlertBook {
 mod tests {
     use schemas::Position;
 
-    use super::{AlertBook, Fact};
+    use super::{AlertBook, Fact, MOST_EARLY};
 
     fn created(id: &str) -> Fact {
         Fact::Created {
@@ -244,6 +253,25 @@ mod tests {
     fn matched(alert: &str, listing: &str) -> Fact {
         let (alert, listing_id) = (alert.to_owned(), listing.to_owned());
         Fact::Matched { id: format!("{alert}-{listing}"), alert, listing_id, matched_at: 2 }
+    }
+
+    #[test]
+    fn what_is_kept_of_alerts_there_are_not_is_bounded() {
+        let mut book = AlertBook::default();
+        let mut positions = (1..).map(Position::new);
+        let mut apply = |book: &mut AlertBook, fact| book.apply(positions.next().unwrap(), fact);
+        for number in 0..MOST_EARLY + 10 {
+            apply(&mut book, matched(&format!("a{}", number % 10), &format!("l{number}")));
+        }
+        assert_eq!(book.early.values().map(Vec::len).sum::<usize>(), MOST_EARLY);
+        // One that comes has what was kept of it, and makes room.
+        apply(&mut book, created("a3"));
+        assert_eq!(book.alerts["a3"].match_count, MOST_EARLY as u64 / 10);
+        apply(&mut book, Fact::Deleted { id: "a4".to_owned() });
+        assert_eq!(book.early_facts, MOST_EARLY / 10 * 8);
+        apply(&mut book, matched("a5", "another"));
+        assert_eq!(book.early_facts, book.early.values().map(Vec::len).sum::<usize>());
+        assert_eq!(book.early_facts, MOST_EARLY / 10 * 8 + 1);
     }
 
     /// What is known is the same whatever order it arrived in, and however often.

@@ -2,15 +2,13 @@
 //! for a day, the same id each time.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     error::Error,
-    fs,
-    io::{self, Write},
+    fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -18,6 +16,8 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
+use ingest::Backoff;
+use lake::write_durable_file;
 use reqwest::{
     Client, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -26,7 +26,10 @@ use reqwest::{
 use schemas::field_type::format_timestamp;
 use serde_json::json;
 use sha2::Sha256;
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{AcquireError, Notify, Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use url::Url;
 use uuid::Uuid;
 
@@ -63,10 +66,102 @@ pub(crate) struct Webhooks {
 }
 
 /// A host and port that deliveries go to.
+#[derive(Debug)]
 struct Host {
     turns: Semaphore,
     /// Whether it did not answer the last one.
     is_failing: AtomicBool,
+    waiting: Mutex<Waiting>,
+    /// Something that is due earlier waits now.
+    changed: Notify,
+}
+
+/// What waits for a host, by when it is due: a few tasks take one after the other, however many there are.
+#[derive(Debug, Default)]
+struct Waiting {
+    deliveries: BTreeMap<(Instant, u64), Delivery>,
+    next: u64,
+    tasks: usize,
+    /// Tasks that wait for something to be due.
+    idle_tasks: usize,
+}
+
+impl Host {
+    fn new() -> Self {
+        Self {
+            turns: Semaphore::new(AT_ONCE_OF_ONE as usize),
+            is_failing: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, due: Instant, delivery: Delivery) {
+        let mut waiting = self.lock();
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.deliveries.insert((due, number), delivery);
+        self.changed.notify_one();
+    }
+
+    /// A place for another task, when all that work are busy with something else.
+    fn task(self: &Arc<Self>) -> Option<TaskPlace> {
+        let mut waiting = self.lock();
+        let is_wanted = waiting.tasks < AT_ONCE_OF_ONE as usize && waiting.idle_tasks == 0;
+        is_wanted.then(|| {
+            waiting.tasks += 1;
+            TaskPlace { host: Arc::clone(self), is_counted: true }
+        })
+    }
+
+    /// How many deliveries wait or are under way, and when the first of those that wait matched.
+    fn count(&self) -> (usize, Option<i64>) {
+        let waiting = self.lock();
+        let oldest = waiting.deliveries.values().map(|delivery| delivery.found.matched_at).min();
+        (waiting.deliveries.len() + waiting.tasks.saturating_sub(waiting.idle_tasks), oldest)
+    }
+}
+
+/// A task that delivers to a host, counted until it ends.
+struct TaskPlace {
+    host: Arc<Host>,
+    is_counted: bool,
+}
+
+impl TaskPlace {
+    /// The next delivery, when it is due; none, when nothing waits: the task is not counted from then on.
+    async fn next(&mut self) -> Option<Delivery> {
+        loop {
+            let due = {
+                let mut waiting = self.host.lock();
+                match waiting.deliveries.first_entry() {
+                    Some(first) if first.key().0 <= Instant::now() => return Some(first.remove()),
+                    Some(first) => first.key().0,
+                    // In one step: what is added after this finds no task.
+                    None => {
+                        waiting.tasks -= usize::from(std::mem::take(&mut self.is_counted));
+                        return None;
+                    }
+                }
+            };
+            self.host.lock().idle_tasks += 1;
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                () = self.host.changed.notified() => {}
+            }
+            self.host.lock().idle_tasks -= 1;
+        }
+    }
+}
+
+impl Drop for TaskPlace {
+    fn drop(&mut self) {
+        self.host.lock().tasks -= usize::from(self.is_counted);
+    }
 }
 
 impl Webhooks {
@@ -77,9 +172,7 @@ impl Webhooks {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {
                 let key = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
-                let mut made = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(file)?;
-                made.write_all(&key)?;
-                made.sync_all()?;
+                write_durable_file(file, &key, 0o600)?;
                 key
             }
         };
@@ -100,11 +193,22 @@ impl Webhooks {
         known.retain(|_, host| host.strong_count() > 0);
         let one = known.entry(url.origin().ascii_serialization()).or_default();
         one.upgrade().unwrap_or_else(|| {
-            let host =
-                Arc::new(Host { turns: Semaphore::new(AT_ONCE_OF_ONE as usize), is_failing: AtomicBool::new(false) });
+            let host = Arc::new(Host::new());
             *one = Arc::downgrade(&host);
             host
         })
+    }
+
+    /// How many deliveries wait, and when the first of them matched.
+    pub(super) fn waiting(&self) -> (usize, Option<i64>) {
+        let hosts: Vec<Arc<Host>> = {
+            let known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            known.values().filter_map(Weak::upgrade).collect()
+        };
+        hosts
+            .iter()
+            .map(|host| host.count())
+            .fold((0, None), |(count, oldest), (more, other)| (count + more, oldest.into_iter().chain(other).min()))
     }
 
     /// A turn to deliver to this host.
@@ -212,81 +316,100 @@ fn is_refused(url: &Url, inside: bool) -> bool {
     !inside && !is_outside(address)
 }
 
+/// Deliver a match, apart from whoever found it.
+pub(super) fn deliver(api: &Api, delivery: Delivery) {
+    let host = api.alerts.webhooks.host(&delivery.url);
+    host.add(Instant::now(), delivery);
+    if let Some(mut task) = host.task() {
+        let api = api.clone();
+        tokio::spawn(async move {
+            let stop = api.stop.clone();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = deliver_what_waits(&api, &mut task) => {}
+            }
+        });
+    }
+}
+
+async fn deliver_what_waits(api: &Api, task: &mut TaskPlace) {
+    while let Some(delivery) = task.next().await {
+        if let Some((pause, delivery)) = delivery.tried(api, &task.host).await {
+            task.host.add(Instant::now() + pause, delivery);
+        }
+    }
+}
+
 /// A match on its way.
+#[derive(Debug)]
 pub(super) struct Delivery {
-    pub(super) api: Api,
-    pub(super) alert: String,
-    pub(super) url: Url,
-    pub(super) found: Match,
+    alert: String,
+    url: Url,
+    found: Match,
+    attempts: u32,
+    /// Before the next attempt, if this one fails.
+    pause: Duration,
 }
 
 impl Delivery {
-    /// Post it until it is taken, a day has passed, or the alert is given up; and say in the log which it was.
-    pub(super) async fn run(self) {
-        let host = self.api.alerts.webhooks.host(&self.url);
-        let (mut attempts, mut pause) = (0_u32, FIRST_PAUSE);
-        let delivered = loop {
-            if !self.api.alerts.has(&self.alert) {
-                return;
-            }
-            attempts += 1;
-            match self.attempt(&host).await {
-                Ok(()) => break true,
-                Err(Refusal::ForGood) => break false,
+    pub(super) const fn new(alert: String, url: Url, found: Match) -> Self {
+        Self { alert, url, found, attempts: 0, pause: FIRST_PAUSE }
+    }
+
+    /// Post it, and say in the log what became of it: until it is taken, a day has passed, or the alert is given up. None
+    /// then; else itself, and how long it waits for the next attempt.
+    async fn tried(mut self, api: &Api, host: &Host) -> Option<(Duration, Self)> {
+        if !api.alerts.has(&self.alert) {
+            return None;
+        }
+        let is_over = (api.now)() > self.found.matched_at + DELIVERED_WITHIN;
+        let delivered = if is_over {
+            false
+        } else {
+            self.attempts += 1;
+            match self.attempt(api, host).await {
+                Ok(()) => true,
+                Err(Refusal::ForGood) => false,
                 Err(Refusal::ForNow(why)) => {
-                    tracing::debug!(alert = self.alert, attempts, why, "a webhook did not take a match")
+                    let (attempts, pause) = (self.attempts, self.pause);
+                    tracing::debug!(alert = self.alert, attempts, why, "a webhook did not take a match");
+                    metrics::counter!("alert_delivery_failures_total").increment(1);
+                    self.pause = (pause * 2).min(LONGEST_PAUSE);
+                    return Some((pause, self));
                 }
             }
-            metrics::counter!("alert_delivery_failures_total").increment(1);
-            if (self.api.now)() > self.found.matched_at + DELIVERED_WITHIN {
-                break false;
-            }
-            if !self.rest(pause).await {
-                return;
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         };
-        let now = (self.api.now)();
+        let now = (api.now)();
         let data = json!({
             "alertId": self.alert, "matchId": self.found.id, "listingId": self.found.listing_id,
-            "delivered": delivered, "attempts": attempts, "notifiedAt": format_timestamp(now),
+            "delivered": delivered, "attempts": self.attempts, "notifiedAt": format_timestamp(now),
         });
         let id = Uuid::new_v5(&NOTICES, self.found.id.as_bytes()).to_string();
         let notice = event("SearchAlertNotified", &id, &self.alert, now, data);
-        let mut pause = FIRST_PAUSE;
-        while let Err(error) = publish(&self.api.intake, std::slice::from_ref(&notice)).await {
+        let mut backoff = Backoff::default();
+        while let Err(error) = publish(&api.intake, std::slice::from_ref(&notice)).await {
             tracing::warn!(error = &error as &dyn Error, "what became of a match was not published; trying again");
-            if !self.rest(pause).await {
-                return;
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(backoff.next_pause()).await;
         }
+        None
     }
 
-    /// Wait, unless everything stops.
-    async fn rest(&self, pause: Duration) -> bool {
-        tokio::select! {
-            () = self.api.stop.cancelled() => false,
-            () = tokio::time::sleep(pause) => true,
-        }
-    }
-
-    async fn attempt(&self, host: &Host) -> Result<(), Refusal> {
-        let webhooks = &self.api.alerts.webhooks;
+    async fn attempt(&self, api: &Api, host: &Host) -> Result<(), Refusal> {
+        let webhooks = &api.alerts.webhooks;
         if is_refused(&self.url, webhooks.inside) {
             return Err(Refusal::ForGood);
         }
         let Ok(_turn) = webhooks.turn(host).await else { return Err(Refusal::ForNow("stopping".to_owned())) };
-        if !self.api.alerts.has(&self.alert) {
+        if !api.alerts.has(&self.alert) {
             return Err(Refusal::ForNow("given up".to_owned()));
         }
-        let told = told(&self.api, &self.alert, std::slice::from_ref(&self.found)).await;
+        let told = told(api, &self.alert, std::slice::from_ref(&self.found)).await;
         let mut told = told.map_err(|problem| Refusal::ForNow(problem.detail().to_owned()))?;
         let told = told.pop().unwrap_or_default();
         let body = json!({"type": "alert.matched", "timestamp": format_timestamp(self.found.matched_at), "data": told})
             .to_string();
         // Signed when it is its turn: who checks it refuses what is old.
-        let seconds = (self.api.now)().div_euclid(1_000_000);
+        let seconds = (api.now)().div_euclid(1_000_000);
         let signature = webhooks.signature(&self.alert, &self.found.id, seconds, &body);
         let request = webhooks
             .client
@@ -320,12 +443,14 @@ mod tests {
         net::IpAddr,
         pin::pin,
         sync::{Arc, atomic::Ordering},
+        time::Duration,
     };
 
-    use super::{AT_ONCE, AT_ONCE_OF_FAILING, AT_ONCE_OF_ONE, Webhooks, is_outside, mac};
+    use super::{AT_ONCE, AT_ONCE_OF_FAILING, AT_ONCE_OF_ONE, Delivery, Host, Match, Webhooks, is_outside, mac};
     use base64::{Engine, engine::general_purpose::STANDARD};
     use futures::FutureExt;
-    use tokio::task::unconstrained;
+    use schemas::Position;
+    use tokio::{task::unconstrained, time::Instant};
     use url::Url;
 
     #[test]
@@ -378,6 +503,45 @@ mod tests {
             held.push(turn(&well).unwrap());
         }
         assert!(turn(&well).is_none());
+    }
+
+    /// However many wait, a few tasks deliver them, each when it is due.
+    #[tokio::test]
+    async fn what_waits_is_taken_when_it_is_due_by_few_tasks() {
+        let host = Arc::new(Host::new());
+        let delivery = |id: &str| {
+            let (id, listing_id) = (id.to_owned(), "l".to_owned());
+            let found = Match { id, listing_id, matched_at: 0, position: Position::START, delivered: None };
+            Delivery::new("a".to_owned(), Url::parse("https://shop.example/hook").unwrap(), found)
+        };
+        let (now, long) = (Instant::now(), Duration::from_secs(1_000));
+        for (id, millis) in [("last", 40), ("first", 0), ("next", 20)] {
+            host.add(now + Duration::from_millis(millis), delivery(id));
+        }
+        let mut task = host.task().unwrap();
+        for (id, millis) in [("first", 0), ("next", 20), ("last", 40)] {
+            assert_eq!(task.next().await.unwrap().found.id, id);
+            assert!(now.elapsed() >= Duration::from_millis(millis), "{id}");
+        }
+        // One that is due earlier than what is waited for wakes who waits; no other task is wanted meanwhile.
+        host.add(now + long, delivery("far off"));
+        let mut waiting = Box::pin(task.next());
+        assert!((&mut waiting).now_or_never().is_none());
+        assert!(host.task().is_none());
+        assert_eq!(host.count(), (1, Some(0)));
+        host.add(now, delivery("sooner"));
+        assert_eq!(waiting.as_mut().await.unwrap().found.id, "sooner");
+        drop(waiting);
+        // It is busy now: what comes is for another, and a few work at most.
+        assert_eq!(host.count(), (2, Some(0)));
+        let others: Vec<_> = (0..10).filter_map(|_| host.task()).collect();
+        assert_eq!(others.len(), AT_ONCE_OF_ONE as usize - 1);
+        drop(others);
+        drop(host.lock().deliveries.pop_first());
+        assert!(task.next().await.is_none());
+        assert_eq!(host.count(), (0, None));
+        drop(task);
+        assert_eq!((host.count(), host.lock().idle_tasks), ((0, None), 0));
     }
 
     /// Whoever has the secret can check a signature; the key is kept for the next start.

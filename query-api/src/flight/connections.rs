@@ -3,7 +3,6 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,10 +11,11 @@ use futures::{Stream, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::client_places::{ClientPlace, ClientPlaces};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 100;
@@ -27,12 +27,12 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// Connections as they come.
 pub(super) fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = ClientPlaces::new(MAX_CONNECTIONS);
     stream::unfold((listener, places), async |(listener, places)| {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => {
-                    let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    let Some(place) = places.take(address.ip()) else {
                         tracing::warn!(%address, most = MAX_CONNECTIONS, "too many Flight SQL connections; one is closed");
                         continue;
                     };
@@ -58,7 +58,7 @@ pub(super) struct Connection {
     /// Until its client has begun: when it ends.
     begin: Option<Pin<Box<Sleep>>>,
     begun_bytes: usize,
-    _place: OwnedSemaphorePermit,
+    _place: ClientPlace,
 }
 
 impl Connected for Connection {

@@ -15,12 +15,12 @@ use pgwire::{
 };
 use schemas::Position;
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Refusal;
 use crate::{
     asking::{AsOf, Asking, DEFAULT_TIME, MAX_TIME},
+    client_places::ClientPlace,
     consistency::Freshness,
 };
 
@@ -70,7 +70,7 @@ pub(crate) struct Connection {
     /// Rows on their way, by cursor.
     pub(crate) cursors: tokio::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<QueryResponse>>>>,
     key: (i32, SecretKey),
-    _place: OwnedSemaphorePermit,
+    _place: ClientPlace,
 }
 
 #[derive(Default)]
@@ -93,7 +93,7 @@ enum Transaction {
 }
 
 impl Connection {
-    pub(crate) fn new(key: (i32, SecretKey), place: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(key: (i32, SecretKey), place: ClientPlace) -> Self {
         Self { state: Mutex::default(), cursors: tokio::sync::Mutex::default(), key, _place: place }
     }
 
