@@ -79,7 +79,8 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     let pipeline = giving_way("pipeline", cores, PIPELINE).context("cannot start the pipeline's threads")?;
     let main = runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
     let main = main.context("cannot start")?;
-    let served = main.block_on(serve(arguments, metrics, pipeline.handle().clone(), queries.handle().clone()));
+    let threads = Threads { reading: pipeline.handle().clone(), queries: queries.handle().clone() };
+    let served = main.block_on(serve(arguments, metrics, threads));
     queries.shutdown_background();
     pipeline.shutdown_timeout(DRAIN_WITHIN);
     main.shutdown_timeout(DRAIN_WITHIN);
@@ -108,7 +109,13 @@ pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
     }
 }
 
-async fn serve(arguments: Up, metrics: PrometheusHandle, reading: Handle, queries: Handle) -> anyhow::Result<()> {
+/// The threads of the pipeline, and those of queries.
+struct Threads {
+    reading: Handle,
+    queries: Handle,
+}
+
+async fn serve(arguments: Up, metrics: PrometheusHandle, threads: Threads) -> anyhow::Result<()> {
     let Settings { server, log, catalogue, .. } = &arguments.settings;
     let catalogue = catalogue_files::load(catalogue.as_deref())?;
     let http = HttpServer::start(&server.http).await?;
@@ -130,7 +137,7 @@ async fn serve(arguments: Up, metrics: PrometheusHandle, reading: Handle, querie
     };
     let restart = nats.as_ref().map(NatsServer::restarter);
     let at = LogAddress { url, access, restart };
-    let served = serve_log(&arguments, catalogue, at, http, signals, metrics, reading, queries).await;
+    let served = serve_log(&arguments, catalogue, at, http, signals, metrics, threads).await;
     if let Some(server) = nats {
         server.stop().await;
     }
@@ -170,8 +177,7 @@ async fn serve_log(
     http: HttpServer,
     mut signals: StopSignals,
     metrics: PrometheusHandle,
-    reading: Handle,
-    queries: Handle,
+    Threads { reading, queries }: Threads,
 ) -> anyhow::Result<()> {
     let Settings { server, log: log_settings, lake, kpis, dashboards, alerts, .. } = &arguments.settings;
     match (&log_settings.nats, &log_settings.nats_monitor) {
