@@ -86,7 +86,7 @@ impl DeadLetterStream {
         if state.last_sequence == 0 {
             return Ok(Position::START);
         }
-        let last = stored_message::get(log, topology::DEAD_LETTERS, Asked::last("dead.>")).await;
+        let last = stored_message::get(log.context(), topology::DEAD_LETTERS, Asked::last("dead.>")).await;
         let last = last.map_err(|source| LogError::State { stream: topology::DEAD_LETTERS, source: source.into() })?;
         let headers = last.and_then(|message| parse_headers(&message.headers?).ok());
         let position = headers.and_then(|headers| headers.get(POSITION_HEADER)?.as_str().parse().ok());

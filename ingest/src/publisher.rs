@@ -532,7 +532,8 @@ async fn acknowledged(sent: Result<PublishAckFuture, PublishFailure>) -> Result<
 
 /// Whether the message at a position says what this event says.
 async fn is_same(log: &Log, event: &Outgoing, position: Position) -> Result<bool, BatchError> {
-    let stored = stored_message::get(log, EVENTS, Asked::from(position)).await.map_err(BatchError::transient)?;
+    let stored =
+        stored_message::get(log.context(), EVENTS, Asked::from(position)).await.map_err(BatchError::transient)?;
     let stored = stored.filter(|stored| stored.position == position).map(RawMessage::from);
     Ok(stored.is_some_and(|message| {
         message.fault.is_none() && message.payload == event.payload && message.subject == event.subject

@@ -180,7 +180,7 @@ impl LogReader {
     async fn next_as_data(&mut self) -> Result<Vec<RawMessage>, async_nats::Error> {
         // A consumer would deliver again what is read here.
         self.reading = None;
-        match stored_message::get(&self.log, EVENTS, Asked::from(self.last.next())).await {
+        match stored_message::get(self.log.context(), EVENTS, Asked::from(self.last.next())).await {
             Ok(Some(stored)) => {
                 let message = RawMessage::from(stored);
                 if let Some(fault) = message.fault.as_ref().filter(|_| self.tells) {
@@ -291,7 +291,7 @@ impl Reading {
         let mut next = tokio::select! {
             biased;
             message = batch.next() => message,
-            () = self.connection.replaced() => return Err("another connection has taken its place".into()),
+            () = self.connection.replaced() => return Err("its connection was closed".into()),
         };
         let mut messages = Vec::new();
         loop {

@@ -6,14 +6,12 @@
 use async_nats::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
-    jetstream::{ErrorCode, context::RequestError, response::Response},
+    jetstream::{self, ErrorCode, context::RequestError, response::Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use schemas::{Position, field_type::parse_timestamp};
 use serde::{Deserialize, Serialize};
-
-use crate::Log;
 
 /// What keeps a stored message from being read.
 #[derive(Debug, thiserror::Error)]
@@ -87,11 +85,11 @@ struct Encoded {
 
 /// Ask a stream for a message; `None` when there is no such message.
 pub(crate) async fn get(
-    log: &Log,
+    jetstream: &jetstream::Context,
     stream: &'static str,
     asked: Asked,
 ) -> Result<Option<StoredMessage>, StoredMessageError> {
-    let answer = log.context().request(format!("STREAM.MSG.GET.{stream}"), &asked).await?;
+    let answer = jetstream.request(format!("STREAM.MSG.GET.{stream}"), &asked).await?;
     let encoded = match answer {
         Response::Ok(Answer { message }) => message,
         Response::Err { error } if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => return Ok(None),

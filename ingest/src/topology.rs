@@ -1,15 +1,16 @@
 //! The streams and subjects of the log.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, ConnectOptions, Event,
+    Client, ConnectOptions, Event, ServerAddr,
     jetstream::{
         self,
         stream::{Config, DiscardPolicy, StorageType},
     },
 };
 use futures::{FutureExt, future::BoxFuture};
+use percent_encoding::percent_decode_str;
 use schemas::{Position, names::subject_token};
 use tokio::sync::watch;
 
@@ -143,13 +144,19 @@ pub struct LogAccess {
 }
 
 impl LogAccess {
-    fn options(&self) -> ConnectOptions {
+    /// With the login that the address names, where there is no other: the client leaves that out.
+    fn options(&self, url: &str) -> ConnectOptions {
+        let address = ServerAddr::from_str(url).ok();
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let named = address.as_ref().filter(|_| self.user.is_none() && self.password.is_none());
+        let user = self.user.clone().or_else(|| named?.username().map(decoded));
+        let password = self.password.clone().or_else(|| named?.password().map(decoded));
         let options = ConnectOptions::new();
-        let options = match (&self.user, &self.password) {
+        let options = match (user, password) {
             (None, None) => options,
-            (user, password) => {
-                options.user_and_password(user.clone().unwrap_or_default(), password.clone().unwrap_or_default())
-            }
+            // A name alone in an address is a token.
+            (Some(token), None) if named.is_some() => options.token(token),
+            (user, password) => options.user_and_password(user.unwrap_or_default(), password.unwrap_or_default()),
         };
         match &self.authorities {
             Some(file) => options.add_root_certificates(file.clone()),
@@ -191,7 +198,7 @@ impl Log {
             let (connected, connections) = watch::channel(0);
             let connected = Arc::new(connected);
             let client = access
-                .options()
+                .options(url)
                 .event_callback(move |event| {
                     if matches!(event, Event::Connected) {
                         connected.send_modify(|times| *times += 1);
@@ -294,7 +301,7 @@ impl Log {
     /// When the server does not answer.
     pub fn last_message(&self) -> BoxFuture<'_, Result<Position, LogError>> {
         async move {
-            let last = stored_message::get(self, EVENTS, Asked::last("events.>")).await;
+            let last = stored_message::get(self.context(), EVENTS, Asked::last("events.>")).await;
             let last = last.map_err(|source| LogError::State { stream: EVENTS, source: source.into() })?;
             Ok(last.map_or(Position::START, |message| message.position))
         }
@@ -307,7 +314,7 @@ impl Log {
     /// When the server does not answer.
     pub fn taken_after(&self, position: Position) -> BoxFuture<'_, Result<Option<i64>, LogError>> {
         async move {
-            let next = stored_message::get(self, EVENTS, Asked::from(position.next())).await;
+            let next = stored_message::get(self.context(), EVENTS, Asked::from(position.next())).await;
             let next = next.map_err(|source| LogError::State { stream: EVENTS, source: source.into() })?;
             Ok(next.map(|message| message.ingested_at))
         }

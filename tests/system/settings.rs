@@ -168,6 +168,16 @@ async fn a_log_behind_tls_and_a_password_is_read_and_written() {
     server.publish(event.to_string()).await;
     server.reflects(1).await;
     server.stop();
+    // The login may stand in the address; nobody is shown its password.
+    let in_address = ["--nats-ca", &certificate];
+    let mut server = Forecourt::new(&nats, &folder.path().join("data"), &in_address);
+    server.nats = format!("tls://ann:c0rrect@localhost:{}", nats.port());
+    server.launch();
+    server.ready().await;
+    assert_eq!(server.sql("SELECT count(*) FROM inventory.price_set", 1).await, [json!([1])]);
+    server.stop();
+    assert!(!server.said().contains("c0rrect"), "{}", server.said());
+    server.nats = format!("tls://localhost:{}", nats.port());
     let wrong = [("FORECOURT_NATS_PASSWORD", "wrong")];
     let data = path("data2");
     let up = ["up", "--nats", &server.nats, "--data", &data, "--nats-ca", &certificate, "--nats-user", "ann"];
