@@ -2,8 +2,6 @@
 
 use std::time::SystemTime;
 
-pub(crate) const MICROS_PER_DAY: i64 = 86_400_000_000;
-
 /// Microseconds since 1970, UTC.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -13,14 +13,15 @@ use datasets::Market;
 use futures::{StreamExt, TryFutureExt, stream::FuturesOrdered};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::Client;
-use schemas::{Position, field_type::format_timestamp};
+use schemas::{
+    Position,
+    field_type::format_timestamp,
+    time::{MICROS_PER_DAY, MICROS_PER_HOUR},
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::{
-    clock::{MICROS_PER_DAY, now},
-    simulate_command::live,
-};
+use crate::{clock::now, simulate_command::live};
 
 /// The market's past, and how long it goes on after its first start.
 const PAST_DAYS: u32 = 120;
@@ -37,7 +38,7 @@ const IN_FLIGHT: usize = 4;
 const MAX_GENERATED_AHEAD: usize = 20_000;
 /// What was sent in this time before the last record of it is sent again at a restart, in microseconds: it may not all have
 /// been acknowledged.
-const RESEND_WINDOW: i64 = 3_600_000_000;
+const RESEND_WINDOW: i64 = MICROS_PER_HOUR;
 /// How long the server may take to answer, and the pause after a failure.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
 use comfy_table::Table;
-use processors::{Maintained, MaintenanceOrder, maintenance};
+use processors::{MaintenanceOptions, TableReport, maintenance};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use crate::{arguments::Maintain, catalogue_files, log_lines::log_to_stderr, progress::ProgressIndicator, tables, up};
 
 pub(crate) fn run(arguments: &Maintain) -> anyhow::Result<ExitCode> {
-    let order = MaintenanceOrder { dry_run: arguments.dry_run, keep_old_files: arguments.keep_old_files };
+    let order = MaintenanceOptions { dry_run: arguments.dry_run, keep_old_files: arguments.keep_old_files };
     let runtime = Runtime::new()?;
     let working = ProgressIndicator::on("maintaining the lake");
     let tables = match &arguments.data {
@@ -35,10 +35,10 @@ pub(crate) fn run(arguments: &Maintain) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn on_server(to: &str, order: MaintenanceOrder) -> anyhow::Result<Vec<Maintained>> {
+async fn on_server(to: &str, order: MaintenanceOptions) -> anyhow::Result<Vec<TableReport>> {
     #[derive(Deserialize)]
     struct Report {
-        tables: Vec<Maintained>,
+        tables: Vec<TableReport>,
     }
     let url = format!("{}/v1/maintenance", to.trim_end_matches('/'));
     let body = json!({"dry_run": order.dry_run, "keep_old_files_seconds": order.keep_old_files.as_secs()});
@@ -52,7 +52,7 @@ async fn on_server(to: &str, order: MaintenanceOrder) -> anyhow::Result<Vec<Main
     Ok(report.tables)
 }
 
-async fn in_folder(data: &Path, arguments: &Maintain, order: MaintenanceOrder) -> anyhow::Result<Vec<Maintained>> {
+async fn in_folder(data: &Path, arguments: &Maintain, order: MaintenanceOptions) -> anyhow::Result<Vec<TableReport>> {
     if !data.join("lake").is_dir() {
         bail!("there is no lake in {}", data.display());
     }
@@ -65,11 +65,11 @@ async fn in_folder(data: &Path, arguments: &Maintain, order: MaintenanceOrder) -
     Ok(maintenance::of_folder(&data.join("lake"), catalogue, arguments.retention, kpis, order).await?)
 }
 
-const fn is_idle(table: &Maintained) -> bool {
+const fn is_idle(table: &TableReport) -> bool {
     table.files_before == table.files_after && table.events_retired == 0 && table.files_deleted == 0
 }
 
-fn shown(tables: &[&Maintained], dry_run: bool) -> Table {
+fn shown(tables: &[&TableReport], dry_run: bool) -> Table {
     let told = if dry_run {
         ["table", "files", "would be", "bytes", "events past their time", "files to delete", "bytes to free"]
     } else {

@@ -1,25 +1,22 @@
 //! `forecourt simulate`: write a market's history, or play it.
 
 pub(crate) mod live;
+mod truth_file;
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Instant,
-};
+use std::{io, path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context, bail};
 use datasets::{Market, truth::Truth};
+use schemas::time::MICROS_PER_DAY;
 
 use crate::{
     OutputClosed,
     arguments::Simulate,
-    clock::{MICROS_PER_DAY, now},
+    clock::now,
     event_file::{self, EventFile},
     progress::ProgressIndicator,
 };
+use truth_file::{TruthFile, summary};
 
 /// 2026-01-01, in microseconds since 1970, UTC.
 const DEFAULT_START: i64 = 1_767_225_600_000_000;
@@ -54,7 +51,7 @@ pub(crate) fn run(arguments: &Simulate) -> anyhow::Result<ExitCode> {
         if closed { OutputClosed.into() } else { error }
     })?;
     let rate = truth.lines as f64 / started.elapsed().as_secs_f64().max(1e-9);
-    eprintln!("wrote {} to {} ({rate:.0}/s)", told(&truth), arguments.output.display());
+    eprintln!("wrote {} to {} ({rate:.0}/s)", summary(&truth), arguments.output.display());
     if let Some(kept) = kept {
         kept.write(&truth)?;
     }
@@ -86,33 +83,4 @@ pub(crate) fn write(market: &Market, path: &Path) -> anyhow::Result<Truth> {
     let truth = market.write(&mut output).with_context(failed)?;
     output.finish().with_context(failed)?;
     Ok(truth)
-}
-
-fn told(truth: &Truth) -> String {
-    let Truth { events, duplicates, malformed, late, .. } = truth;
-    match (duplicates, malformed.len(), late) {
-        (0, 0, 0) => format!("{events} events"),
-        (duplicates, malformed, late) => {
-            format!("{events} events, {late} of them late, {duplicates} duplicates and {malformed} malformed lines")
-        }
-    }
-}
-
-/// Where the ledger goes. It is there before the history is told, so that nothing is told in vain.
-struct TruthFile {
-    path: PathBuf,
-    output: BufWriter<File>,
-}
-
-impl TruthFile {
-    fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), output: BufWriter::new(file) })
-    }
-
-    fn write(mut self, truth: &Truth) -> anyhow::Result<()> {
-        let failed = || format!("cannot write {}", self.path.display());
-        serde_json::to_writer(&mut self.output, truth).with_context(failed)?;
-        self.output.flush().with_context(failed)
-    }
 }

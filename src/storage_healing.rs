@@ -35,12 +35,7 @@ impl StorageHealing {
             sleep(LOOK_EVERY).await;
             let Some(room) = DiskRoom::of(&self.folder) else { continue };
             if room.is_full() {
-                if !was_full {
-                    tracing::error!(
-                        free_bytes = room.free_bytes,
-                        "the disk of the data folder is full; make room on it"
-                    );
-                }
+                tracing::error!(free_bytes = room.free_bytes, "the disk of the data folder is full; make room on it");
                 was_full = true;
                 continue;
             }

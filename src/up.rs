@@ -17,7 +17,7 @@ use lake::{LakeConfig, Spill, create_durable_folder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use processors::{FormatAccess, Pipeline, PipelineConfig, open_data_folder};
 use query_api::{
-    Alerts, Api, Lexicons, Markets, PopularQueries, PublicIds, QueryPermits, WrittenAnswers, derived, periods,
+    Alerts, AppState, Lexicons, Markets, PopularQueries, PublicIds, QueryPermits, WrittenAnswers, derived, periods,
 };
 use schemas::{Catalogue, Position};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
@@ -50,6 +50,8 @@ const DEFAULT_POSTGRES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 const DEFAULT_FLIGHT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_051);
 /// Of each thread, as far as it is used: a statement of many operators is taken apart on it.
 const STACK: usize = 64 << 20;
+/// How long an idle thread for blocking work is kept.
+const KEEP_THREADS_FOR: Duration = Duration::from_secs(86_400);
 /// Priorities, of 100: nice values of about 5 and 12, where the door has 0.
 const PIPELINE: u8 = 35;
 const QUERIES: u8 = 18;
@@ -77,8 +79,16 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let queries = giving_way("query", cores + 4, QUERIES).context("cannot start the query threads")?;
     let pipeline = giving_way("pipeline", cores, PIPELINE).context("cannot start the pipeline's threads")?;
-    let main = runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
-    let main = main.context("cannot start")?;
+    let main = runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK)
+        .thread_keep_alive(KEEP_THREADS_FOR)
+        .build()
+        .context("cannot start")?;
+    // With one thread for blocking work, more of it waits where the system has no thread to spare. Without any, it panics.
+    for runtime in [&main, &queries, &pipeline] {
+        runtime.spawn_blocking(|| ());
+    }
     let threads = Threads { reading: pipeline.handle().clone(), queries: queries.handle().clone() };
     let served = main.block_on(serve(arguments, metrics, threads));
     queries.shutdown_background();
@@ -95,7 +105,8 @@ fn giving_way(name: &str, count: usize, priority: u8) -> io::Result<Runtime> {
         let _ = priority.map(set_current_thread_priority);
     };
     let mut threads = runtime::Builder::new_multi_thread();
-    threads.worker_threads(count).enable_all().thread_name(name).thread_stack_size(STACK).on_thread_start(lower).build()
+    threads.worker_threads(count).enable_all().thread_name(name).thread_stack_size(STACK).on_thread_start(lower);
+    threads.thread_keep_alive(KEEP_THREADS_FOR).build()
 }
 
 /// Keep a second process off the folder, for as long as the file is open.
@@ -125,9 +136,16 @@ async fn serve(arguments: Up, metrics: PrometheusHandle, threads: Threads) -> an
         None => {
             let folder = server.data.join("nats");
             create_durable_folder(&NatsServer::store_folder(&folder)).context("cannot use the log's folder")?;
-            match signals.or(NatsServer::start(&folder)).await {
+            let mut starting = NatsServer::start(&folder);
+            match signals.or(&mut starting).await {
                 Some(started) => Some(started?),
-                None => return Ok(()),
+                None => {
+                    // One that takes longer is found by the next start.
+                    if let Ok(Ok(server)) = tokio::time::timeout(DRAIN_WITHIN, starting).await {
+                        server.stop().await;
+                    }
+                    return Ok(());
+                }
             }
         }
     };
@@ -147,7 +165,7 @@ async fn serve(arguments: Up, metrics: PrometheusHandle, threads: Threads) -> an
 /// The HTTP server, which says that everything is being opened until it is.
 struct HttpServer {
     address: SocketAddr,
-    api: Arc<OnceLock<Api>>,
+    api: Arc<OnceLock<AppState>>,
     stop: CancellationToken,
     served: JoinHandle<io::Result<()>>,
 }
@@ -235,7 +253,7 @@ async fn serve_log(
     let seen = Arc::clone(&pipeline.seen);
     let alerts = Alerts::open(&server.data.join("alerts"), alerts.webhooks_inside).context("cannot keep alerts")?;
     let render = move || metrics.render();
-    let api = Api {
+    let api = AppState {
         catalogue,
         intake,
         pipeline: pipeline.clone(),
@@ -268,8 +286,9 @@ async fn serve_log(
     // Nothing is there before: this sets it.
     opened.get_or_init(|| api.clone());
     let mut wires = JoinSet::new();
-    wires.spawn(query_api::serve_postgres(postgres, api.clone(), stop.clone().cancelled_owned()));
-    wires.spawn(query_api::serve_flight(flight, api.clone(), stop.clone().cancelled_owned()));
+    let most = open_files::wire_connections(open_files::limit());
+    wires.spawn(query_api::serve_postgres(postgres, api.clone(), most, stop.clone().cancelled_owned()));
+    wires.spawn(query_api::serve_flight(flight, api.clone(), most, stop.clone().cancelled_owned()));
     let demo = arguments.demo.then(|| arguments.settings.server.data.clone());
     let announce = announce(api, addresses, demo);
     let mut announced = tokio::spawn(announce);
@@ -398,7 +417,7 @@ impl StopSignals {
 
 /// Wait until everything the log held is reflected, and say so in one line. With a folder for the demo, load that first, and
 /// go on with it afterwards.
-async fn announce(api: Api, addresses: Addresses, demo: Option<PathBuf>) -> anyhow::Result<()> {
+async fn announce(api: AppState, addresses: Addresses, demo: Option<PathBuf>) -> anyhow::Result<()> {
     let Addresses { http, postgres, flight, nats } = addresses;
     let pipeline = &api.pipeline;
     let end = pipeline.log_end_at_start;
@@ -416,7 +435,7 @@ async fn announce(api: Api, addresses: Addresses, demo: Option<PathBuf>) -> anyh
         // What fails is logged, and tried again. All else is there meanwhile.
         let _ = tokio::join!(api.markets.get(&listings, from), api.lexicons.get(&listings, from));
     }
-    pipeline.kpis.board.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
+    pipeline.kpis.cache.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
     let mut said = format!("ready http=http://{http} postgres={postgres} flight={flight} nats={nats} position={end}\n");
     if demo.is_some() {
         said += &what_to_try(http, postgres);

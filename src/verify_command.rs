@@ -1,5 +1,6 @@
 //! `forecourt verify`: prove that what is derived is what the log says.
 
+mod check;
 mod truth;
 
 use std::{path::Path, process::ExitCode};
@@ -7,21 +8,12 @@ use std::{path::Path, process::ExitCode};
 use anyhow::{Context, bail};
 use processors::verify::{self, Folders};
 use reqwest::Client;
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::{arguments::Verify, catalogue_files, progress::ProgressIndicator, tables, up};
+use check::Check;
 
-/// A check, as the server or we made it.
-#[derive(Debug, Deserialize)]
-struct Check {
-    name: String,
-    claim: String,
-    checked: u64,
-    different: u64,
-    differences: Vec<String>,
-}
+use crate::{arguments::Verify, catalogue_files, progress::ProgressIndicator, tables, up};
 
 pub(crate) fn run(arguments: &Verify) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new()?;

@@ -13,12 +13,16 @@ use anyhow::{Context, anyhow, ensure};
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use ingest::{publisher::MAX_BATCH, server::NatsServer, topology::event_subject};
+use ingest::{
+    publisher::MAX_BATCH,
+    server::{NatsContext, NatsServer},
+    topology::event_subject,
+};
 use serde_json::Value;
 
 use bench::yardstick::{Better, Figure, ROUNDS, Recorder, in_turn, milliseconds, quantile};
 
-use crate::server::Server;
+use crate::server::{Server, connect};
 
 /// A market of some 70,000 events.
 const fn market(seed: u64) -> datasets::Market {
@@ -99,7 +103,7 @@ fn measured(work: impl AsyncFnOnce(&Path, &Raw, &Server) -> anyhow::Result<()>) 
     runtime.block_on(async {
         let folder = tempfile::tempdir()?;
         let nats = NatsServer::start(&folder.path().join("nats")).await?;
-        let raw = Raw::open(&nats.context().login_url()).await?;
+        let raw = Raw::open(nats.context()).await?;
         let server = Server::start(&folder.path().join("data"), &nats.context().login_url(), &["--retention", "off"])?;
         let done = tokio::time::timeout(DEADLINE, work(folder.path(), &raw, &server)).await;
         drop(server);
@@ -147,8 +151,8 @@ struct Raw {
 }
 
 impl Raw {
-    async fn open(url: &str) -> anyhow::Result<Self> {
-        let client = async_nats::connect(url).await?;
+    async fn open(context: &NatsContext) -> anyhow::Result<Self> {
+        let client = connect(context).await?;
         let config = jetstream::stream::Config {
             name: "RAW".to_owned(),
             subjects: vec!["raw.>".to_owned()],

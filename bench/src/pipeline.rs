@@ -8,7 +8,11 @@ use std::{
 use anyhow::{Context, anyhow};
 use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
 use futures::StreamExt;
-use ingest::{Intake, Log, Publisher, SeenEvents, intake::BodyForm, server::NatsServer};
+use ingest::{
+    Intake, Log, Publisher, SeenEvents,
+    intake::BodyForm,
+    server::{NatsContext, NatsServer},
+};
 use lake::{LakeConfig, Spill};
 use processors::{Pipeline, PipelineConfig};
 use schemas::{Catalogue, Position};
@@ -16,6 +20,8 @@ use tokio::{runtime::Runtime, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use bench::yardstick::{Better, Figure, ROUNDS, Recorder, limit_goes_first};
+
+use crate::server::connect;
 
 /// A market of some 120,000 events.
 const MARKET: datasets::Market = datasets::Market::new(1, 1_767_225_600_000_000, 120, 270);
@@ -49,23 +55,22 @@ type Sides = (u64, f64, Vec<Side>);
 async fn measure(queries: tokio::runtime::Handle, limit_first: bool) -> anyhow::Result<Sides> {
     let folder = tempfile::tempdir()?;
     let server = NatsServer::start(&folder.path().join("nats")).await?;
-    let measured =
-        tokio::time::timeout(DEADLINE, sides(folder.path(), &server.context().login_url(), queries, limit_first)).await;
+    let measured = tokio::time::timeout(DEADLINE, sides(folder.path(), server.context(), queries, limit_first)).await;
     server.stop().await;
     measured.map_err(|_| anyhow!("not done within {DEADLINE:?}"))?
 }
 
 async fn sides(
     folder: &std::path::Path,
-    url: &str,
+    context: &NatsContext,
     queries: tokio::runtime::Handle,
     limit_first: bool,
 ) -> anyhow::Result<Sides> {
     let catalogue = Catalogue::embedded()?;
-    let log = Log::connect(url, &ingest::LogAccess::default()).await?;
+    let log = Log::connect(&context.url, &context.access()).await?;
     log.prepare(Position::START).await?;
     let (events, filled) = fill(&catalogue, &log, &folder.join("door")).await?;
-    let before = if limit_first { Some(consume(url, events).await?) } else { None };
+    let before = if limit_first { Some(consume(context, events).await?) } else { None };
 
     let config = PipelineConfig {
         kpis: processors::KpiDefinition::embedded()?,
@@ -85,7 +90,7 @@ async fn sides(
     views.wait_for(|view| view.as_ref().is_some_and(|view| view.position >= end)).await?;
     let lake = started.elapsed();
     pipeline.listings.clone().wait_for(|listings| listings.as_ref().is_some_and(|it| it.position >= end)).await?;
-    pipeline.kpis.board.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
+    pipeline.kpis.cache.clone().wait_for(|board| board.as_ref().is_some_and(|board| board.position >= end)).await?;
     let all = started.elapsed();
     stop.cancel();
     while let Some(stage) = tasks.join_next().await {
@@ -94,7 +99,7 @@ async fn sides(
     let flushed = started.elapsed();
     let consumed = match before {
         Some(before) => before,
-        None => consume(url, events).await?,
+        None => consume(context, events).await?,
     };
     let side = |name, elapsed: Duration| Side { name, seconds: elapsed.as_secs_f64() };
     let sides = vec![
@@ -131,8 +136,8 @@ async fn fill(catalogue: &Arc<Catalogue>, log: &Log, seen: &std::path::Path) -> 
 }
 
 /// Read the whole log and look at nothing.
-async fn consume(url: &str, events: u64) -> anyhow::Result<Duration> {
-    let client = async_nats::connect(url).await?;
+async fn consume(context: &NatsContext, events: u64) -> anyhow::Result<Duration> {
+    let client = connect(context).await?;
     let stream = jetstream::new(client).get_stream("EVENTS").await?;
     let started = Instant::now();
     let consumer = stream.create_consumer(OrderedConfig::default()).await?;

@@ -182,9 +182,9 @@ pub(crate) fn run(recorder: &mut Recorder) -> anyhow::Result<()> {
     index.commit(reflected)?;
     wait_for_merges(folder.path())?;
     let snapshot = index.commit(reflected)?;
-    let market = Arc::new(Market::of(&snapshot)?);
+    let market = Arc::new(snapshot.market()?);
     let lexicon = Lexicon::of(&snapshot)?;
-    let saved = saved(&market, &mut random);
+    let saved = saved(&mut random);
     let raw = Index::open_in_dir(folder.path())?.reader()?.searcher();
     for round in 0..ROUNDS {
         pages(recorder, &snapshot, &market, &raw)?;
@@ -227,16 +227,16 @@ fn pages(
     raw: &Searcher,
 ) -> anyhow::Result<()> {
     let kinds = [
-        ("filtered: a make, a price, within 100 km", filtered(market), vec!["honda"]),
-        ("text: toyota sport", text(market), vec!["toyota", "sport"]),
-        ("match all", request(market), vec![]),
+        ("filtered: a make, a price, within 100 km", filtered(), vec!["honda"]),
+        ("text: toyota sport", text(), vec!["toyota", "sport"]),
+        ("match all", request(), vec![]),
     ];
     for (name, request, words) in kinds {
         let query = raw_query(raw, &words)?;
         let (mut ours, mut limits) = (Vec::new(), Vec::new());
         for page in 0..PAGES {
             let mut one = || -> anyhow::Result<()> {
-                let (found, took) = timed(|| snapshot.search(request.clone()));
+                let (found, took) = timed(|| snapshot.search(request.clone(), Some(market)));
                 found?;
                 ours.push(milliseconds(took));
                 Ok(())
@@ -259,29 +259,23 @@ fn pages(
     Ok(())
 }
 
-fn request(market: &Arc<Market>) -> SearchRequest {
-    SearchRequest {
-        page_size: 20,
-        facets: Facet::ALL.to_vec(),
-        now: NOW,
-        market: Some(Arc::clone(market)),
-        ..SearchRequest::default()
-    }
+fn request() -> SearchRequest {
+    SearchRequest { page_size: 20, facets: Facet::ALL.to_vec(), now: NOW, ..SearchRequest::default() }
 }
 
-fn filtered(market: &Arc<Market>) -> SearchRequest {
+fn filtered() -> SearchRequest {
     let bounds = Bounds { min: None, max: Some(25_000.0) };
     SearchRequest {
         filters: BTreeMap::from([(Facet::Make, vec!["Honda".to_owned()])]),
         ranges: BTreeMap::from([(search_index::Range::Price, bounds)]),
         near: Place::new(43.65, -79.38),
         radius_km: Some(100.0),
-        ..request(market)
+        ..request()
     }
 }
 
-fn text(market: &Arc<Market>) -> SearchRequest {
-    SearchRequest { text: "toyota sport".to_owned(), ..request(market) }
+fn text() -> SearchRequest {
+    SearchRequest { text: "toyota sport".to_owned(), ..request() }
 }
 
 fn raw_query(searcher: &Searcher, words: &[&str]) -> anyhow::Result<Box<dyn Query>> {
@@ -334,7 +328,7 @@ fn brought(random: &mut ChaCha8Rng, number: usize) -> Listing {
 }
 
 /// Searches that people saved: of a model, of a make by a text, or of a place; all with a price.
-fn saved(market: &Arc<Market>, random: &mut ChaCha8Rng) -> SavedSearches {
+fn saved(random: &mut ChaCha8Rng) -> SavedSearches {
     let mut saved = SavedSearches::default();
     for number in 0..SAVED {
         let like = listing(random, number);
@@ -346,7 +340,7 @@ fn saved(market: &Arc<Market>, random: &mut ChaCha8Rng) -> SavedSearches {
         };
         let bounds = Bounds { min: None, max: Some(f64::from(random.random_range(5_000..40_000))) };
         let ranges = BTreeMap::from([(search_index::Range::Price, bounds)]);
-        let search = SearchRequest { filters, ranges, text: text.to_owned(), ..request(market) };
+        let search = SearchRequest { filters, ranges, text: text.to_owned(), ..request() };
         saved.insert(&format!("alert-{number}"), search, Position::new(2));
     }
     saved
@@ -381,8 +375,8 @@ fn together(
     raw: &Searcher,
 ) -> anyhow::Result<()> {
     let ours = |count: u64| -> anyhow::Result<()> {
-        let request = if count.is_multiple_of(2) { filtered(market) } else { text(market) };
-        snapshot.search(request)?;
+        let request = if count.is_multiple_of(2) { filtered() } else { text() };
+        snapshot.search(request, Some(market))?;
         Ok(())
     };
     let limit = |count: u64| {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use ingest::server::NatsContext;
 
 /// A `forecourt up` of this build. Ended when dropped.
 pub(crate) struct Server {
@@ -80,4 +81,10 @@ impl Server {
 pub(crate) fn forecourt() -> anyhow::Result<Command> {
     let own = std::env::current_exe()?;
     Ok(Command::new(own.parent().context("no folder")?.join("forecourt")))
+}
+
+/// A client of the log's server without anything of ours.
+pub(crate) async fn connect(context: &NatsContext) -> anyhow::Result<async_nats::Client> {
+    let options = async_nats::ConnectOptions::with_user_and_password(context.user.clone(), context.password.clone());
+    Ok(options.connect(&context.url).await?)
 }

@@ -4,9 +4,9 @@ use schemas::field_type::format_timestamp;
 use serde_json::json;
 
 use crate::{
+    car::Car,
     cars::{COLORS, CONDITIONS, FEATURES, INTERIORS, MODELS},
     listing,
-    market::Car,
     story::Story,
     truth::Fact,
 };

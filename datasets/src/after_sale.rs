@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{market::Car, sale::Sale, story::Story, truth::Fact};
+use crate::{car::Car, sale::Sale, story::Story, truth::Fact};
 
 /// Days of the trial, and its kilometres.
 const TRIAL_DAYS: i64 = 10;
@@ -177,14 +177,14 @@ fn feedback(story: &mut Story<'_>, car: &Car) {
         json!({"requestId": story.id("rrq"), "customerId": customer, "vehicleId": vehicle, "requestedAt": story.at()}),
     );
     story.hours(1.0, 40.0);
-    if car.number < crate::market::KINDS || story.chance(0.5) {
+    if car.number < crate::car::KINDS || story.chance(0.5) {
         let comment = *story.pick(&["Smooth from start to end.", "Good car, slow paperwork.", "Would buy again."]);
         story.tell("support", "ReviewSubmitted", json!({"reviewId": story.id("rev"), "rating": stars.clamp(1, 5), "comments": comment, "submittedAt": story.at(), "customerId": customer, "vehicleId": vehicle}));
         story.fact(Fact::Reviewed { stars: stars.clamp(1, 5) });
         story.tell("support", "RatingProvided", json!({"ratingId": story.id("rat"), "score": stars.clamp(1, 5), "category": "delivery", "providedAt": story.at(), "customerId": customer}));
         story.fact(Fact::Rated { score: stars.clamp(1, 5) });
     }
-    if car.number < crate::market::KINDS || story.chance(0.6) {
+    if car.number < crate::car::KINDS || story.chance(0.6) {
         let answers: Vec<Value> =
             vec![json!({"question": "nps", "answer": happy}), json!({"question": "heard_of_us", "answer": "friends"})];
         story.tell("support", "SurveyCompleted", json!({"surveyId": story.id("sur"), "responses": answers, "completedAt": story.at(), "customerId": customer}));

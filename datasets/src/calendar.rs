@@ -7,11 +7,11 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use schemas::field_type::format_timestamp;
+use schemas::{
+    field_type::format_timestamp,
+    time::{MICROS_PER_DAY, MICROS_PER_HOUR},
+};
 
-use crate::market::MICROS_PER_DAY;
-
-const MICROS_PER_HOUR: i64 = 3_600_000_000;
 /// Monday to Sunday.
 const WEEK: [f64; 7] = [0.95, 0.90, 0.90, 0.95, 1.00, 1.20, 1.10];
 /// January to December.

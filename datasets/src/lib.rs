@@ -6,11 +6,12 @@
 //! - `calendar` and `story`: when things begin, and how one thread of events is told;
 //! - one module per chapter of a vehicle's life: `acquisition`, `production`, `listing`, `sale`, `after_sale`; `stock`,
 //!   whose listings alone are generated; around them the `office`, and the systems beside the marketplace: `shop`, `dealers`, `courses`, `loyalty`;
-//! - `cars`: the models, places and names there are.
+//! - `car`: a vehicle of the market; `cars`: the models, places and names there are.
 
 mod acquisition;
 mod after_sale;
 mod calendar;
+mod car;
 mod cars;
 mod courses;
 mod dealers;

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::{
+    car::Car,
     cars::City,
-    market::Car,
     story::Story,
     truth::{Fact, ListingTruth},
 };

@@ -15,13 +15,14 @@ use schemas::{
     Catalogue,
     catalogue::CatalogueError,
     envelope::{Style, dress},
+    time::{MICROS_PER_DAY, MICROS_PER_HOUR},
 };
 use serde_json::Value;
 
 use crate::{
     acquisition, after_sale,
     calendar::{self, Calendar},
-    cars::{City, Model},
+    car::KINDS,
     courses, dealers,
     disorder::{Arrivals, Disorder},
     listing, loyalty, office, production, sale, shop,
@@ -30,8 +31,6 @@ use crate::{
     truth::Truth,
 };
 
-pub(crate) const MICROS_PER_DAY: i64 = 86_400_000_000;
-const MICROS_PER_HOUR: i64 = 3_600_000_000;
 /// A vehicle's life from its first offer to its last claim takes about this long; a shorter history tells it faster.
 const LIFE_DAYS: f64 = 90.0;
 /// Threads of a seed that are days', beside the vehicles'.
@@ -43,8 +42,6 @@ const MAX_STOCK_PER_DAY: u64 = 1 << 20;
 const FIRST_OF_2026: i64 = 20_454;
 /// An odd number whose multiples look like random ones (2^64 divided by the golden ratio).
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
-/// What makes a vehicle's life one of the rarer kinds repeats with this period, so that few vehicles show them all.
-pub(crate) const KINDS: u32 = 10;
 /// Lives told at once, by all cores together.
 const AT_ONCE: u32 = 256;
 
@@ -74,33 +71,6 @@ pub enum MarketError {
     Catalogue(#[from] CatalogueError),
     #[error("the history cannot be written")]
     Write(#[from] io::Error),
-}
-
-/// A vehicle and who has to do with it.
-pub(crate) struct Car {
-    /// Which of the vehicles, from 0.
-    pub(crate) number: u32,
-    pub(crate) vehicle_id: String,
-    pub(crate) listing_id: String,
-    pub(crate) seller: String,
-    pub(crate) buyer: String,
-    pub(crate) model: &'static Model,
-    pub(crate) trim: &'static str,
-    pub(crate) year: i64,
-    pub(crate) mileage: i64,
-    pub(crate) condition: &'static str,
-    pub(crate) color: &'static str,
-    pub(crate) city: &'static City,
-    /// What it is worth on a forecourt, in CAD.
-    pub(crate) worth: f64,
-    pub(crate) details: Value,
-}
-
-impl Car {
-    /// Whether this vehicle's life is of the rarer kind `kind`, below [`KINDS`].
-    pub(crate) const fn is_kind(&self, kind: u32) -> bool {
-        self.number % KINDS == kind
-    }
 }
 
 impl Market {

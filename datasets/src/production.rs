@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{listing, market::Car, story::Story, truth::Fact};
+use crate::{car::Car, listing, story::Story, truth::Fact};
 
 /// Points of the inspection.
 const POINTS: i64 = 210;

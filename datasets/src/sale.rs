@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::{
+    car::Car,
     cars::{FIRST_NAMES, LAST_NAMES},
-    market::Car,
     story::Story,
     truth::Fact,
 };
@@ -25,7 +25,7 @@ pub(crate) struct Sale {
 
 /// Sell the listed vehicle, unless nobody comes.
 pub(crate) fn sell(story: &mut Story<'_>, car: &Car, price: f64) -> Option<Sale> {
-    if car.number >= crate::market::KINDS && story.chance(UNSOLD) {
+    if car.number >= crate::car::KINDS && story.chance(UNSOLD) {
         give_up(story, car);
         return None;
     }

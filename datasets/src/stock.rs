@@ -5,9 +5,9 @@ use serde_json::json;
 
 use crate::{
     acquisition,
+    car::Car,
     cars::City,
     listing::{self, MARKDOWN},
-    market::Car,
     story::Story,
     truth::Fact,
 };

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use schemas::{Catalogue, EventDefinition, field_type::format_timestamp};
+use schemas::{Catalogue, EventDefinition, field_type::format_timestamp, time::MICROS_PER_HOUR};
 use serde_json::{Value, json};
 use uuid::Builder;
 
@@ -16,8 +16,7 @@ use crate::{
 const MICROS_PER_MINUTE: f64 = 60_000_000.0;
 
 /// Local time of the market's middle: UTC less five hours.
-const MICROS_TO_LOCAL: i64 = -5 * 3_600_000_000;
-const MICROS_PER_HOUR: i64 = 3_600_000_000;
+const MICROS_TO_LOCAL: i64 = -5 * MICROS_PER_HOUR;
 /// People sleep from midnight to seven, and most of them do nothing then.
 const NIGHT_HOURS: i64 = 7;
 const AWAKE_AT_NIGHT: f64 = 0.06;

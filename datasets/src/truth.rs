@@ -4,10 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use schemas::field_type::format_timestamp;
+use schemas::{field_type::format_timestamp, time::MICROS_PER_DAY};
 use serde::Serialize;
-
-const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// Something that an event says, for those who count.
 #[derive(Clone, Debug, PartialEq)]

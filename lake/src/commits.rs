@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use schemas::Position;
 
 use crate::{
-    lake::LakeError,
+    error::LakeError,
     store_trouble::StoreTrouble,
     table::{Committed, StoredTable},
 };
@@ -85,7 +86,7 @@ pub(crate) async fn commit(
     let FlushTable { index, mut stored, rows, trouble } = table;
     let name = stored.spec.name.clone();
     let mut pause = RETRY_FIRST;
-    while let Err(error) = stored.commit(&rows, position, log).await {
+    while let Err(error) = commit_once(&mut stored, &rows, position, log).await {
         // The commit may have landed although we were not told.
         match stored.reload().await {
             Ok(reached) if reached == position => {
@@ -107,6 +108,17 @@ pub(crate) async fn commit(
     let committed = stored.committed();
     let committed = committed.map_err(|source| LakeError::Reload { table: name, source })?;
     Ok((index, stored, committed))
+}
+
+/// One try. The engine panics where it lacks a file descriptor: the version is read anew after that, as after an error.
+async fn commit_once(
+    stored: &mut StoredTable,
+    rows: &[RecordBatch],
+    position: Position,
+    log: Option<i64>,
+) -> Result<(), DeltaTableError> {
+    let commit = AssertUnwindSafe(stored.commit(rows, position, log)).catch_unwind();
+    commit.await.unwrap_or_else(|_| Err(DeltaTableError::Generic("the engine panicked".to_owned())))
 }
 
 /// Have a commit on the disk that landed although we were not told, however long that takes: the log relies on it.

@@ -17,7 +17,8 @@ use parquet::{
 
 use crate::{
     rewrite::{Rewrite, RewriteError},
-    table::{Committed, TableSpec},
+    table::{Committed, PartFile},
+    table_spec::TableSpec,
 };
 
 /// A file is made no larger than this.
@@ -30,15 +31,6 @@ const LARGE: i64 = LARGEST / 2;
 const MANY: usize = 8;
 /// A partition that was not written to for this long is brought to as few files as can be.
 const QUIET_AFTER: Duration = Duration::from_secs(3_600);
-
-/// A file of a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PartFile {
-    pub(crate) path: String,
-    pub(crate) bytes: i64,
-    /// Milliseconds since 1970.
-    pub(crate) written_at: i64,
-}
 
 /// How eagerly files are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

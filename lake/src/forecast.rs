@@ -6,10 +6,10 @@ use datafusion::{logical_expr::Expr, prelude::SessionContext};
 use futures::{FutureExt, future::BoxFuture};
 
 use crate::{
-    compaction::{Eagerness, PartFile, choose},
-    lake::LakeError,
+    compaction::{Eagerness, choose},
+    error::LakeError,
     retirement::count_expired,
-    table::Committed,
+    table::{Committed, PartFile},
 };
 
 /// The files that make up a table.

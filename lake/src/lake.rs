@@ -14,10 +14,8 @@ use datafusion::{
         datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType},
         error::ArrowError,
     },
-    error::DataFusionError,
     prelude::{SessionContext, col, lit},
 };
-use deltalake::DeltaTableError;
 use futures::{
     FutureExt, StreamExt, TryStreamExt,
     future::BoxFuture,
@@ -30,15 +28,15 @@ use url::Url;
 use crate::{
     commits::{Flush, FlushTable, Flushed},
     durable_store::create_durable_folder,
+    error::LakeError,
     ledger::{Closing, GapRow, closings_batch, gaps_batch},
     plain_texts::plain,
     session,
     store_trouble::StoreTrouble,
-    table::{Access, Committed, OpenError, StoredTable, TableSpec},
+    table::{Access, Committed, StoredTable},
+    table_spec::TableSpec,
     view::{LakeView, TableView},
 };
-
-pub use maintenance::Rewritten;
 
 /// When the tail becomes files.
 #[derive(Clone, Copy, Debug)]
@@ -59,42 +57,6 @@ impl Default for LakeConfig {
 
 /// How many flushes' worth of rows the tail may hold before appending must wait.
 const MAX_TAIL_FLUSHES: usize = 5;
-
-/// What keeps the lake from being read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum LakeError {
-    #[error("cannot open the lake's table {table}")]
-    Open {
-        table: String,
-        #[source]
-        source: OpenError,
-    },
-    #[error(
-        "the lake has a table {table} that no catalogue describes; start with the --catalogue folder it came from, or \
-         move the folder away"
-    )]
-    Unknown { table: String },
-    #[error("cannot write to the lake's table {table}")]
-    Write {
-        table: String,
-        #[source]
-        source: DeltaTableError,
-    },
-    #[error("cannot read the lake")]
-    Read(#[source] DataFusionError),
-    #[error(
-        "the lake's table {table} was changed by another writer; only one forecourt may own a lake. Stop the other"
-    )]
-    SecondWriter { table: String },
-    #[error("cannot read back the lake's table {table} after a commit")]
-    Reload {
-        table: String,
-        #[source]
-        source: DeltaTableError,
-    },
-    #[error("rows do not fit the lake's columns")]
-    Rows(#[from] ArrowError),
-}
 
 /// Rows of one table that the lake has not committed.
 #[derive(Debug, Default)]
@@ -595,6 +557,6 @@ fn refuse_unknown_tables(root: &Url, catalogue: &Catalogue) -> Result<(), LakeEr
     Ok(())
 }
 
-mod maintenance;
+pub(crate) mod maintenance;
 #[cfg(test)]
 mod tests;

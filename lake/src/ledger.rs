@@ -102,7 +102,7 @@ pub(crate) static RETIRED: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// A KPI's bucket that lost what it was computed from, as it was last: a row for each of its values.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FrozenValue {
+pub struct KpiSnapshotRow {
     pub kpi: String,
     pub grain: &'static str,
     /// What the KPI is grouped by, and the group; none for the whole.
@@ -132,9 +132,10 @@ pub(crate) static KPI_HISTORY: LazyLock<SchemaRef> = LazyLock::new(|| {
 ///
 /// # Errors
 /// Never: the columns are built to the schema.
-pub fn frozen_batch(rows: &[FrozenValue], position: Position, frozen_at: i64) -> Result<RecordBatch, ArrowError> {
-    let text =
-        |of: fn(&FrozenValue) -> Option<&str>| -> ArrayRef { Arc::new(rows.iter().map(of).collect::<StringArray>()) };
+pub fn frozen_batch(rows: &[KpiSnapshotRow], position: Position, frozen_at: i64) -> Result<RecordBatch, ArrowError> {
+    let text = |of: fn(&KpiSnapshotRow) -> Option<&str>| -> ArrayRef {
+        Arc::new(rows.iter().map(of).collect::<StringArray>())
+    };
     let count = rows.len();
     let buckets: TimestampMicrosecondArray = rows.iter().map(|row| Some(row.bucket)).collect();
     let columns: Vec<ArrayRef> = vec![

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use datafusion::{
     arrow::{
         array::RecordBatch,
-        datatypes::{DataType, Field, SchemaRef},
+        datatypes::{Field, SchemaRef},
         error::ArrowError,
         ipc::writer::StreamWriter,
     },
@@ -21,7 +21,7 @@ use parquet::{
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{QueryRows, RowReader, SqlError, SqlSession, result_json, session::AbortOnDrop};
+use crate::{QueryRows, RowReader, SqlError, SqlSession, result_json, row_stream::AbortOnDrop, sql_type::sql_type};
 
 /// Chunks that wait for whoever reads them.
 const CHUNK_QUEUE: usize = 2;
@@ -271,25 +271,4 @@ fn csv_line(cells: &[Value]) -> String {
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
-}
-
-/// A column's type by its SQL name.
-#[must_use]
-pub fn sql_type(kind: &DataType) -> String {
-    match kind {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
-        DataType::Boolean => "boolean".to_owned(),
-        DataType::Int8 | DataType::Int16 => "smallint".to_owned(),
-        DataType::Int32 => "integer".to_owned(),
-        DataType::Int64 => "bigint".to_owned(),
-        DataType::Float32 => "real".to_owned(),
-        DataType::Float64 => "double".to_owned(),
-        DataType::Decimal128(precision, scale) => format!("decimal({precision},{scale})"),
-        DataType::Date32 => "date".to_owned(),
-        DataType::Timestamp(_, Some(_)) => "timestamptz".to_owned(),
-        DataType::Timestamp(_, None) => "timestamp".to_owned(),
-        DataType::Binary => "bytea".to_owned(),
-        DataType::List(item) => format!("{}[]", sql_type(item.data_type())),
-        other => other.to_string().to_lowercase(),
-    }
 }

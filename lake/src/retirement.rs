@@ -28,7 +28,8 @@ use crate::{
     compaction::LARGEST,
     ledger::RETIRED,
     rewrite::{Rewrite, RewriteError},
-    table::{Committed, TableSpec},
+    table::Committed,
+    table_spec::TableSpec,
 };
 
 /// So many events are taken out at once: they are held in memory, for those who have to forget them too.

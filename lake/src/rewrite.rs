@@ -15,7 +15,10 @@ use deltalake::{
 };
 use futures::StreamExt;
 
-use crate::table::{Committed, Effort, TableSpec, writer_properties};
+use crate::{
+    table::{Committed, Effort, writer_properties},
+    table_spec::TableSpec,
+};
 
 /// What keeps files from being written anew. Nothing is lost: they stay as they were.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,6 @@ use datafusion::{
     },
     execution::{
         SendableRecordBatchStream, SessionState, SessionStateBuilder,
-        context::SQLOptions,
         memory_pool::{FairSpillPool, TrackConsumersPool},
         runtime_env::RuntimeEnvBuilder,
     },
@@ -22,8 +21,7 @@ use datafusion::{
         parser::DFParser,
         sqlparser::{
             self,
-            dialect::{GenericDialect, PostgreSqlDialect},
-            keywords::Keyword,
+            dialect::PostgreSqlDialect,
             tokenizer::{Token, Tokenizer},
         },
     },
@@ -32,26 +30,29 @@ use datafusion_pg_catalog::sql::{
     PostgresCompatibilityParser,
     rules::{RewriteArrayAnyAllOperation, SqlStatementRewriteRule},
 };
-use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use schemas::{ContextIndex, Position, field_type::format_timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     runtime::Handle,
     sync::{OnceCell, mpsc},
-    task::JoinHandle,
     time::Instant,
 };
 
 use crate::{
     audit::{Audit, audit},
     catalogue_questions,
-    description::{TableDescription, describe},
+    description::describe,
     plain_texts::{plain, plain_schema, plain_type},
     row_reader::RowReader,
+    row_stream::{AbortOnDrop, MAX_WAITING_BATCHES, QueryLimits, QueryRows, forward_rows},
     runaway::{Yielding, bound_functions},
-    sql_catalog::{self, Beside, DATABASE, DEFAULT_SCHEMA, ExtraTable, scan},
+    schema_names::{DATABASE, DEFAULT_SCHEMA},
+    sql_catalog::{self, Beside, ExtraTable, scan},
     sql_error::{SqlError, classify},
     standard_schemas::StandardSchemas,
+    statement_guard::{first_words, read_only, refuse_changes, refuse_large},
+    table_description::TableDescription,
     view::{LakeView, TableView},
 };
 
@@ -68,115 +69,6 @@ const FOOTERS: usize = 256 << 20;
 const SPLIT_FROM: usize = 1 << 20;
 /// How long a statement may be planned to be described.
 const PLAN_WITHIN: Duration = Duration::from_secs(30);
-/// Bytes of a statement.
-const LONGEST: usize = 2 << 20;
-/// Operators of a statement.
-const MOST_OPERATORS: usize = 2_000;
-/// Batches of a result that wait for whoever reads it.
-const RESULT_QUEUE: usize = 2;
-
-/// What one query may use.
-#[derive(Clone, Copy, Debug)]
-pub struct QueryLimits {
-    /// Without a limit, [`usize::MAX`].
-    pub rows: usize,
-    pub time: Duration,
-}
-
-/// A query's rows as they come: memory is bounded however many there are. Dropped, the query ends.
-pub struct QueryRows {
-    pub schema: SchemaRef,
-    /// What the rows reflect.
-    pub position: Position,
-    event_time: Option<i64>,
-    /// The time is up for whoever reads as for the query.
-    pub(crate) deadline: Instant,
-    limit: Duration,
-    /// `None` is the end, and nothing else is: a query that breaks off says no more.
-    rows: mpsc::Receiver<Result<Option<RecordBatch>, SqlError>>,
-    ended: bool,
-    /// Rows that may still come.
-    left: usize,
-    truncated: bool,
-    reader: RowReader,
-    _task: AbortOnDrop<()>,
-}
-
-impl QueryRows {
-    /// Whether its rows are read.
-    #[must_use]
-    pub fn reader(&self) -> RowReader {
-        self.reader.clone()
-    }
-
-    /// The next rows, until there are no more or the limit is reached.
-    pub fn next_batch(&mut self) -> BoxFuture<'_, Option<Result<RecordBatch, SqlError>>> {
-        async move {
-            if self.ended {
-                return None;
-            }
-            if self.reader.is_stopped() {
-                self.ended = true;
-                return Some(Err(SqlError::NotRead));
-            }
-            let _guard = self.reader.read();
-            let received = tokio::time::timeout_at(self.deadline, self.rows.recv()).await.unwrap_or_default();
-            let batch = match received {
-                Some(Ok(Some(batch))) => batch,
-                Some(Ok(None)) => {
-                    self.ended = true;
-                    return None;
-                }
-                Some(Err(error)) => {
-                    self.ended = true;
-                    return Some(Err(error));
-                }
-                None => {
-                    self.ended = true;
-                    return Some(Err(SqlError::broken_off(self.deadline, self.limit)));
-                }
-            };
-            self.truncated |= batch.num_rows() > self.left;
-            let rows = batch.num_rows().min(self.left);
-            self.left -= rows;
-            Some(Ok(batch.slice(0, rows)))
-        }
-        .boxed()
-    }
-
-    /// How long the query and whoever reads it may take.
-    pub(crate) const fn limit(&self) -> Duration {
-        self.limit
-    }
-
-    /// What the rows reflect: `{"position", "event_time"}`.
-    #[must_use]
-    pub fn as_of(&self) -> Value {
-        json!({"position": self.position.get(), "event_time": self.event_time.map(format_timestamp)})
-    }
-
-    /// Every row.
-    ///
-    /// # Errors
-    /// When the query fails on its way.
-    pub fn collect(&mut self) -> BoxFuture<'_, Result<Vec<RecordBatch>, SqlError>> {
-        async move {
-            let mut batches = Vec::new();
-            while let Some(batch) = self.next_batch().await {
-                batches.push(batch?);
-            }
-            Ok(batches)
-        }
-        .boxed()
-    }
-
-    /// Whether there were more rows than the limit, once all have come.
-    #[must_use]
-    pub const fn is_truncated(&self) -> bool {
-        self.truncated
-    }
-}
-
 /// The values of `$1`, `$2` and so on, from JSON.
 ///
 /// # Errors
@@ -336,7 +228,7 @@ impl SqlSession {
     /// # Errors
     /// When it cannot be read, or there are several.
     pub fn parse(&self, sql: &str) -> Result<Statement, SqlError> {
-        refuse_chains(sql)?;
+        refuse_large(sql)?;
         self.base.state().sql_to_statement(sql, &Dialect::Generic).map_err(classify)
     }
 
@@ -345,7 +237,7 @@ impl SqlSession {
     /// # Errors
     /// When it cannot be read.
     pub fn parse_postgres(&self, sql: &str) -> Result<Vec<sqlparser::ast::Statement>, SqlError> {
-        refuse_chains(sql)?;
+        refuse_large(sql)?;
         let plain = DFParser::parse_sql_with_dialect(sql, &PostgreSqlDialect {});
         if !catalogue_questions::asks(sql) {
             let any = RewriteArrayAnyAllOperation;
@@ -438,11 +330,11 @@ impl SqlSession {
                 Ok((schema, plain(frame.execute_stream().await?)))
             };
             let (schema, rows) = self.run(planned, limits.time).await?;
-            let (sender, receiver) = mpsc::channel(RESULT_QUEUE);
+            let (sender, receiver) = mpsc::channel(MAX_WAITING_BATCHES);
             // The view keeps the files that the query reads.
             let held = Arc::clone(view);
             let task = self.spawn(async move {
-                hand_on(rows, sender, deadline, limits.time).await;
+                forward_rows(rows, sender, deadline, limits.time).await;
                 drop(held);
             });
             let reader = RowReader::new(task.0.abort_handle());
@@ -601,119 +493,6 @@ impl SqlSession {
     }
 }
 
-/// Hand rows on until they end, somebody no longer wants them, or the time is up.
-async fn hand_on(
-    mut rows: SendableRecordBatchStream,
-    sender: mpsc::Sender<Result<Option<RecordBatch>, SqlError>>,
-    deadline: Instant,
-    limit: Duration,
-) {
-    loop {
-        let next = tokio::time::timeout_at(deadline, rows.next()).await;
-        let (message, ends) = match next {
-            Ok(None) => (Ok(None), true),
-            Ok(Some(Ok(batch))) => (Ok(Some(batch)), false),
-            Ok(Some(Err(error))) => (Err(classify(error)), true),
-            Err(_) => (Err(SqlError::TooSlow(limit)), true),
-        };
-        // A reader who takes nothing holds memory: the time is up for both.
-        let sent = tokio::time::timeout_at(deadline, sender.send(message)).await;
-        if ends || !matches!(sent, Ok(Ok(()))) {
-            return;
-        }
-    }
-}
-
-/// A task that nobody waits for any more ends.
-pub(crate) struct AbortOnDrop<T>(JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl<T> Future for AbortOnDrop<T> {
-    type Output = Result<T, tokio::task::JoinError>;
-
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(cx)
-    }
-}
-
-/// Whether a statement asks, by its kind. What it asks for is checked once it is planned.
-fn only_reads(statement: &Statement) -> bool {
-    match statement {
-        Statement::Explain(explained) => only_reads(&explained.statement),
-        Statement::Statement(statement) => matches!(
-            **statement,
-            sqlparser::ast::Statement::Query(_)
-                | sqlparser::ast::Statement::ExplainTable { .. }
-                | sqlparser::ast::Statement::ShowTables { .. }
-                | sqlparser::ast::Statement::ShowColumns { .. }
-                | sqlparser::ast::Statement::ShowFunctions { .. }
-        ),
-        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
-    }
-}
-
-fn refuse_changes(statement: &Statement) -> Result<(), SqlError> {
-    if only_reads(statement) {
-        return Ok(());
-    }
-    Err(SqlError::ReadOnly { what: first_words(statement) })
-}
-
-fn first_words(statement: &Statement) -> String {
-    statement.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" ")
-}
-
-/// Each operator of a chain is a level of what is planned, and each level takes stack.
-fn refuse_chains(sql: &str) -> Result<(), SqlError> {
-    if sql.len() > LONGEST {
-        let message = format!("a statement has at most {LONGEST} bytes; bring a list as a parameter");
-        return Err(SqlError::Invalid { source: Box::new(DataFusionError::Plan(message.clone())), message, at: None });
-    }
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize() else { return Ok(()) };
-    let chains = |token: &&Token| match token {
-        Token::Word(word) => matches!(
-            word.keyword,
-            Keyword::AND
-                | Keyword::AT
-                | Keyword::BETWEEN
-                | Keyword::COLLATE
-                | Keyword::EXCEPT
-                | Keyword::ILIKE
-                | Keyword::INTERSECT
-                | Keyword::IS
-                | Keyword::JOIN
-                | Keyword::LIKE
-                | Keyword::NOT
-                | Keyword::NOTNULL
-                | Keyword::OR
-                | Keyword::OVERLAPS
-                | Keyword::RLIKE
-                | Keyword::SIMILAR
-                | Keyword::UNION
-                | Keyword::XOR
-        ),
-        Token::Number(..) | Token::Char(_) | Token::SingleQuotedString(_) | Token::DoubleQuotedString(_) => false,
-        Token::EscapedStringLiteral(_) | Token::NationalStringLiteral(_) | Token::HexStringLiteral(_) => false,
-        Token::DollarQuotedString(_) | Token::UnicodeStringLiteral(_) | Token::Placeholder(_) => false,
-        Token::Comma | Token::Whitespace(_) | Token::LParen | Token::RParen | Token::SemiColon | Token::EOF => false,
-        // The dot of a name, and what closes.
-        Token::Period | Token::RBracket | Token::RBrace => false,
-        _ => true,
-    };
-    let found = tokens.iter().filter(chains).count();
-    if found > MOST_OPERATORS {
-        let message =
-            format!("the statement has {found} operators, and may have {MOST_OPERATORS}; a list is shorter: x IN (…)");
-        return Err(SqlError::Invalid { source: Box::new(DataFusionError::Plan(message.clone())), message, at: None });
-    }
-    Ok(())
-}
-
 async fn plan(context: &SessionContext, statement: Statement) -> Result<LogicalPlan> {
     let state = context.state();
     let plan = match described_table(&state, &statement)? {
@@ -737,8 +516,4 @@ fn described_table(state: &SessionState, statement: &Statement) -> Result<Option
         quoted(name.schema().unwrap_or(DEFAULT_SCHEMA)),
         quoted(name.table()),
     )))
-}
-
-fn read_only() -> SQLOptions {
-    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
 }

@@ -21,15 +21,10 @@ use schemas::{
 use crate::{
     event_json::event_json,
     ledger::{KPI_HISTORY, RETIRED},
-    standard_schemas::{INFORMATION_SCHEMA, PG_CATALOG, StandardSchemas},
+    schema_names::{DATABASE, DEFAULT_SCHEMA, INFORMATION_SCHEMA, PG_CATALOG, SYSTEM},
+    standard_schemas::StandardSchemas,
     view::{LakeView, TableView},
 };
-
-/// The catalogue's name in SQL, and the database's for those who connect to it.
-pub(crate) const DATABASE: &str = "forecourt";
-/// The schema of names that name none.
-pub(crate) const DEFAULT_SCHEMA: &str = "lake";
-pub(crate) const SYSTEM: &str = "system";
 
 /// A table beside the events: what stands now, a KPI, the positions.
 #[derive(Clone, Debug)]

@@ -25,12 +25,10 @@ use datafusion::{
 use datafusion_pg_catalog::pg_catalog::{context::EmptyContextProvider, setup_pg_catalog};
 
 use crate::{
-    description::TableDescription,
-    sql_catalog::{DATABASE, DEFAULT_SCHEMA},
+    schema_names::{DATABASE, DEFAULT_SCHEMA, INFORMATION_SCHEMA, PG_CATALOG},
+    sql_type::sql_type,
+    table_description::TableDescription,
 };
-
-pub(crate) const INFORMATION_SCHEMA: &str = "information_schema";
-pub(crate) const PG_CATALOG: &str = "pg_catalog";
 
 /// Both schemas.
 #[derive(Clone, Debug)]
@@ -441,7 +439,7 @@ fn standard_type(kind: &DataType) -> String {
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone",
         DataType::Timestamp(_, None) => "timestamp without time zone",
         DataType::List(_) => "ARRAY",
-        other => return crate::result_format::sql_type(other),
+        other => return sql_type(other),
     }
     .to_owned()
 }
@@ -457,6 +455,6 @@ fn internal_type(kind: &DataType) -> String {
         DataType::Boolean => "bool".to_owned(),
         DataType::Decimal128(_, _) => "numeric".to_owned(),
         DataType::List(item) => format!("_{}", internal_type(item.data_type())),
-        other => crate::result_format::sql_type(other),
+        other => sql_type(other),
     }
 }

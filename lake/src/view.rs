@@ -5,10 +5,7 @@ use std::sync::Arc;
 use datafusion::{arrow::array::RecordBatch, catalog::TableProvider};
 use schemas::{Catalogue, Position};
 
-use crate::{
-    cut_table::CutTable,
-    table::{Committed, TableSpec},
-};
+use crate::{cut_table::CutTable, table::Committed, table_spec::TableSpec};
 
 /// A table as part of a view.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ use chrono::{
     Timelike,
 };
 use chrono_tz::Tz;
+use schemas::time::MICROS_PER_HOUR;
 use serde::Serialize;
 
 /// Clocks change at such minutes of an hour, and by such steps: a quarter of it.
@@ -100,14 +101,13 @@ impl Calendar {
     /// The start of the bucket so many after the one that starts at `start`; before it, when negative.
     #[must_use]
     pub fn offset(&self, start: i64, count: i64) -> Option<i64> {
-        const HOUR: i64 = 3_600_000_000;
         match self.grain {
             Grain::Hour if count == 1 => {
-                let whole = start + HOUR;
+                let whole = start + MICROS_PER_HOUR;
                 let part = (start..whole).step_by(CLOCK_STEP).skip(1).find(|at| self.start(*at) == Some(*at));
                 Some(part.unwrap_or(whole))
             }
-            Grain::Hour => self.start(start.checked_add(count.checked_mul(HOUR)?)?),
+            Grain::Hour => self.start(start.checked_add(count.checked_mul(MICROS_PER_HOUR)?)?),
             Grain::Day => self.moved(start, count, 0),
             Grain::Week => self.moved(start, count.checked_mul(7)?, 0),
             Grain::Month => self.moved(start, 0, count),

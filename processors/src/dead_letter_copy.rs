@@ -14,7 +14,7 @@ use schemas::Position;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::pipeline::{PipelineError, position_gauge};
+use crate::{error::PipelineError, gauges::position_gauge};
 
 /// Letters read at once: each may have megabytes.
 const PAGE: usize = 20;
@@ -68,12 +68,11 @@ impl DeadLetterCopier {
                     let copied = stream.take().map_or(Position::START, |stream: DeadLetterStream| stream.last());
                     let lag = self.found.borrow().get().saturating_sub(copied.get());
                     metrics::gauge!("dead_letter_copy_lag_positions").set(position_gauge(Position::new(lag)));
-                    if !std::mem::replace(&mut is_failing, true) {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "dead letters are in the lake and cannot be copied to their stream; trying again"
-                        );
-                    }
+                    is_failing = true;
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "dead letters are in the lake and cannot be copied to their stream; trying again"
+                    );
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
             }

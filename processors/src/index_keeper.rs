@@ -23,10 +23,11 @@ use tokio::{
 
 use crate::{
     decode::Decoded,
+    error::PipelineError,
     freeing::Freeing,
+    gauges::position_gauge,
     listing_fold::{CONTEXTS, Change, Entity, EntityKey, changes},
     listings::{Listings, ListingsError},
-    pipeline::{PipelineError, position_gauge},
 };
 
 /// Entities the index may hold back for one refresh while more rows are waiting.

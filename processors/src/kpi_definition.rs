@@ -4,13 +4,17 @@
 //! values are computed from, and dimensions. Each value is an aggregate over these rows; the engine groups them by bucket
 //! and by whatever dimensions are asked for, so one definition answers every grain, filter, window and total.
 
+mod error;
+mod folder;
 mod settings;
 
-use std::{collections::BTreeSet, fmt::Write, fs, io, path::Path};
+use std::{collections::BTreeSet, fmt::Write};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use error::{KpiFileError, KpiFolderError};
+use settings::is_name;
 pub use settings::{KpiNumber, Setting};
 
 use crate::calendar::Grain;
@@ -222,31 +226,6 @@ pub struct KpiDefinition {
     pub file: Option<String>,
 }
 
-/// A KPI file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}, line {line}: {problem}")]
-pub struct KpiFileError {
-    pub file: String,
-    /// From 1.
-    pub line: usize,
-    pub problem: String,
-}
-
-/// KPI files that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KpiFolderError {
-    #[error("the KPI folder {folder} cannot be read")]
-    Folder {
-        folder: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error(transparent)]
-    File(#[from] KpiFileError),
-    #[error("no KPI needs the number {name}; there are {known}")]
-    UnknownNumber { name: String, known: String },
-}
-
 impl KpiDefinition {
     /// The KPIs compiled into the program.
     ///
@@ -254,49 +233,6 @@ impl KpiDefinition {
     /// When an embedded file is not valid; a test keeps this from happening.
     pub fn embedded() -> Result<Vec<Self>, KpiFileError> {
         EMBEDDED.iter().map(|(name, text)| Self::parse(name, text)).collect()
-    }
-
-    /// The KPIs of the program and those of a folder's `*.sql` files, which replace those of the same name; each with the
-    /// numbers it needs.
-    ///
-    /// # Errors
-    /// When the folder cannot be read, a file is not valid (with its line and what is wrong in it), or no KPI needs a number.
-    pub fn with_folder(folder: Option<&Path>, numbers: &[KpiNumber]) -> Result<Vec<Self>, KpiFolderError> {
-        let mut kpis = Self::embedded()?;
-        if let Some(folder) = folder {
-            Self::add_folder(&mut kpis, folder)?;
-        }
-        settings::set(&mut kpis, numbers)?;
-        Ok(kpis)
-    }
-
-    fn add_folder(kpis: &mut Vec<Self>, folder: &Path) -> Result<(), KpiFolderError> {
-        let failed = |source| KpiFolderError::Folder { folder: folder.display().to_string(), source };
-        let mut files: Vec<_> = fs::read_dir(folder)
-            .and_then(Iterator::collect::<io::Result<Vec<_>>>)
-            .map_err(failed)?
-            .iter()
-            .map(fs::DirEntry::path)
-            .collect();
-        files.sort();
-        for file in files.iter().filter(|file| file.extension().is_some_and(|it| it == "sql")) {
-            let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let text = fs::read_to_string(file).map_err(failed)?;
-            let shown = file.display().to_string();
-            let plain = !name.is_empty()
-                && name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_');
-            if !plain {
-                let problem = "a KPI is named by its file: lower-case letters, digits and _".to_owned();
-                return Err(KpiFileError { file: shown, line: 1, problem }.into());
-            }
-            let kpi = Self::parse(&name, &text).map_err(|error| KpiFileError { file: shown.clone(), ..error })?;
-            let kpi = Self { file: Some(shown), ..kpi };
-            match kpis.iter_mut().find(|known| known.name == kpi.name) {
-                Some(known) => *known = kpi,
-                None => kpis.push(kpi),
-            }
-        }
-        settings::read(folder, kpis)
     }
 
     /// Read a KPI file.
@@ -498,11 +434,6 @@ fn parse_input(text: &str) -> Option<KpiInput> {
     };
     let (context, view) = words.first()?.split_once('.')?;
     Some(KpiInput { context: context.to_owned(), view: view.to_owned(), touches })
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
 }
 
 fn parse_dimension(text: &str) -> Option<Dimension> {

@@ -1,4 +1,4 @@
-//! The sink that keeps the board: every KPI's buckets, as of one position.
+//! The KPI sink: a cache of the series in use, as of one position.
 //!
 //! A series is one KPI in one grain and time zone, by some dimensions, of some of its facts, over a window. Those in use are
 //! kept: new events mark the buckets they touch, and only those are computed again, by the KPI's own SQL over one view of
@@ -11,10 +11,8 @@ use std::{
     time::Duration,
 };
 
-use chrono::Weekday;
-use chrono_tz::Tz;
 use futures::{FutureExt, future::BoxFuture};
-use lake::{LakeView, SqlError, SqlSession};
+use lake::{LakeView, SqlSession};
 use schemas::Position;
 use serde_json::{Map, Value};
 use tokio::{
@@ -23,25 +21,31 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    calendar::{Calendar, Grain},
-    kpi_definition::{BucketBy, KpiDefinition},
-};
+use crate::kpi_definition::{BucketBy, KpiDefinition};
 
 pub(crate) mod bucket_function;
 mod check;
 mod compute;
+mod dirty_set;
+mod error;
 mod history;
-mod touched;
+mod query;
+mod series;
+mod snapshotter;
 
 pub use check::check;
-pub(crate) use compute::all_time;
+use compute::compute;
 pub use compute::{ComputedRows, recomputed};
-use compute::{compute, rows_of, times_of_facts};
-pub use history::{FreezeError, Freezer};
+pub use dirty_set::DirtySet;
+use dirty_set::{FactCondition, Precision, TIME_STEP};
+pub use error::KpiError;
+use error::log_failure;
 use history::{covers, frozen_days};
-pub use touched::Touched;
-use touched::{Asked, Meant, TOUCH_STEP};
+pub(crate) use query::all_time;
+use query::{rows_of, times_of_facts};
+pub use series::{DAYS, Row, RowKey, Series, SeriesKey, Totals};
+use series::{EARLIEST, LATEST, coalesce_ranges, push_range};
+pub use snapshotter::{KpiSnapshotter, SnapshotError};
 
 /// Between two computations of the board: people do not read faster.
 const REFRESH_EVERY: Duration = Duration::from_millis(150);
@@ -50,76 +54,20 @@ const REST_FACTOR: u32 = 2;
 /// Series kept up to date at once; the one that was not asked for longest makes room.
 const MAX_SERIES: usize = 256;
 /// A series that nobody asks for is kept so long.
-const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
+const IDLE_EVICTION_AFTER: Duration = Duration::from_secs(15 * 60);
 /// How long a series that somebody asks for may take.
-const COMPUTED_WITHIN: Duration = Duration::from_secs(20);
+const SERIES_TIMEOUT: Duration = Duration::from_secs(20);
 /// Totals kept at once; all go when there are more.
 const MAX_TOTALS: usize = 512;
 /// Requests for new series that may wait.
-const QUEUE: usize = 64;
-/// More touched stretches than this are computed as one.
-const MAX_STRETCHES: usize = 8;
-
-/// One KPI in one grain and time zone, by some dimensions, of some of its facts, over a window.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SeriesKey {
-    pub kpi: String,
-    pub calendar: Calendar,
-    /// Dimensions, in the order they are asked for.
-    pub by: Vec<String>,
-    /// Values of dimensions, of which a fact has one each.
-    pub filters: Vec<(String, Vec<String>)>,
-    /// Buckets that a window is long, its own the last; 1 is a bucket by itself.
-    pub window: u32,
-}
-
-impl SeriesKey {
-    /// A whole KPI, bucket by bucket.
-    #[must_use]
-    pub const fn whole(kpi: String, calendar: Calendar) -> Self {
-        Self { kpi, calendar, by: Vec::new(), filters: Vec::new(), window: 1 }
-    }
-
-    fn dimensions(&self) -> impl Iterator<Item = &String> {
-        self.by.iter().chain(self.filters.iter().map(|(name, _)| name))
-    }
-}
-
-/// Where a row of a series is: the start of its bucket (microseconds since 1970, UTC), and its dimensions' values.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowKey {
-    pub bucket: i64,
-    pub dimensions: Vec<Option<String>>,
-}
-
-impl RowKey {
-    /// Before every row of this bucket.
-    #[must_use]
-    pub const fn first_of(bucket: i64) -> Self {
-        Self { bucket, dimensions: Vec::new() }
-    }
-}
-
-/// A row of a series.
-#[derive(Clone, Debug)]
-pub struct Row {
-    pub values: Map<String, Value>,
-    /// The position by which it became what it is.
-    pub changed: Position,
-}
-
-/// A KPI's rows.
-pub type Series = BTreeMap<RowKey, Row>;
+const MAX_WAITING_REQUESTS: usize = 64;
 
 /// By KPI, the days that have lost events.
 type FrozenDays = BTreeMap<String, BTreeSet<i64>>;
 
-/// The values of some facts, by their dimensions.
-pub type Totals = BTreeMap<Vec<Option<String>>, Map<String, Value>>;
-
-/// Every kept series, as of one position.
+/// The cached series, as of one position.
 #[derive(Clone, Debug)]
-pub struct Board {
+pub struct KpiCache {
     pub position: Position,
     /// The latest event time reflected, in microseconds since 1970, UTC.
     pub event_time: Option<i64>,
@@ -127,10 +75,10 @@ pub struct Board {
     pub view: Arc<LakeView>,
     /// The days that have lost events.
     frozen: Arc<FrozenDays>,
-    series: HashMap<SeriesKey, Kept>,
+    series: HashMap<SeriesKey, CachedSeries>,
 }
 
-impl Board {
+impl KpiCache {
     #[must_use]
     pub fn series(&self, key: &SeriesKey) -> Option<&Arc<Series>> {
         self.series.get(key).map(|kept| &kept.series)
@@ -160,11 +108,11 @@ impl Board {
 }
 
 /// When facts count that were asked for, by KPI.
-type TouchedFacts = HashMap<(usize, Meant), BTreeSet<i64>>;
+type DirtyFacts = HashMap<(usize, FactCondition), BTreeSet<i64>>;
 
-/// A series that is kept.
+/// A cached series.
 #[derive(Clone, Debug)]
-struct Kept {
+struct CachedSeries {
     series: Arc<Series>,
     /// The position by which a row changed last, or went.
     changed: Position,
@@ -172,7 +120,7 @@ struct Kept {
     asked: Arc<Mutex<Instant>>,
 }
 
-impl Kept {
+impl CachedSeries {
     fn new(position: Position) -> Self {
         Self { series: Arc::default(), changed: position, asked: Arc::new(Mutex::new(Instant::now())) }
     }
@@ -209,48 +157,31 @@ impl Kept {
     }
 }
 
-/// A KPI that could not be computed.
-#[derive(Debug, thiserror::Error)]
-pub enum KpiError {
-    #[error("KPI {kpi} cannot be computed")]
-    Query {
-        kpi: String,
-        #[source]
-        source: SqlError,
-    },
-    #[error("KPI {kpi} has no column `bucket` of times")]
-    NoBucket { kpi: String },
-    #[error("KPI {kpi} takes too long to compute this way; ask with fewer dimensions or a shorter window")]
-    TooSlow { kpi: String },
-    #[error("the board is shutting down")]
-    ShuttingDown,
-}
-
 /// What changed, on its way to the board.
 #[derive(Clone, Debug, Default)]
-pub struct BoardUpdate {
-    pub touched: Touched,
+pub struct KpiCacheUpdate {
+    pub dirty: DirtySet,
     /// The lake with it; `None` while the lake catches up with itself.
     pub view: Option<Arc<LakeView>>,
 }
 
-struct Wanted {
+struct SeriesRequest {
     key: SeriesKey,
     reply: oneshot::Sender<Result<(), Arc<KpiError>>>,
 }
 
-/// A handle to the board.
+/// A handle to the KPI cache.
 #[derive(Clone)]
 pub struct KpiService {
     pub definitions: Arc<Vec<KpiDefinition>>,
-    pub board: watch::Receiver<Option<Arc<Board>>>,
+    pub cache: watch::Receiver<Option<Arc<KpiCache>>>,
     session: SqlSession,
-    totals: Arc<Mutex<KeptTotals>>,
-    wanted: mpsc::Sender<Wanted>,
+    totals: Arc<Mutex<CachedTotals>>,
+    wanted: mpsc::Sender<SeriesRequest>,
 }
 
 /// Totals, by what they are of, as of the position their series changed last.
-type KeptTotals = HashMap<(SeriesKey, i64, i64), (Position, Arc<Totals>)>;
+type CachedTotals = HashMap<(SeriesKey, i64, i64), (Position, Arc<Totals>)>;
 
 impl KpiService {
     /// The KPI of this name.
@@ -263,19 +194,19 @@ impl KpiService {
     ///
     /// # Errors
     /// When the KPI cannot be computed.
-    pub fn board_with<'a>(&'a self, key: &'a SeriesKey) -> BoxFuture<'a, Result<Arc<Board>, Arc<KpiError>>> {
+    pub fn cache_with<'a>(&'a self, key: &'a SeriesKey) -> BoxFuture<'a, Result<Arc<KpiCache>, Arc<KpiError>>> {
         async move {
-            let mut board = self.board.clone();
+            let mut cache = self.cache.clone();
             loop {
-                if let Some(board) = board.borrow_and_update().as_ref()
-                    && let Some(kept) = board.series.get(key)
+                if let Some(current) = cache.borrow_and_update().as_ref()
+                    && let Some(kept) = current.series.get(key)
                 {
                     kept.ask();
-                    return Ok(Arc::clone(board));
+                    return Ok(Arc::clone(current));
                 }
                 let (reply, answer) = oneshot::channel();
                 let closing = |_| Arc::new(KpiError::ShuttingDown);
-                self.wanted.send(Wanted { key: key.clone(), reply }).await.map_err(|_| closing(()))?;
+                self.wanted.send(SeriesRequest { key: key.clone(), reply }).await.map_err(|_| closing(()))?;
                 answer.await.map_err(|_| closing(()))??;
             }
         }
@@ -289,7 +220,7 @@ impl KpiService {
     /// When the KPI cannot be computed.
     pub fn totals<'a>(
         &'a self,
-        board: &'a Board,
+        board: &'a KpiCache,
         of: &'a SeriesKey,
         key: &'a SeriesKey,
         from: i64,
@@ -329,7 +260,7 @@ impl KpiService {
         .boxed()
     }
 
-    fn kept_totals(&self) -> std::sync::MutexGuard<'_, KeptTotals> {
+    fn kept_totals(&self) -> std::sync::MutexGuard<'_, CachedTotals> {
         self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -338,15 +269,15 @@ impl KpiService {
 pub struct Kpis {
     session: SqlSession,
     definitions: Arc<Vec<KpiDefinition>>,
-    kept: HashMap<SeriesKey, Kept>,
+    kept: HashMap<SeriesKey, CachedSeries>,
     /// Since the last computation.
-    touched: Touched,
+    dirty: DirtySet,
     view: Option<Arc<LakeView>>,
     /// The days that have lost events, and of how many frozen values that was read.
     frozen: (u64, Arc<FrozenDays>),
     /// Whether something came since the last computation.
     stale: bool,
-    publish: watch::Sender<Option<Arc<Board>>>,
+    publish: watch::Sender<Option<Arc<KpiCache>>>,
 }
 
 impl Kpis {
@@ -354,16 +285,16 @@ impl Kpis {
     #[must_use]
     pub fn new(session: SqlSession, definitions: Vec<KpiDefinition>) -> (Self, KpiService, KpiRequests) {
         let definitions = Arc::new(definitions);
-        let (publish, board) = watch::channel(None);
-        let (wanted, requests) = mpsc::channel(QUEUE);
+        let (publish, cache) = watch::channel(None);
+        let (wanted, requests) = mpsc::channel(MAX_WAITING_REQUESTS);
         let (session_of_service, totals) = (session.clone(), Arc::default());
         let service =
-            KpiService { definitions: Arc::clone(&definitions), board, session: session_of_service, totals, wanted };
+            KpiService { definitions: Arc::clone(&definitions), cache, session: session_of_service, totals, wanted };
         let sink = Self {
             session,
             definitions,
             kept: HashMap::new(),
-            touched: Touched::default(),
+            dirty: DirtySet::default(),
             view: None,
             frozen: Default::default(),
             stale: false,
@@ -375,7 +306,7 @@ impl Kpis {
     /// Keep the board until `stop`.
     pub fn run(
         mut self,
-        mut updates: mpsc::Receiver<BoardUpdate>,
+        mut updates: mpsc::Receiver<KpiCacheUpdate>,
         KpiRequests(mut requests): KpiRequests,
         stop: CancellationToken,
     ) -> BoxFuture<'static, ()> {
@@ -405,21 +336,21 @@ impl Kpis {
         .boxed()
     }
 
-    fn take(&mut self, update: BoardUpdate) {
-        self.touched.merge(update.touched);
+    fn take(&mut self, update: KpiCacheUpdate) {
+        self.dirty.merge(update.dirty);
         if let Some(view) = update.view {
             self.view = Some(view);
         }
         self.stale = true;
     }
 
-    /// Compute what was touched, over the latest view, and publish the board.
+    /// Compute what was dirty, over the latest view, and publish the board.
     async fn refresh(&mut self) {
         let Some(view) = self.view.clone() else { return };
         let computed = self.read_frozen(&view).await + self.compute_touched(&view).await;
         metrics::counter!("kpi_computations_total").increment(computed);
         self.stale = false;
-        self.publish_board(&view);
+        self.publish_cache(&view);
     }
 
     /// When more values are frozen: which, and what is on the board anew with them.
@@ -443,7 +374,7 @@ impl Kpis {
                     series.replace(EARLIEST, LATEST, rows, view.position);
                     self.kept.insert(key, series);
                 }
-                Err(error) => not_computed(&error),
+                Err(error) => log_failure(&error),
             }
             computed += 1;
         }
@@ -453,17 +384,17 @@ impl Kpis {
     /// Bring every kept series to the view; how many computations it took. A KPI that cannot be computed is no longer
     /// kept, and the others go on: whoever asks for it next is told, or has it computed anew.
     async fn compute_touched(&mut self, view: &Arc<LakeView>) -> u64 {
-        self.kept.retain(|_, kept| kept.idle() < KEPT_FOR);
-        let touched = std::mem::take(&mut self.touched);
-        let mut facts = TouchedFacts::default();
+        self.kept.retain(|_, kept| kept.idle() < IDLE_EVICTION_AFTER);
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut facts = DirtyFacts::default();
         let mut computed = 0_u64;
         let mut kept = std::mem::take(&mut self.kept);
         let mut failed = Vec::new();
         for (key, series) in &mut kept {
-            match self.bring(key, series, view, &touched, &mut facts).await {
+            match self.refresh_series(key, series, view, &dirty, &mut facts).await {
                 Ok(count) => computed += count,
                 Err(error) => {
-                    not_computed(&error);
+                    log_failure(&error);
                     failed.push(key.clone());
                 }
             }
@@ -474,20 +405,20 @@ impl Kpis {
     }
 
     /// Bring one series to the view.
-    async fn bring(
+    async fn refresh_series(
         &self,
         key: &SeriesKey,
-        kept: &mut Kept,
+        kept: &mut CachedSeries,
         view: &Arc<LakeView>,
-        touched: &Touched,
-        facts: &mut TouchedFacts,
+        dirty: &DirtySet,
+        facts: &mut DirtyFacts,
     ) -> Result<u64, KpiError> {
         let found = self.definitions.iter().enumerate().find(|(_, kpi)| kpi.name == key.kpi);
         let Some((index, kpi)) = found else { return Ok(0) };
-        let mut all = touched.times.get(&key.kpi).cloned().unwrap_or_default();
-        for meant in touched.facts(index, kpi, key.dimensions(), Asked::Roughly) {
+        let mut all = dirty.times.get(&key.kpi).cloned().unwrap_or_default();
+        for condition in dirty.facts(index, kpi, key.dimensions(), Precision::Rounded) {
             // Other series of the KPI ask for the same.
-            let times = match facts.entry((index, meant)) {
+            let times = match facts.entry((index, condition)) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
                     let times = times_of_facts(&self.session, view, kpi, &new.key().1).await?;
@@ -496,9 +427,9 @@ impl Kpis {
             };
             all.extend(times.iter().copied());
         }
-        let stretches = stretches(key, all.iter());
-        let count = stretches.len() as u64;
-        for (from, to) in stretches {
+        let ranges = dirty_ranges(key, all.iter());
+        let count = ranges.len() as u64;
+        for (from, to) in ranges {
             let rows = compute(&self.session, view, kpi, key, from, to).await?;
             kept.replace(from, to, rows, view.position);
         }
@@ -516,75 +447,49 @@ impl Kpis {
         {
             // The board waits for it: it has its time.
             let rows = compute(&self.session, &view, kpi, &key, EARLIEST, LATEST);
-            let rows = tokio::time::timeout(COMPUTED_WITHIN, rows).await;
+            let rows = tokio::time::timeout(SERIES_TIMEOUT, rows).await;
             let rows = rows.map_err(|_| KpiError::TooSlow { kpi: kpi.name.clone() })??;
             if self.kept.len() >= MAX_SERIES
                 && let Some(oldest) = self.kept.iter().max_by_key(|(_, kept)| kept.idle()).map(|(key, _)| key.clone())
             {
                 self.kept.remove(&oldest);
             }
-            let mut kept = Kept::new(view.position);
+            let mut kept = CachedSeries::new(view.position);
             kept.replace(EARLIEST, LATEST, rows, view.position);
             self.kept.insert(key, kept);
         }
-        self.publish_board(&view);
+        self.publish_cache(&view);
         Ok(())
     }
 
-    fn publish_board(&self, view: &Arc<LakeView>) {
+    fn publish_cache(&self, view: &Arc<LakeView>) {
         let series = self.kept.iter().map(|(key, kept)| (key.clone(), kept.clone()));
-        let board = Board {
+        let cache = KpiCache {
             position: view.position,
             event_time: view.event_time,
             view: Arc::clone(view),
             frozen: Arc::clone(&self.frozen.1),
             series: series.collect(),
         };
-        self.publish.send_replace(Some(Arc::new(board)));
+        self.publish.send_replace(Some(Arc::new(cache)));
     }
-}
-
-fn not_computed(error: &KpiError) {
-    tracing::error!(error = error as &dyn std::error::Error, "a KPI cannot be computed");
 }
 
 /// Requests for new series, taken by [`Kpis::run`].
-pub struct KpiRequests(mpsc::Receiver<Wanted>);
+pub struct KpiRequests(mpsc::Receiver<SeriesRequest>);
 
-/// The usual calendar.
-pub const DAYS: Calendar = Calendar { grain: Grain::Day, zone: Tz::UTC, week_start: Weekday::Mon };
-/// Event times lie between these: 1970-01-01 and 2200-01-01.
-const EARLIEST: i64 = 0;
-const LATEST: i64 = 7_258_118_400_000_000;
-
-/// The stretches of whole buckets that hold the touched times: few, in order, half-open.
-fn stretches<'a>(key: &SeriesKey, times: impl Iterator<Item = &'a i64>) -> Vec<(i64, i64)> {
+/// The stretches of whole buckets that hold the dirty times: few, in order, half-open.
+fn dirty_ranges<'a>(key: &SeriesKey, times: impl Iterator<Item = &'a i64>) -> Vec<(i64, i64)> {
     let calendar = key.calendar;
-    let mut stretches: Vec<(i64, i64)> = Vec::new();
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
     for &time in times {
-        // The step a time was rounded to may begin before the bucket: both ends of it are touched.
-        for instant in [time, time + TOUCH_STEP - 1] {
+        // The step a time was rounded to may begin before the bucket: both ends of it are dirty.
+        for instant in [time, time + TIME_STEP - 1] {
             let Some(start) = calendar.start(instant) else { continue };
             // Windows that end later have it too.
             let Some(end) = calendar.offset(start, i64::from(key.window)) else { continue };
-            merged(&mut stretches, start, end);
+            push_range(&mut ranges, start, end);
         }
     }
-    few(stretches)
-}
-
-/// Add a stretch that begins no earlier than those before.
-fn merged(stretches: &mut Vec<(i64, i64)>, start: i64, end: i64) {
-    match stretches.last_mut() {
-        Some((_, known)) if *known >= start => *known = end.max(*known),
-        _ => stretches.push((start, end)),
-    }
-}
-
-/// Many stretches as one.
-fn few(stretches: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
-    match (stretches.first(), stretches.last()) {
-        (Some(&(from, _)), Some(&(_, to))) if stretches.len() > MAX_STRETCHES => vec![(from, to)],
-        _ => stretches,
-    }
+    coalesce_ranges(ranges)
 }

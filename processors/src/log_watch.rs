@@ -10,10 +10,7 @@ use search_index::ListingSnapshot;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    kpis::Board,
-    pipeline::{PipelineError, position_gauge},
-};
+use crate::{error::PipelineError, gauges::position_gauge, kpis::KpiCache};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -46,7 +43,7 @@ pub(crate) struct LogWatch {
     pub(crate) identity: i64,
     pub(crate) lake: watch::Receiver<Option<Arc<LakeView>>>,
     pub(crate) listings: watch::Receiver<Option<Arc<ListingSnapshot>>>,
-    pub(crate) board: watch::Receiver<Option<Arc<Board>>>,
+    pub(crate) kpis: watch::Receiver<Option<Arc<KpiCache>>>,
     /// On the disk that is looked at.
     pub(crate) folder: PathBuf,
     pub(crate) now: fn() -> i64,
@@ -64,7 +61,7 @@ impl LogWatch {
             // What has been decoded before the log is looked at cannot be missing from it for any other reason.
             let reached = self.lake.borrow().as_ref().map(|view| view.position);
             let index_reached = self.listings.borrow().as_ref().map(|listings| listings.position);
-            let kpis_reached = self.board.borrow().as_ref().map(|board| board.position);
+            let kpis_reached = self.kpis.borrow().as_ref().map(|cache| cache.position);
             let now = Instant::now();
             let still_for =
                 |progress: &mut Progress, derived| progress.still_for(derived, reached.unwrap_or_default(), now);

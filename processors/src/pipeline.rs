@@ -2,25 +2,20 @@
 //!
 //! ```text
 //! log ─ read ─ decode ─ lake ─┬─ listings (index)
-//!                             ├─ KPIs (board)
+//!                             ├─ KPIs (cache)
 //!                             └─ dead letters (their stream)
 //! ```
 //!
-//! Messages are decoded once. The lake takes the rows first; with them go its new view to the board and the rows to
+//! Messages are decoded once. The lake takes the rows first; with them go its new view to the KPI cache and the rows to
 //! the index. Every sink stores the position it reflects with its data, so a restart reads on from the lake's and
 //! each sink passes over what it already has.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use chrono::Utc;
-use datafusion::error::DataFusionError;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
-use ingest::{Backoff, Log, LogError, LogReader, MessageFault, RawMessage, SeenError, SeenEvents};
-use lake::{Lake, LakeConfig, LakeError, LakeView, Spill, SqlError, SqlSession, StoreTrouble, ledger::Closing};
+use ingest::{Log, LogError, LogReader, SeenEvents};
+use lake::{Lake, LakeConfig, LakeError, LakeView, Spill, SqlSession, StoreTrouble, ledger::Closing};
 use schemas::{Catalogue, Position, RetentionPolicy};
 use search_index::ListingSnapshot;
 use tokio::{
@@ -33,23 +28,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letter_copy::DeadLetterCopier,
-    decode::{DecodeError, Decoded, decode},
+    decode::{Decoded, decode},
+    decoder::Decoder,
     derived_tables::derived_tables,
+    error::{PipelineError, folder_url},
+    gauges::position_gauge,
     index_keeper::{ForIndex, IndexSource, SHOW_PROGRESS_EVERY, keep_listings},
-    kpi_definition::{KpiDefinition, KpiFileError},
-    kpis::{self, BoardUpdate, Freezer, KpiService, Kpis},
-    listings::ListingsError,
+    kpi_definition::KpiDefinition,
+    kpis::{self, KpiCacheUpdate, KpiService, KpiSnapshotter, Kpis},
     log_watch::{LogStatus, LogWatch},
-    maintenance::{Maintenance, OrderGiven, foresee},
-    upkeep::{Changed, Demand, Taken, Upkeep},
+    maintenance::{Maintenance, MaintenanceRequest, dry_run},
+    maintenance_scheduler::{ExpiredBatch, LakeChange, MaintenanceScheduler, OnDemandRun},
 };
 
 /// Batches between two stages: one being worked on, one ready.
 const STAGE_QUEUE: usize = 2;
 /// What arrives within this after a batch makes one batch: many small ones would cost more than they tell.
 const GATHER_FOR: Duration = Duration::from_millis(3);
-/// Tries of decoding before the process ends. Its messages are in the log.
-const MAX_DECODE_TRIES: u32 = 5;
 
 /// Where the pipeline keeps its things.
 #[derive(Clone, Debug)]
@@ -69,39 +64,6 @@ pub struct PipelineConfig {
     pub retention: RetentionPolicy,
     /// Go on although the log has forgotten events that the lake never had.
     pub accept_loss: bool,
-}
-
-/// What stops the pipeline. Nothing is lost: what is acknowledged is in the log.
-#[derive(Debug, thiserror::Error)]
-pub enum PipelineError {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Lake(#[from] LakeError),
-    #[error(transparent)]
-    Listings(#[from] ListingsError),
-    #[error(transparent)]
-    KpiFile(#[from] KpiFileError),
-    #[error("the query engine cannot be set up")]
-    Engine(#[from] DataFusionError),
-    #[error("the lake cannot be read to rebuild the index")]
-    Rebuild(#[source] SqlError),
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    #[error(transparent)]
-    Seen(#[from] SeenError),
-    #[error("the folder {path} cannot be used")]
-    Folder {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("the lake was left in the middle of a flush; start forecourt on it once")]
-    Unsettled,
-    #[error("not all of the maintenance could be done; the warnings above say why")]
-    Maintenance,
-    #[error("a stage of the pipeline failed")]
-    Stage(#[from] tokio::task::JoinError),
 }
 
 /// What the pipeline keeps up to date, for those who read it.
@@ -182,7 +144,7 @@ impl Pipeline {
 
             let (to_lake, decoded) = mpsc::channel(STAGE_QUEUE);
             let (to_listings, listing_rows) = mpsc::channel(STAGE_QUEUE);
-            let (to_kpis, board_updates) = mpsc::channel(STAGE_QUEUE);
+            let (to_kpis, kpi_updates) = mpsc::channel(STAGE_QUEUE);
             let (closings, close_requests) = mpsc::channel(STAGE_QUEUE);
             let (maintenance, orders) = mpsc::channel(STAGE_QUEUE);
             let reader = LogReader::after(log.clone(), lake.position());
@@ -205,14 +167,14 @@ impl Pipeline {
                 identity: state.identity,
                 lake: lake_views.clone(),
                 listings: listing_snapshots.clone(),
-                board: service.board.clone(),
+                kpis: service.cache.clone(),
                 folder: config.lake.clone(),
                 now: || Utc::now().timestamp_micros(),
                 status: status_sender,
             };
             tasks.spawn(watch.run(stop.clone()));
             let store_trouble = lake.trouble();
-            let board = BoardFeed {
+            let kpi_feed = KpiFeed {
                 catalogue: Arc::clone(&catalogue),
                 definitions: Arc::clone(&service.definitions),
                 queue: to_kpis,
@@ -224,16 +186,16 @@ impl Pipeline {
                 orders,
                 views: view_sender,
                 to_listings,
-                board,
+                kpi_feed,
                 retention: config.retention,
-                freezer: Freezer { session: sql.clone(), definitions: Arc::clone(&service.definitions) },
+                snapshotter: KpiSnapshotter { session: sql.clone(), definitions: Arc::clone(&service.definitions) },
                 log: log.clone(),
                 queries,
             };
             tasks.spawn(keeper.run());
             tasks.spawn(keep_listings(listings, source, from_lake, listing_rows, listing_sender));
             tasks.spawn(async move {
-                kpis.run(board_updates, requests, stop).await;
+                kpis.run(kpi_updates, requests, stop).await;
                 Ok(())
             });
             Ok(Self {
@@ -310,10 +272,6 @@ async fn fill_seen(seen: &SeenEvents, lake: &Lake) -> Result<(), PipelineError> 
     Ok(())
 }
 
-pub(crate) fn folder_url(path: &Path) -> Result<url::Url, PipelineError> {
-    lake::folder_url(path).map_err(|source| PipelineError::Folder { path: path.to_owned(), source })
-}
-
 /// Read and decode until `stop`.
 async fn read(
     mut reader: LogReader,
@@ -329,7 +287,7 @@ async fn read(
         let next = Instant::now() + GATHER_FOR;
         let decoded = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            decoded = decoder.decode_patiently(messages) => decoded?,
+            decoded = decoder.decode_with_retries(messages) => decoded?,
         };
         for decoded in decoded {
             if !hand_on(decoded, &to_lake, &decoder.found).await {
@@ -360,102 +318,11 @@ async fn hand_on(decoded: Decoded, to_lake: &mpsc::Sender<Decoded>, letters_foun
     true
 }
 
-/// Decodes what comes, in order.
-struct Decoder {
-    catalogue: Arc<Catalogue>,
-    seen: Arc<SeenEvents>,
-    /// What was decoded last.
-    after: Position,
-    /// Where the last dead letter was found.
-    found: watch::Sender<Position>,
-    /// What makes rows of messages.
-    decode: Decode,
-}
-
-type Decode = fn(&Arc<Catalogue>, &SeenEvents, Position, &[RawMessage]) -> Result<Decoded, DecodeError>;
-
-/// Why messages were not decoded.
-enum DecodeFailure {
-    /// The store of seen events, whatever the messages are.
-    Seen(SeenError),
-    /// One of the messages: it made this error, or a panic.
-    Message(String),
-}
-
-impl Decoder {
-    /// Decode on a thread for such work. What fails for a while is tried again; a message that cannot be decoded becomes a
-    /// dead letter; a damaged store of seen events is deleted, to be filled from the lake by the next start.
-    async fn decode_patiently(&mut self, messages: Vec<RawMessage>) -> Result<Vec<Decoded>, PipelineError> {
-        let (mut tries, mut backoff, messages) = (0, Backoff::default(), Arc::new(messages));
-        loop {
-            tries += 1;
-            match self.decode(&messages).await {
-                Ok(decoded) => {
-                    self.after = decoded.to;
-                    return Ok(vec![decoded]);
-                }
-                Err(DecodeFailure::Seen(error)) if tries < MAX_DECODE_TRIES || error.is_scarcity() => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot decode; trying again");
-                }
-                Err(DecodeFailure::Seen(error)) => {
-                    self.seen.discard()?;
-                    return Err(error.into());
-                }
-                Err(DecodeFailure::Message(error)) if tries < MAX_DECODE_TRIES => {
-                    tracing::warn!(error, "cannot decode; trying again");
-                }
-                Err(DecodeFailure::Message(_)) => return self.decode_each(&messages).await,
-            }
-            tokio::time::sleep(backoff.next_pause()).await;
-        }
-    }
-
-    async fn decode(&self, messages: &Arc<Vec<RawMessage>>) -> Result<Decoded, DecodeFailure> {
-        let (catalogue, seen) = (Arc::clone(&self.catalogue), Arc::clone(&self.seen));
-        let (after, decode, messages) = (self.after, self.decode, Arc::clone(messages));
-        match tokio::task::spawn_blocking(move || decode(&catalogue, &seen, after, &messages)).await {
-            Ok(Ok(decoded)) => Ok(decoded),
-            Ok(Err(DecodeError::Seen(error))) => Err(DecodeFailure::Seen(error)),
-            Ok(Err(error @ DecodeError::Rows(_))) => Err(DecodeFailure::Message(error.to_string())),
-            Err(error) => Err(DecodeFailure::Message(error.to_string())),
-        }
-    }
-
-    /// Decode each message alone; one that cannot be becomes a dead letter.
-    async fn decode_each(&mut self, messages: &[RawMessage]) -> Result<Vec<Decoded>, PipelineError> {
-        let (mut each, mut backoff) = (Vec::with_capacity(messages.len()), Backoff::default());
-        for message in messages {
-            let mut message = message.clone();
-            let decoded = loop {
-                match self.decode(&Arc::new(vec![message.clone()])).await {
-                    Ok(decoded) => break decoded,
-                    Err(DecodeFailure::Seen(error)) if error.is_scarcity() => {
-                        tokio::time::sleep(backoff.next_pause()).await
-                    }
-                    Err(DecodeFailure::Seen(error)) => {
-                        self.seen.discard()?;
-                        return Err(error.into());
-                    }
-                    Err(DecodeFailure::Message(error)) => {
-                        let position = message.position.get();
-                        tracing::error!(position, error, "a message cannot be decoded; it becomes a dead letter");
-                        let reason = format!("it cannot be decoded: {error}");
-                        message.fault = Some(MessageFault { reason, headers: None });
-                    }
-                }
-            };
-            self.after = decoded.to;
-            each.push(decoded);
-        }
-        Ok(each)
-    }
-}
-
-/// The way to the board.
-struct BoardFeed {
+/// Sends views and dirty buckets to the KPI cache.
+struct KpiFeed {
     catalogue: Arc<Catalogue>,
     definitions: Arc<Vec<KpiDefinition>>,
-    queue: mpsc::Sender<BoardUpdate>,
+    queue: mpsc::Sender<KpiCacheUpdate>,
 }
 
 /// The task that owns the lake.
@@ -463,12 +330,12 @@ struct LakeKeeper {
     lake: Lake,
     decoded: mpsc::Receiver<Decoded>,
     close_requests: mpsc::Receiver<CloseRequest>,
-    orders: mpsc::Receiver<OrderGiven>,
+    orders: mpsc::Receiver<MaintenanceRequest>,
     views: watch::Sender<Option<Arc<LakeView>>>,
     to_listings: mpsc::Sender<ForIndex>,
-    board: BoardFeed,
+    kpi_feed: KpiFeed,
     retention: RetentionPolicy,
-    freezer: Freezer,
+    snapshotter: KpiSnapshotter,
     log: Log,
     queries: Handle,
 }
@@ -476,14 +343,15 @@ struct LakeKeeper {
 impl LakeKeeper {
     /// Append to the lake, hand on to the other sinks, flush; until the decoded batches end.
     async fn run(self) -> Result<(), PipelineError> {
-        let Self { mut lake, mut decoded, mut close_requests, mut orders, views, to_listings, board, .. } = self;
+        let Self { mut lake, mut decoded, mut close_requests, mut orders, views, to_listings, kpi_feed, .. } = self;
         let mut flush = JoinSet::new();
-        let mut upkeep = Upkeep::new(self.queries.clone(), self.retention, self.freezer, Some(self.log));
-        upkeep.look();
-        // What the board has not taken yet: it computes at its own pace and never holds up the lake.
-        let mut pending = Some(BoardUpdate { view: show(&lake, &views), ..BoardUpdate::default() });
+        let mut scheduler =
+            MaintenanceScheduler::new(self.queries.clone(), self.retention, self.snapshotter, Some(self.log));
+        scheduler.look();
+        // What the KPI cache has not taken yet: it computes at its own pace and never holds up the lake.
+        let mut pending = Some(KpiCacheUpdate { view: show(&lake, &views), ..KpiCacheUpdate::default() });
         loop {
-            let due = [lake.flush_due(), upkeep.due()].into_iter().flatten().min();
+            let due = [lake.flush_due(), scheduler.due()].into_iter().flatten().min();
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
             tokio::select! {
                 biased;
@@ -491,26 +359,26 @@ impl LakeKeeper {
                     let flushed: lake::Flushed = flushed??;
                     told(&flushed);
                     lake.finish_flush(flushed);
-                    upkeep.look();
-                    // The board reads the files that there are now: those it knew may be merged and deleted.
+                    scheduler.look();
+                    // The KPI cache reads the files that there are now: those it knew may be merged and deleted.
                     if let Some(view) = show(&lake, &views) {
                         pending.get_or_insert_default().view = Some(view);
                     }
                 }
-                Some(done) = upkeep.running.join_next() => {
-                    let changed = upkeep.take(done, &mut lake)?;
-                    if !matches!(changed, Changed::Nothing)
+                Some(done) = scheduler.running.join_next() => {
+                    let changed = scheduler.take(done, &mut lake)?;
+                    if !matches!(changed, LakeChange::Nothing)
                         && let Some(view) = show(&lake, &views)
                     {
                         let update = pending.get_or_insert_default();
                         update.view = Some(Arc::clone(&view));
-                        if let Changed::Retired(Taken { table, rows, .. }) = changed {
-                            update.touched.mark(&board.definitions, &board.catalogue, &[(table, rows.clone())]);
+                        if let LakeChange::Retired(ExpiredBatch { table, rows, .. }) = changed {
+                            update.dirty.mark(&kpi_feed.definitions, &kpi_feed.catalogue, &[(table, rows.clone())]);
                             let _ = to_listings.send(ForIndex::Retired { table, rows, view }).await;
                         }
                     }
                 }
-                Ok(permit) = board.queue.reserve(), if pending.is_some() => {
+                Ok(permit) = kpi_feed.queue.reserve(), if pending.is_some() => {
                     if let Some(update) = pending.take() {
                         permit.send(update);
                     }
@@ -521,18 +389,18 @@ impl LakeKeeper {
                     // Whoever asked and went away may ask again.
                     let _ = reply.send(closed);
                 }
-                Some(OrderGiven { order, reply }) = orders.recv() => {
+                Some(MaintenanceRequest { order, reply }) = orders.recv() => {
                     if order.dry_run {
-                        foresee(&lake, &self.retention, order.keep_old_files, &self.queries, reply);
+                        dry_run(&lake, &self.retention, order.keep_old_files, &self.queries, reply);
                     } else {
-                        upkeep.demand(Demand::new(order.keep_old_files, reply), &lake);
+                        scheduler.demand(OnDemandRun::new(order.keep_old_files, reply), &lake);
                     }
                 }
                 batch = decoded.recv(), if !lake.is_full() => {
                     let Some(batch) = batch else { break };
                     lake.append(batch.tables.iter().cloned(), batch.to, batch.event_time)?;
                     let update = pending.get_or_insert_default();
-                    update.touched.mark(&board.definitions, &board.catalogue, &batch.tables);
+                    update.dirty.mark(&kpi_feed.definitions, &kpi_feed.catalogue, &batch.tables);
                     update.view = show(&lake, &views);
                     // A sink whose queue is closed has failed, which ends the process: there is nobody to hand on to.
                     let _ = to_listings.send(ForIndex::Rows(Arc::new(batch))).await;
@@ -540,14 +408,14 @@ impl LakeKeeper {
                 () = tokio::time::sleep_until(due) => {}
             }
             // A merged file first: its commit is short, and while catching up there is always something to flush.
-            upkeep.step(&mut lake);
+            scheduler.step(&mut lake);
             if lake.wants_flush()
                 && let Some(next) = lake.begin_flush()
             {
                 flush.spawn(next.run());
             }
         }
-        upkeep.end(&mut lake).await?;
+        scheduler.end(&mut lake).await?;
         // What is flushed now need not be read from the log again.
         while let Some(flushed) = flush.join_next().await {
             lake.finish_flush(flushed??);
@@ -576,69 +444,4 @@ fn show(lake: &Lake, views: &watch::Sender<Option<Arc<LakeView>>>) -> Option<Arc
     views.send_replace(Some(Arc::clone(&view)));
     metrics::gauge!("lake_position").set(position_gauge(view.position));
     Some(view)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; positions are far below 2^53")]
-pub(crate) fn position_gauge(position: Position) -> f64 {
-    position.get() as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use ingest::{RawMessage, SeenEvents};
-    use schemas::{Catalogue, Position};
-    use serde_json::json;
-    use tokio::sync::watch;
-
-    use super::{Decode, DecodeError, Decoded, Decoder};
-    use crate::decode::{decode, message};
-
-    /// A decoder of which one message is too much, as long as it is to be decoded.
-    fn spoiled(
-        catalogue: &Arc<Catalogue>,
-        seen: &SeenEvents,
-        after: Position,
-        messages: &[RawMessage],
-    ) -> Result<Decoded, DecodeError> {
-        let is_too_much = |message: &&RawMessage| message.position.get() == 3 && message.fault.is_none();
-        assert!(!messages.iter().any(|message| is_too_much(&message)), "this one is too much");
-        decode(catalogue, seen, after, messages)
-    }
-
-    async fn decoded(decode: Decode) -> (Vec<Decoded>, Position) {
-        let catalogue = Catalogue::embedded().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let seen = Arc::new(SeenEvents::open(folder.path(), "log", Position::new(u64::MAX)).unwrap());
-        let messages = (1..=5).map(|position| {
-            let event = json!({
-                "eventId": format!("e-{position}"), "eventType": "PriceSet", "timestamp": "2026-11-02T08:30:00Z",
-                "aggregateId": "lst.1", "data": {"listingId": "lst.1", "price": 9}
-            });
-            message(&catalogue, position, &event)
-        });
-        let messages = messages.collect();
-        let (found, _) = watch::channel(Position::START);
-        let mut decoder = Decoder { catalogue, seen, after: Position::START, found, decode };
-        let decoded = decoder.decode_patiently(messages).await.unwrap();
-        (decoded, decoder.after)
-    }
-
-    /// The others are rows, also those that came with it.
-    #[tokio::test]
-    async fn a_message_that_the_decoder_panics_on_is_a_dead_letter() {
-        let (decoded, after) = decoded(spoiled).await;
-        let letters: Vec<_> = decoded.iter().flat_map(|it| &it.dead_letters).collect();
-        assert_eq!((letters.len(), letters[0].position.get(), after.get()), (1, 3, 5));
-        assert_eq!(letters[0].rejection.code.as_str(), "unreadable_message");
-        assert_eq!(letters[0].rejection.event_id.as_deref(), Some("e-3"));
-        assert_eq!(decoded.iter().map(|it| it.events).sum::<usize>(), 4);
-    }
-
-    #[tokio::test]
-    async fn what_can_be_decoded_is_decoded_at_once() {
-        let (decoded, after) = decoded(decode).await;
-        assert_eq!((decoded.len(), decoded[0].events, after.get()), (1, 5, 5));
-    }
 }

@@ -23,11 +23,11 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 
 use crate::{
+    error::{PipelineError, folder_url},
     kpi_definition::KpiDefinition,
-    kpis::{Board, KpiError, recomputed},
+    kpis::{KpiCache, KpiError, recomputed},
     listing_fold::CONTEXTS,
     listings::{Listings, ListingsError},
-    pipeline::{PipelineError, folder_url},
 };
 
 mod log;
@@ -102,7 +102,7 @@ pub struct Subject<'a> {
     /// Read by a running system alone.
     pub log: Option<&'a Log>,
     /// Buckets are kept by a running system alone.
-    pub board: Option<&'a Arc<Board>>,
+    pub board: Option<&'a Arc<KpiCache>>,
     pub definitions: &'a [KpiDefinition],
 }
 
@@ -401,7 +401,7 @@ impl Subject<'_> {
         Ok(check)
     }
 
-    async fn kpis(&self, board: &Board) -> Result<Check, VerifyError> {
+    async fn kpis(&self, board: &KpiCache) -> Result<Check, VerifyError> {
         let mut check = Check::new("kpis", "a bucket of the board is what the KPI computes over all of time");
         for (key, kept) in board.kept() {
             let Some(kpi) = self.definitions.iter().find(|kpi| kpi.name == key.kpi) else { continue };

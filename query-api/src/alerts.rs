@@ -8,11 +8,17 @@
 //! ways out, the stream and the webhook, tell what the log says happened.
 
 mod keeper;
+mod match_json;
+mod publishing;
+mod search_pairs;
 mod state;
 mod webhooks;
 
 pub use keeper::Alerts;
-pub(crate) use keeper::publish as publish_events;
+use match_json::render_matches;
+use publishing::event;
+pub(crate) use publishing::publish as publish_events;
+pub(crate) use search_pairs::pairs_of;
 pub(crate) use state::{Alert, Match};
 
 use std::{convert::Infallible, time::Duration};
@@ -32,19 +38,17 @@ use schemas::{
     Position,
     field_type::{format_timestamp, parse_timestamp},
 };
-use search_index::ListingSnapshot;
 use serde_json::{Map, Value, json};
-use url::{Url, form_urlencoded};
+use url::Url;
 use uuid::Uuid;
 
 use crate::{
-    Api,
+    AppState,
     consistency::{Freshness, POSITION, answer},
-    events, operations,
+    endpoints, events, operations,
     parameters::{Id, Parameters, id_of},
-    payment::PaymentTerms,
     problem::{Problem, unreadable},
-    search::{Priced, hit_of, market, resolved},
+    search::resolved,
 };
 
 /// What an alert is asked with, beside the search.
@@ -62,7 +66,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// `POST /v1/alerts`
 pub(crate) async fn create(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     _: Parameters,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -144,14 +148,10 @@ fn search_pairs(search: Option<&Value>) -> Option<Vec<(String, String)>> {
     }
 }
 
-pub(crate) fn pairs_of(query: &str) -> Vec<(String, String)> {
-    form_urlencoded::parse(query.trim_start_matches('?').as_bytes()).into_owned().collect()
-}
-
 /// Save a search; the alert, and the position that has it.
-pub(crate) async fn save(api: &Api, wanted: NewAlert) -> Result<(Alert, u64), Problem> {
+pub(crate) async fn save(api: &AppState, wanted: NewAlert) -> Result<(Alert, u64), Problem> {
     let NewAlert { search, name, webhook, user_id, expires_at } = wanted;
-    let search = Parameters::checked(&Method::GET, "/v1/search", search)?.without(&OF_A_PAGE);
+    let search = Parameters::checked(endpoints::parameters(&Method::GET, "/v1/search"), search)?.without(&OF_A_PAGE);
     let search = resolved(api, &search).await?;
     let (id, now) = (Uuid::now_v7().to_string(), (api.now)());
     let mut data = json!({"alertId": id, "search": search, "createdAt": format_timestamp(now)});
@@ -176,28 +176,28 @@ pub(crate) async fn save(api: &Api, wanted: NewAlert) -> Result<(Alert, u64), Pr
             data[name] = json!(value);
         }
     }
-    let event = keeper::event("SearchAlertCreated", &Uuid::new_v4().to_string(), &id, now, data);
-    let position = publish(api, event).await?;
+    let created = event("SearchAlertCreated", &Uuid::new_v4().to_string(), &id, now, data);
+    let position = publish(api, created).await?;
     Ok((alert, position))
 }
 
 /// Give an alert up.
-pub(crate) async fn give_up(api: &Api, id: &str) -> Result<u64, Problem> {
+pub(crate) async fn give_up(api: &AppState, id: &str) -> Result<u64, Problem> {
     if !api.alerts.has(id) {
         return Err(unknown(id));
     }
     let now = (api.now)();
     let data = json!({"alertId": id, "deletedAt": format_timestamp(now)});
-    publish(api, keeper::event("SearchAlertDeleted", &Uuid::new_v4().to_string(), id, now, data)).await
+    publish(api, event("SearchAlertDeleted", &Uuid::new_v4().to_string(), id, now, data)).await
 }
 
 /// Publish an event of an alert, and wait until the alerts reflect it. If that takes too long it is saved all the same:
 /// whoever asks for it says from which position on.
-async fn publish(api: &Api, event: Value) -> Result<u64, Problem> {
+async fn publish(api: &AppState, event: Value) -> Result<u64, Problem> {
     if !operations::knows_the_log(api) {
         return Err(Problem::unavailable("starting", "Forecourt is reading the log. Try again in a moment."));
     }
-    let position = keeper::publish(&api.intake, &[event]).await.map_err(events::interrupted)?;
+    let position = publish_events(&api.intake, &[event]).await.map_err(events::interrupted)?;
     let position = position.ok_or_else(|| {
         Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -219,7 +219,7 @@ fn unknown(id: &str) -> Problem {
 
 /// `GET /v1/alerts`
 pub(crate) async fn list(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -247,7 +247,7 @@ fn described(alert: &Alert) -> Value {
 
 /// `GET /v1/alerts/{id}`
 pub(crate) async fn get(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     id: Id,
     parameters: Parameters,
     headers: HeaderMap,
@@ -257,39 +257,12 @@ pub(crate) async fn get(
     let alert = api.alerts.get(&id).ok_or_else(|| unknown(&id))?;
     let newest: Vec<Match> = alert.matches.iter().rev().take(MATCHES).cloned().collect();
     let mut body = described(&alert);
-    body["matches"] = json!(told(&api, &id, &newest).await?);
+    body["matches"] = json!(render_matches(&api, &id, &newest).await?);
     Ok(answer(reflects.as_ref(), body))
 }
 
-/// Matches with the listings as they are now.
-pub(crate) async fn told(api: &Api, alert: &str, matches: &[Match]) -> Result<Vec<Value>, Problem> {
-    let snapshot = Freshness::new(Position::START, None).wait(&api.pipeline.listings).await?;
-    let priced = Priced { market: market(api, &snapshot).await?, terms: PaymentTerms::default() };
-    let now = (api.now)();
-    matches.iter().map(|found| one_told(&snapshot, &priced, alert, found, now)).collect()
-}
-
-fn one_told(
-    snapshot: &ListingSnapshot,
-    priced: &Priced,
-    alert: &str,
-    found: &Match,
-    now: i64,
-) -> Result<Value, Problem> {
-    let listing = snapshot.listing(&found.listing_id).map_err(|error| Problem::internal(&error))?;
-    Ok(json!({
-        "match_id": found.id,
-        "alert_id": alert,
-        "listing_id": found.listing_id,
-        "matched_at": format_timestamp(found.matched_at),
-        "position": found.position.get(),
-        "delivered": found.delivered,
-        "listing": listing.map(|listing| hit_of(listing, now, priced)),
-    }))
-}
-
 /// `DELETE /v1/alerts/{id}`
-pub(crate) async fn delete(State(api): State<Api>, id: Id, _: Parameters) -> Result<Response, Problem> {
+pub(crate) async fn delete(State(api): State<AppState>, id: Id, _: Parameters) -> Result<Response, Problem> {
     let id = id_of(id)?;
     let position = give_up(&api, &id).await?;
     let mut response = Json(json!({"alert_id": id, "deleted": true, "position": position})).into_response();
@@ -299,7 +272,7 @@ pub(crate) async fn delete(State(api): State<Api>, id: Id, _: Parameters) -> Res
 
 /// `GET /v1/alerts/{id}/stream`: every match from now on, or after a position, in `Last-Event-ID` or `after`.
 pub(crate) async fn stream(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     id: Id,
     parameters: Parameters,
     headers: HeaderMap,
@@ -314,27 +287,27 @@ pub(crate) async fn stream(
         })?,
         None => after.unwrap_or_else(|| alert.matches.back().map_or(Position::START, |last| last.position)),
     };
-    let events = stream::unfold((api, id, last, changes), next_told);
+    let events = stream::unfold((api, id, last, changes), next_matches);
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(futures::StreamExt::flatten(events)).keep_alive(keep_alive).into_response())
 }
 
-type Following = (Api, String, Position, tokio::sync::watch::Receiver<Option<std::sync::Arc<state::Reflects>>>);
+type Following = (AppState, String, Position, tokio::sync::watch::Receiver<Option<std::sync::Arc<state::Reflects>>>);
 type Told = stream::Iter<std::vec::IntoIter<Result<Event, Infallible>>>;
 
 /// Wait for matches, and tell them. It ends with the alert.
-async fn next_told((api, id, last, mut changes): Following) -> Option<(Told, Following)> {
+async fn next_matches((api, id, last, mut changes): Following) -> Option<(Told, Following)> {
     loop {
         changes.mark_unchanged();
         let alert = api.alerts.get(&id)?;
         let new: Vec<Match> = alert.matches.iter().filter(|found| found.position > last).cloned().collect();
         if let Some(newest) = new.last() {
             let last = newest.position;
-            let told = told(&api, &id, &new).await.ok()?;
-            let event = |(found, told): (&Match, Value)| {
-                Ok(Event::default().id(found.position.to_string()).event("match").data(told.to_string()))
+            let rendered = render_matches(&api, &id, &new).await.ok()?;
+            let event = |(found, rendered): (&Match, Value)| {
+                Ok(Event::default().id(found.position.to_string()).event("match").data(rendered.to_string()))
             };
-            let events: Vec<_> = new.iter().zip(told).map(event).collect();
+            let events: Vec<_> = new.iter().zip(rendered).map(event).collect();
             return Some((stream::iter(events), (api, id, last, changes)));
         }
         tokio::select! {

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use lake::{
-    ExtraTable, LakeView, Prepared, QueryLimits, QueryRows, SqlError, Statement, description::TableDescription,
+    ExtraTable, LakeView, Prepared, QueryLimits, QueryRows, SqlError, Statement, table_description::TableDescription,
 };
 use processors::derived_tables::{CURRENT, LISTINGS, POSITIONS, SYSTEM, listings_table, positions_table};
 use schemas::{Position, field_type::parse_timestamp};
 use serde_json::Value;
 
 use crate::{
-    Api,
+    AppState,
     consistency::Freshness,
     problem::Problem,
     query_permits::{MAX_QUERIES, QueryPermit},
@@ -58,7 +58,7 @@ pub(crate) struct Answering {
     pub(crate) permit: QueryPermit,
 }
 
-impl Api {
+impl AppState {
     /// Answer a statement.
     pub(crate) async fn answer(
         &self,
@@ -117,7 +117,7 @@ impl Api {
 
     fn positions(&self, view: &LakeView) -> Result<ExtraTable, Problem> {
         let index = self.pipeline.listings.borrow().as_ref().map(|index| (index.position, index.event_time));
-        let board = self.pipeline.kpis.board.borrow().as_ref().map(|board| (board.position, board.event_time));
+        let board = self.pipeline.kpis.cache.borrow().as_ref().map(|board| (board.position, board.event_time));
         let all = [("lake", Some((view.position, view.event_time))), ("index", index), ("kpis", board)];
         let rows: Vec<_> = all.into_iter().filter_map(|(name, at)| at.map(|at| (name, at.0, at.1))).collect();
         positions_table(&rows).map_err(|error| Problem::internal(&error))

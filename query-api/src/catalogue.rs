@@ -7,14 +7,14 @@ use axum::{
 };
 use schemas::export::summary;
 
-use crate::{Api, parameters::Parameters, problem::Problem};
+use crate::{AppState, parameters::Parameters, problem::Problem};
 
-pub(crate) async fn list(State(api): State<Api>, _: Parameters) -> Response {
+pub(crate) async fn list(State(api): State<AppState>, _: Parameters) -> Response {
     Json(summary::list(&api.catalogue)).into_response()
 }
 
 pub(crate) async fn get(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     name: Result<Path<String>, PathRejection>,
     _: Parameters,
 ) -> Result<Response, Problem> {

@@ -8,6 +8,10 @@ use std::{
 
 use ingest::bodies::share;
 
+/// The address of a request's client; the proxy's, behind a proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
 /// As many places as there are, and who has them.
 pub(crate) struct ClientPlaces {
     most: usize,
@@ -27,6 +31,11 @@ impl ClientPlaces {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many places there are.
+    pub(crate) const fn max(&self) -> usize {
+        self.most
     }
 
     /// A place for a client, unless all are taken or it has its share.

@@ -11,12 +11,15 @@ use schemas::{Position, field_type::format_timestamp};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{operations::STARTING, parameters::Parameters, problem::Problem};
+use crate::{parameters::Parameters, problem::Problem};
 
 /// The position an answer reflects.
 pub const POSITION: HeaderName = HeaderName::from_static("x-forecourt-position");
 /// The position a reader insists on; the parameter `min_position` says the same.
 pub const MIN_POSITION: &str = "x-forecourt-min-position";
+
+/// The answer before there is a state to answer from.
+pub(crate) const STARTING: &str = "Forecourt is starting. Ask again in a moment.";
 
 const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -58,7 +61,7 @@ impl Reflects for search_index::Market {
     }
 }
 
-impl Reflects for processors::Board {
+impl Reflects for processors::KpiCache {
     fn position(&self) -> Position {
         self.position
     }

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Api,
+    AppState,
     consistency::{Freshness, answer},
     parameters::Parameters,
     problem::{self, Problem},
@@ -42,7 +42,7 @@ const MAX_TOLD: usize = 1_000;
 const STATUSES: [&str; 3] = ["open", "retried", "dropped"];
 
 pub(crate) async fn list(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -71,7 +71,7 @@ pub(crate) async fn list(
 }
 
 pub(crate) async fn get(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     position: Result<Path<u64>, PathRejection>,
     parameters: Parameters,
     headers: HeaderMap,
@@ -154,7 +154,7 @@ impl Choice {
 }
 
 pub(crate) async fn retry(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     _: Parameters,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -197,7 +197,7 @@ pub(crate) async fn retry(
 
 /// Publish an event in a dead letter's place. The letter's own bytes stay.
 pub(crate) async fn correct(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     position: Result<Path<u64>, PathRejection>,
     parameters: Parameters,
     body: Result<Bytes, BytesRejection>,
@@ -247,7 +247,7 @@ fn not_published(error: PublishError) -> Problem {
 }
 
 pub(crate) async fn drop(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     _: Parameters,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -269,7 +269,7 @@ pub(crate) async fn drop(
 }
 
 /// What a letter is published as. One that somebody named by its position may say otherwise than its subject.
-fn check(api: &Api, letter: Letter, named: bool) -> Result<Outgoing, Rejection> {
+fn check(api: &AppState, letter: Letter, named: bool) -> Result<Outgoing, Rejection> {
     let context = if named { None } else { subject_context(&letter.subject) };
     let (outgoing, _) = api.intake.check(Bytes::from(letter.payload), context, (api.now)())?;
     if named || outgoing.subject == letter.subject {
@@ -282,7 +282,7 @@ fn check(api: &Api, letter: Letter, named: bool) -> Result<Outgoing, Rejection> 
     Err(Rejection::new(RejectionCode::SubjectMismatch, text))
 }
 
-async fn close(api: &Api, closings: Vec<Closing>) -> Result<usize, Problem> {
+async fn close(api: &AppState, closings: Vec<Closing>) -> Result<usize, Problem> {
     api.pipeline.close_dead_letters(closings).await.map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "dead letters were not closed");
         Problem::unavailable("lake_unavailable", "The lake did not record the decision. Decide again in a moment.")
@@ -299,12 +299,12 @@ struct OpenLetters {
 }
 
 impl OpenLetters {
-    async fn begin(api: &Api, filter: LetterFilter, with_bytes: bool) -> Result<Self, Problem> {
+    async fn begin(api: &AppState, filter: LetterFilter, with_bytes: bool) -> Result<Self, Problem> {
         let view = Freshness::of(&Parameters::default(), &HeaderMap::new())?.wait(&api.pipeline.lake).await?;
         Ok(Self { view, filter, with_bytes, last: Position::START })
     }
 
-    async fn next(&mut self, api: &Api) -> Result<Option<Vec<Letter>>, Problem> {
+    async fn next(&mut self, api: &AppState) -> Result<Option<Vec<Letter>>, Problem> {
         let page = Page::After(self.last, if self.with_bytes { RETRIED_AT_ONCE } else { MAX_LIMIT });
         let letters =
             api.pipeline.sql.letters(&self.view, &self.filter, page, self.with_bytes).await.map_err(failed)?;

@@ -9,7 +9,7 @@ use schemas::Position;
 use search_index::{IndexError, ListingSnapshot, Market, lexicon::Lexicon};
 use tokio::{runtime::Handle, sync::OwnedMutexGuard};
 
-use crate::{Api, problem::Problem};
+use crate::{AppState, problem::Problem};
 
 /// How old it is at least before the next is made, when listings have changed.
 const MADE_EVERY: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ const SHARE: u32 = 50;
 const OVERDUE: u32 = 10;
 
 /// Keep what every search uses as new as it may be, so that nobody who searches waits for it; until everything ends.
-pub async fn keep(api: Api) {
+pub async fn keep(api: AppState) {
     let mut listings = api.pipeline.listings.clone();
     let kept = async {
         loop {
@@ -100,7 +100,7 @@ impl Markets {
     /// Made on these threads, which give way to searches, while nobody waits for it.
     #[must_use]
     pub fn new(threads: &Handle) -> Self {
-        Self::of(Market::of, threads)
+        Self::of(ListingSnapshot::market, threads)
     }
 }
 

@@ -1,35 +1,12 @@
-//! Every route, declared once.
+//! The table of endpoints: method, path, parameters and description of each.
 //!
-//! The router serves these, OpenAPI describes these, and parameters are checked against these, so the three agree.
+//! The router pairs them with handlers, OpenAPI is written from them, and requests' parameters are checked against them.
 
 use std::sync::LazyLock;
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    http::{Method, StatusCode},
-    middleware::from_fn_with_state,
-    response::{IntoResponse, Response},
-    routing::{MethodRouter, delete, get, post},
-};
-use tower_http::catch_panic::CatchPanicLayer;
+use axum::http::Method;
 
-use crate::{
-    Api, alerts, catalogue, dead_letters, events, kpis, maintenance, openapi, operations, pages,
-    problem::{MAX_BODY, Problem},
-    search, sql, verify,
-};
-
-/// A query parameter.
-#[derive(Clone, Copy, Debug)]
-pub struct Parameter {
-    pub name: &'static str,
-    pub meaning: &'static str,
-    /// Its JSON type.
-    pub kind: &'static str,
-    /// Whether it may be repeated, for OR.
-    pub repeats: bool,
-}
+use crate::parameters::Parameter;
 
 const fn text(name: &'static str, meaning: &'static str) -> Parameter {
     Parameter { name, meaning, kind: "string", repeats: false }
@@ -54,7 +31,8 @@ const RESULT: &str = "Columns with their types and rows in JSON; or, by Accept, 
 const DECISION: (&str, &[&str]) =
     ("{\"all\": true}, {\"reason\": \"…\"} or {\"positions\": [1, 2]}; and \"by\", who decides", &["application/json"]);
 
-/// A route and what it is for.
+/// A route and its description.
+#[derive(Clone)]
 pub struct Endpoint {
     pub method: Method,
     pub path: &'static str,
@@ -64,7 +42,6 @@ pub struct Endpoint {
     pub body: Option<(&'static str, &'static [&'static str])>,
     /// What a good answer is.
     pub answer: &'static str,
-    handler: fn() -> MethodRouter<Api>,
 }
 
 /// Every endpoint.
@@ -79,48 +56,6 @@ pub fn parameters(method: &Method, path: &str) -> &'static [Parameter] {
     endpoint.map_or(&[], |endpoint| endpoint.parameters.as_slice())
 }
 
-/// The HTTP service.
-pub fn router(api: Api) -> Router {
-    let mut router = Router::new();
-    for endpoint in ENDPOINTS.iter() {
-        // Methods of one path are joined.
-        router = router.route(endpoint.path, (endpoint.handler)());
-    }
-    router
-        .fallback(|| async {
-            Problem::not_found("There is nothing at this address. GET /openapi.json lists what there is.")
-        })
-        .method_not_allowed_fallback(|| async {
-            let detail = "This address takes another method. GET /openapi.json says which.";
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", detail)
-        })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(api.clone(), operations::end_with_the_server))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(api.clone(), operations::tell_position))
-        .with_state(api)
-}
-
-/// The HTTP service while there is nothing to answer from yet.
-pub(crate) fn starting() -> Router {
-    Router::new()
-        .route("/health", get(operations::health))
-        .route("/ready", get(operations::starting))
-        .fallback(async || Problem::unavailable("not_yet", operations::STARTING))
-}
-
-fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    #[derive(Debug)]
-    struct Panicked;
-    impl std::fmt::Display for Panicked {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a handler panicked")
-        }
-    }
-    impl std::error::Error for Panicked {}
-    Problem::internal(&Panicked).into_response()
-}
-
 fn endpoints() -> Vec<Endpoint> {
     let mut endpoints = pages();
     endpoints.extend(api());
@@ -129,14 +64,13 @@ fn endpoints() -> Vec<Endpoint> {
 
 /// What people look at in a browser.
 fn pages() -> Vec<Endpoint> {
-    let page = |path, summary, parameters, answer, handler| Endpoint {
+    let page = |path, summary, parameters, answer| Endpoint {
         method: Method::GET,
         path,
         summary,
         parameters,
         body: None,
         answer,
-        handler,
     };
     let with_lang = |mut parameters: Vec<Parameter>| {
         parameters.push(text("lang", "en or fr; what the browser prefers unless given."));
@@ -144,14 +78,8 @@ fn pages() -> Vec<Endpoint> {
     };
     let html = "An HTML page, whole without scripts. Parameters that it does not know are left.";
     vec![
-        page("/", "The page to search cars with", with_lang(with_all(search_parameters())), html, || get(pages::home)),
-        page(
-            "/vehicles/{id}",
-            "The page of one listing",
-            with_lang(with_terms(vec![MIN_POSITION, WAIT_MS])),
-            html,
-            || get(pages::vehicle),
-        ),
+        page("/", "The page to search cars with", with_lang(with_all(search_parameters())), html),
+        page("/vehicles/{id}", "The page of one listing", with_lang(with_terms(vec![MIN_POSITION, WAIT_MS])), html),
         Endpoint {
             method: Method::POST,
             body: Some((
@@ -159,17 +87,13 @@ fn pages() -> Vec<Endpoint> {
                 &["application/x-www-form-urlencoded"],
             )),
             answer: "The way to the saved search's page.",
-            ..page("/alerts", "The form that saves a search", with_lang(vec![]), html, || post(pages::save_alert))
+            ..page("/alerts", "The form that saves a search", with_lang(vec![]), html)
         },
-        page("/alerts/{id}", "The page of a saved search", with_lang(vec![MIN_POSITION, WAIT_MS]), html, || {
-            get(pages::alert)
-        }),
+        page("/alerts/{id}", "The page of a saved search", with_lang(vec![MIN_POSITION, WAIT_MS]), html),
         Endpoint {
             method: Method::POST,
             answer: "The way to the search.",
-            ..page("/alerts/{id}/delete", "The form that gives a saved search up", with_lang(vec![]), html, || {
-                post(pages::stop_alert)
-            })
+            ..page("/alerts/{id}/delete", "The form that gives a saved search up", with_lang(vec![]), html)
         },
         page(
             "/dashboard",
@@ -186,39 +110,44 @@ fn pages() -> Vec<Endpoint> {
                 WAIT_MS,
             ]),
             html,
-            || get(pages::dashboard),
         ),
         page(
             "/sql",
             "The page to ask in SQL",
             with_lang(vec![text("query", "What is asked; its rows are on the page."), MIN_POSITION, WAIT_MS]),
             html,
-            || get(pages::sql),
         ),
-        page("/assets/dashboard.js", "What makes the dashboard live", vec![], "JavaScript.", || {
-            get(pages::dashboard_script)
-        }),
-        page("/assets/sql.js", "What makes the SQL page quicker", vec![], "JavaScript.", || get(pages::sql_script)),
-        page("/sitemap.xml", "What search engines may visit, in pages", vec![], "A sitemap index.", || {
-            get(pages::sitemap)
-        }),
-        page("/sitemaps/{number}", "One page of the sitemap", vec![], "A sitemap of at most 10,000 listings.", || {
-            get(pages::sitemaps)
-        }),
-        page("/robots.txt", "Where search engines may go", vec![], "Text.", || get(pages::robots)),
+        page("/assets/dashboard.js", "What makes the dashboard live", vec![], "JavaScript."),
+        page("/assets/sql.js", "What makes the SQL page quicker", vec![], "JavaScript."),
+        page("/sitemap.xml", "What search engines may visit, in pages", vec![], "A sitemap index."),
+        page("/sitemaps/{number}", "One page of the sitemap", vec![], "A sitemap of at most 10,000 listings."),
+        page("/robots.txt", "Where search engines may go", vec![], "Text."),
         page(
             "/illustrations/{name}",
             "A drawing of a car: <body>-<colour>-<angle>.svg, such as suv-blue-front.svg",
             vec![],
             "SVG.",
-            || get(pages::illustration),
         ),
-        page("/assets/style.css", "The pages' style", vec![], "CSS.", || get(pages::style)),
-        page("/assets/search.js", "What makes the search quicker", vec![], "JavaScript.", || get(pages::script)),
+        page("/assets/style.css", "The pages' style", vec![], "CSS."),
+        page("/assets/search.js", "What makes the search quicker", vec![], "JavaScript."),
     ]
 }
 
 fn api() -> Vec<Endpoint> {
+    [
+        event_endpoints(),
+        dead_letter_endpoints(),
+        operator_endpoints(),
+        search_endpoints(),
+        alert_endpoints(),
+        kpi_endpoints(),
+        sql_endpoints(),
+    ]
+    .concat()
+}
+
+/// Events and their catalogue.
+fn event_endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint {
             method: Method::POST,
@@ -238,7 +167,6 @@ fn api() -> Vec<Endpoint> {
             answer: "What became of the events: accepted, duplicates, rejected with reasons (the first 100,000, and \
                      rejected_total), warnings; and the highest position. 422 when all were rejected, 429 when too \
                      much is being sent, 503 when the log is away, both with Retry-After.",
-            handler: || post(events::post),
         },
         Endpoint {
             method: Method::GET,
@@ -247,7 +175,6 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![],
             body: None,
             answer: "Each context with its events",
-            handler: || get(catalogue::list),
         },
         Endpoint {
             method: Method::GET,
@@ -256,8 +183,13 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![],
             body: None,
             answer: "Its fields, its JSON Schema by version, and an example in every envelope",
-            handler: || get(catalogue::get),
         },
+    ]
+}
+
+/// Dead letters.
+fn dead_letter_endpoints() -> Vec<Endpoint> {
+    vec![
         Endpoint {
             method: Method::GET,
             path: "/v1/dead-letters",
@@ -272,7 +204,6 @@ fn api() -> Vec<Endpoint> {
             ],
             body: None,
             answer: "Each with its reason, and counts of all by reason and status",
-            handler: || get(dead_letters::list),
         },
         Endpoint {
             method: Method::GET,
@@ -281,7 +212,6 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![MIN_POSITION, WAIT_MS],
             body: None,
             answer: "The dead letter; payload is its text, payload_base64 its bytes when they are no text",
-            handler: || get(dead_letters::get),
         },
         Endpoint {
             method: Method::POST,
@@ -290,7 +220,6 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![],
             body: Some(DECISION),
             answer: "How many went through and were closed, and those that are still refused with the reasons",
-            handler: || post(dead_letters::retry),
         },
         Endpoint {
             method: Method::POST,
@@ -299,7 +228,6 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![text("by", "Who corrects it.")],
             body: Some(("The event as it should have been", &["application/json"])),
             answer: "The position of the event; 409, when its id has taken effect already",
-            handler: || post(dead_letters::correct),
         },
         Endpoint {
             method: Method::POST,
@@ -308,8 +236,13 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![],
             body: Some(DECISION),
             answer: "How many were closed",
-            handler: || post(dead_letters::drop),
         },
+    ]
+}
+
+/// Health, metrics, maintenance and this description.
+fn operator_endpoints() -> Vec<Endpoint> {
+    vec![
         Endpoint {
             method: Method::POST,
             path: "/v1/verify",
@@ -317,7 +250,6 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![MIN_POSITION, WAIT_MS],
             body: None,
             answer: "Each check with what it claims, how much it looked at, and what differs",
-            handler: || post(verify::post),
         },
         Endpoint {
             method: Method::POST,
@@ -330,8 +262,46 @@ fn api() -> Vec<Endpoint> {
                 &["application/json"],
             )),
             answer: "Each table before and after: files, bytes, events taken out, files deleted",
-            handler: || post(maintenance::post),
         },
+        Endpoint {
+            method: Method::GET,
+            path: "/health",
+            summary: "Whether the process is alive",
+            parameters: vec![],
+            body: None,
+            answer: "Always ok",
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/ready",
+            summary: "Whether the server, or a part of it, can do its work",
+            parameters: vec![text("part", "intake, search, kpis or sql; all of them unless given.")],
+            body: None,
+            answer: "ready, or 503 with the reasons: it is starting, the log or the disk refuses, nothing is read though the log \
+                     grew. With the positions and the lag, which is no reason once it has caught up.",
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/metrics",
+            summary: "Metrics for Prometheus",
+            parameters: vec![],
+            body: None,
+            answer: "Text in the Prometheus format",
+        },
+        Endpoint {
+            method: Method::GET,
+            path: "/openapi.json",
+            summary: "This API, described",
+            parameters: vec![],
+            body: None,
+            answer: "An OpenAPI 3.1 document",
+        },
+    ]
+}
+
+/// Searches and listings.
+fn search_endpoints() -> Vec<Endpoint> {
+    vec![
         Endpoint {
             method: Method::GET,
             path: "/v1/search",
@@ -342,7 +312,6 @@ fn api() -> Vec<Endpoint> {
                      filters, passed_over, what other parameters overrule, and text, what is left; corrections of \
                      words; rated_as_of, what prices were compared as of; and when nothing matches, relaxations and \
                      near_misses: what would, with one thing given up, or several where one is not enough",
-            handler: || get(search::get),
         },
         Endpoint {
             method: Method::GET,
@@ -356,7 +325,6 @@ fn api() -> Vec<Endpoint> {
             ],
             body: None,
             answer: "Each with its kind, how many listings have it, and the filters that find them",
-            handler: || get(search::suggest),
         },
         Endpoint {
             method: Method::GET,
@@ -365,7 +333,6 @@ fn api() -> Vec<Endpoint> {
             parameters: with_terms(vec![choice("id", "A listing; 2 to 6 of them."), MIN_POSITION, WAIT_MS]),
             body: None,
             answer: "Each listing in full, and the fields in which they differ",
-            handler: || get(search::compare),
         },
         Endpoint {
             method: Method::GET,
@@ -374,7 +341,6 @@ fn api() -> Vec<Endpoint> {
             parameters: with_terms(vec![MIN_POSITION, WAIT_MS]),
             body: None,
             answer: "The listing, its status, and deal_rating: how its price compares, and why",
-            handler: || get(search::listing),
         },
         Endpoint {
             method: Method::GET,
@@ -387,17 +353,26 @@ fn api() -> Vec<Endpoint> {
             ]),
             body: None,
             answer: "Hits, the likest first",
-            handler: || get(search::similar),
         },
         Endpoint {
             method: Method::GET,
             path: "/v1/listings/{id}/price-history",
-            summary: "Every price a listing had",
-            parameters: vec![MIN_POSITION, WAIT_MS],
+            summary: "The prices a listing had",
+            parameters: vec![
+                number("limit", "How many, the latest; 1000 unless given, at most 10000."),
+                MIN_POSITION,
+                WAIT_MS,
+            ],
             body: None,
-            answer: "Each price since when, with its change; the lowest and the highest; and what it was sold for",
-            handler: || get(search::price_history),
+            answer: "Each price since when, with its change, and how many earlier ones are left out; the lowest and the highest \
+                     of all; and what it was sold for",
         },
+    ]
+}
+
+/// Saved searches.
+fn alert_endpoints() -> Vec<Endpoint> {
+    vec![
         Endpoint {
             method: Method::POST,
             path: "/v1/alerts",
@@ -409,7 +384,6 @@ fn api() -> Vec<Endpoint> {
                 &["application/json"],
             )),
             answer: "The alert with its alert_id, the search as it was understood, and the webhook_secret, once",
-            handler: || post(alerts::create),
         },
         Endpoint {
             method: Method::GET,
@@ -424,7 +398,6 @@ fn api() -> Vec<Endpoint> {
             ],
             body: None,
             answer: "Each with its search and how many listings it was told of; next, for the page after",
-            handler: || get(alerts::list),
         },
         Endpoint {
             method: Method::GET,
@@ -433,7 +406,6 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![MIN_POSITION, WAIT_MS],
             body: None,
             answer: "The alert and its latest 100 matches, the newest first, each with the listing as it is now",
-            handler: || get(alerts::get),
         },
         Endpoint {
             method: Method::DELETE,
@@ -442,7 +414,6 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![],
             body: None,
             answer: "The position that reflects it",
-            handler: || delete(alerts::delete),
         },
         Endpoint {
             method: Method::GET,
@@ -451,8 +422,13 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![number("after", "The position of a match: what came after it is told first.")],
             body: None,
             answer: "Server-Sent Events, one a match, with its position as id; Last-Event-ID, or after, goes on after one",
-            handler: || get(alerts::stream),
         },
+    ]
+}
+
+/// KPIs.
+fn kpi_endpoints() -> Vec<Endpoint> {
+    vec![
         Endpoint {
             method: Method::GET,
             path: "/v1/kpis",
@@ -463,7 +439,6 @@ fn api() -> Vec<Endpoint> {
                 .collect(),
             body: None,
             answer: "Each KPI with its definition, values, grains and dimensions; or each one's answer",
-            handler: || get(kpis::list),
         },
         Endpoint {
             method: Method::GET,
@@ -474,7 +449,6 @@ fn api() -> Vec<Endpoint> {
             answer: "A row per bucket and group, its totals, and what each is compared with; also as CSV, or as a list of \
                      flat objects. A bucket that has lost events to retention is as it was (frozen: true) or tells what \
                      is left (incomplete: true). 304 when If-None-Match has its ETag",
-            handler: || get(kpis::get),
         },
         Endpoint {
             method: Method::GET,
@@ -484,8 +458,13 @@ fn api() -> Vec<Endpoint> {
             body: None,
             answer: "Server-Sent Events: the rows, then those that change, with the position as id; a row that is no more is \
                      removed: true. With Last-Event-ID nothing is told until something changes, or all rows, if something has",
-            handler: || get(kpis::stream),
         },
+    ]
+}
+
+/// SQL.
+fn sql_endpoints() -> Vec<Endpoint> {
+    vec![
         Endpoint {
             method: Method::POST,
             path: "/v1/sql",
@@ -498,7 +477,6 @@ fn api() -> Vec<Endpoint> {
                 &["application/json"],
             )),
             answer: RESULT,
-            handler: || post(sql::post),
         },
         Endpoint {
             method: Method::GET,
@@ -516,7 +494,6 @@ fn api() -> Vec<Endpoint> {
             ],
             body: None,
             answer: RESULT,
-            handler: || get(sql::get),
         },
         Endpoint {
             method: Method::GET,
@@ -525,44 +502,6 @@ fn api() -> Vec<Endpoint> {
             parameters: vec![MIN_POSITION, WAIT_MS],
             body: None,
             answer: "Each view with its columns, types and meanings",
-            handler: || get(sql::tables),
-        },
-        Endpoint {
-            method: Method::GET,
-            path: "/health",
-            summary: "Whether the process is alive",
-            parameters: vec![],
-            body: None,
-            answer: "Always ok",
-            handler: || get(operations::health),
-        },
-        Endpoint {
-            method: Method::GET,
-            path: "/ready",
-            summary: "Whether the server, or a part of it, can do its work",
-            parameters: vec![text("part", "intake, search, kpis or sql; all of them unless given.")],
-            body: None,
-            answer: "ready, or 503 with the reasons: it is starting, the log or the disk refuses, nothing is read though the log \
-                     grew. With the positions and the lag, which is no reason once it has caught up.",
-            handler: || get(operations::ready),
-        },
-        Endpoint {
-            method: Method::GET,
-            path: "/metrics",
-            summary: "Metrics for Prometheus",
-            parameters: vec![],
-            body: None,
-            answer: "Text in the Prometheus format",
-            handler: || get(operations::metrics),
-        },
-        Endpoint {
-            method: Method::GET,
-            path: "/openapi.json",
-            summary: "This API, described",
-            parameters: vec![],
-            body: None,
-            answer: "An OpenAPI 3.1 document",
-            handler: || get(openapi::get),
         },
     ]
 }

@@ -22,11 +22,11 @@ use serde_json::json;
 use tokio_util::io::StreamReader;
 
 use crate::{
-    Api, consistency::POSITION, http_server::ClientAddress, operations, parameters::Parameters, problem::Problem,
+    AppState, client_places::ClientAddress, consistency::POSITION, operations, parameters::Parameters, problem::Problem,
 };
 
 pub(crate) async fn post(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     _: Parameters,
     client: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
@@ -36,7 +36,7 @@ pub(crate) async fn post(
     take(&api, client, &headers, body).await.map_err(Problem::ending_connection)
 }
 
-async fn take(api: &Api, client: Option<IpAddr>, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn take(api: &AppState, client: Option<IpAddr>, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
     if !operations::knows_the_log(api) {
         // Until then a repeated event would not be recognised.
         return Err(Problem::unavailable(
@@ -95,7 +95,7 @@ async fn binary_mode(headers: &HeaderMap, body: Reader) -> Result<Reader, Proble
 }
 
 /// Why the log takes no events, as `/ready` says it.
-fn with_reason(problem: Problem, api: &Api) -> Problem {
+fn with_reason(problem: Problem, api: &AppState) -> Problem {
     let is_full = api.pipeline.log_status.borrow().is_disk_full;
     let reason = match api.intake.publisher().refusal() {
         _ if is_full => "the disk of the data folder is full".to_owned(),

@@ -44,7 +44,7 @@ use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::S
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
-    Api,
+    AppState,
     asking::{Answering, AsOf, Asking, DEFAULT_TIME, MAX_TIME, not_past, refused},
     consistency::{Freshness, MIN_POSITION, POSITION},
     operations,
@@ -61,11 +61,16 @@ const AS_OF: &str = "x-forecourt-as-of";
 const TIMEOUT: &str = "x-forecourt-timeout-ms";
 const WAIT: &str = "x-forecourt-wait-ms";
 
-/// Serve Flight SQL until `stop`.
+/// Serve Flight SQL until `stop`, over at most so many connections.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve_flight(listener: TcpListener, api: Api, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
+pub async fn serve_flight(
+    listener: TcpListener,
+    api: AppState,
+    max_connections: usize,
+    stop: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
     let service = FlightServiceServer::new(Flight { api: api.clone() });
     let position = {
         let api = api.clone();
@@ -77,13 +82,14 @@ pub async fn serve_flight(listener: TcpListener, api: Api, stop: impl Future<Out
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PONG_WITHIN))
         .layer(SetResponseHeaderLayer::if_not_present(POSITION, position));
-    let served = server.add_service(service).serve_with_incoming_shutdown(connections::accept(listener), stop);
+    let served =
+        server.add_service(service).serve_with_incoming_shutdown(connections::accept(listener, max_connections), stop);
     served.await.map_err(io::Error::other)
 }
 
 #[derive(Clone)]
 struct Flight {
-    api: Api,
+    api: AppState,
 }
 
 /// A statement, and the values it is bound to.

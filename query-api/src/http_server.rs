@@ -33,7 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::{Api, consistency::POSITION, endpoints, operations};
+use crate::{AppState, client_places::ClientAddress, consistency::POSITION, operations, router};
 
 /// How long a request's head may take, and how long a connection may be silent between two requests: longer than usual clients
 /// and proxies keep one that they do not use, so that it is them who end it and none asks on one that has just ended.
@@ -48,10 +48,6 @@ const MOST_REFUSALS: usize = 64;
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 const REFUSED: &str = "{\"type\":\"urn:forecourt:problem:too_many_connections\",\"title\":\"Not available right now\",\
     \"status\":503,\"detail\":\"There are too many connections. Try again.\",\"code\":\"too_many_connections\"}";
-
-/// Where a request comes from. Behind a proxy, all come from there.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 /// The connections there are.
 #[derive(Default)]
@@ -202,18 +198,18 @@ impl hyper::body::Body for Patient {
 
 /// What is served: the API, from when there is one.
 pub(crate) struct Served {
-    api: Arc<OnceLock<Api>>,
+    api: Arc<OnceLock<AppState>>,
     router: OnceLock<Router>,
     starting: Router,
 }
 
 impl Served {
-    pub(crate) fn new(api: Arc<OnceLock<Api>>) -> Self {
-        Self { api, router: OnceLock::new(), starting: endpoints::starting() }
+    pub(crate) fn new(api: Arc<OnceLock<AppState>>) -> Self {
+        Self { api, router: OnceLock::new(), starting: router::starting() }
     }
 
     fn router(&self) -> Router {
-        let router = self.api.get().map(|api| self.router.get_or_init(|| endpoints::router(api.clone())));
+        let router = self.api.get().map(|api| self.router.get_or_init(|| router::router(api.clone())));
         router.unwrap_or(&self.starting).clone()
     }
 

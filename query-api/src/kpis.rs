@@ -6,10 +6,9 @@
 
 mod question;
 mod rows;
-mod stream;
+pub(crate) mod stream;
 
 pub(crate) use question::Question;
-pub(crate) use stream::stream;
 
 use std::{
     collections::HashMap,
@@ -24,16 +23,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use processors::{
-    Board, KpiDefinition, KpiError, SeriesKey,
+    KpiCache, KpiDefinition, KpiError, SeriesKey,
     kpi_definition::Measures,
     kpis::{DAYS, Totals},
 };
 use rows::Rows;
-use schemas::Position;
+use schemas::{Position, time::MICROS_PER_DAY};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Api,
+    AppState,
     consistency::{Freshness, MIN_POSITION, POSITION, answer, as_of},
     parameters::{Id, Parameters, id_of},
     problem::Problem,
@@ -94,11 +93,11 @@ impl Form {
 }
 
 pub(crate) async fn list(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let board = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.kpis.board).await?;
+    let board = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.kpis.cache).await?;
     let Some(names) = parameters.text("names")? else {
         let kpis: Vec<Value> = api.pipeline.kpis.definitions.iter().map(KpiDefinition::description).collect();
         return Ok(answer(board.as_ref(), json!({"kpis": kpis})));
@@ -116,7 +115,7 @@ pub(crate) async fn list(
     // A board that has them all is asked, so that all are as of one position.
     let mut board = board;
     for (_, question) in &questions {
-        board = board_with(&api, &question.key).await?;
+        board = cache_with(&api, &question.key).await?;
     }
     let mut hasher = DefaultHasher::new();
     for (kpi, question) in &questions {
@@ -135,7 +134,7 @@ pub(crate) async fn list(
     Ok(response)
 }
 
-fn definition(api: &Api, name: &str) -> Result<KpiDefinition, Problem> {
+fn definition(api: &AppState, name: &str) -> Result<KpiDefinition, Problem> {
     let service = &api.pipeline.kpis;
     let unknown = || {
         let names: Vec<_> = service.definitions.iter().map(|kpi| kpi.name.as_str()).collect();
@@ -144,8 +143,8 @@ fn definition(api: &Api, name: &str) -> Result<KpiDefinition, Problem> {
     service.definition(name).cloned().ok_or_else(unknown)
 }
 
-pub(crate) async fn board_with(api: &Api, key: &SeriesKey) -> Result<Arc<Board>, Problem> {
-    api.pipeline.kpis.board_with(key).await.map_err(|error| match error.as_ref() {
+pub(crate) async fn cache_with(api: &AppState, key: &SeriesKey) -> Result<Arc<KpiCache>, Problem> {
+    api.pipeline.kpis.cache_with(key).await.map_err(|error| match error.as_ref() {
         KpiError::TooSlow { .. } => {
             Problem::new(StatusCode::BAD_REQUEST, "too_slow", "It takes too long", format!("{error}."))
         }
@@ -154,28 +153,31 @@ pub(crate) async fn board_with(api: &Api, key: &SeriesKey) -> Result<Arc<Board>,
 }
 
 /// The latest event time that says how far answers are complete: a clock that is wrong by years says nothing.
-pub(crate) fn latest(api: &Api, board: &Board) -> Option<i64> {
-    const AHEAD: i64 = 24 * 60 * 60 * 1_000_000;
-    board.event_time.map(|time| time.min((api.now)() + AHEAD))
+pub(crate) fn latest(api: &AppState, board: &KpiCache) -> Option<i64> {
+    board.event_time.map(|time| time.min((api.now)() + MICROS_PER_DAY))
 }
 
 /// The KPI of an address, and what is asked of it.
-pub(crate) fn asked(api: &Api, name: Id, parameters: &Parameters) -> Result<(KpiDefinition, Question), Problem> {
+pub(crate) fn parse_kpi_request(
+    api: &AppState,
+    name: Id,
+    parameters: &Parameters,
+) -> Result<(KpiDefinition, Question), Problem> {
     let kpi = definition(api, &id_of(name)?)?;
     let question = Question::of(&kpi, parameters)?;
     Ok((kpi, question))
 }
 
 pub(crate) async fn get(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     name: Id,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (kpi, question) = asked(&api, name, &parameters)?;
+    let (kpi, question) = parse_kpi_request(&api, name, &parameters)?;
     let form = Form::wanted(&headers, &parameters)?;
-    Freshness::of(&parameters, &headers)?.wait(&api.pipeline.kpis.board).await?;
-    let board = board_with(&api, &question.key).await?;
+    Freshness::of(&parameters, &headers)?.wait(&api.pipeline.kpis.cache).await?;
+    let board = cache_with(&api, &question.key).await?;
     let tag = tag(&api, &board, &kpi, &question, form);
     if let Some(same) = same(&headers, tag, board.position) {
         return Ok(same);
@@ -222,7 +224,7 @@ impl WrittenAnswers {
 }
 
 /// What tells an answer from another: the question, the position by which its series changed, and how far it is complete.
-fn tag(api: &Api, board: &Board, kpi: &KpiDefinition, question: &Question, form: Form) -> u64 {
+fn tag(api: &AppState, board: &KpiCache, kpi: &KpiDefinition, question: &Question, form: Form) -> u64 {
     let mut hasher = DefaultHasher::new();
     let through = latest(api, board).and_then(|time| question.key.calendar.start(time));
     // Another definition, or another setting of it, is another answer.
@@ -265,7 +267,12 @@ fn cacheable(response: &mut Response, tag: u64, parameters: &Parameters, asked: 
 }
 
 /// One KPI's answer, without what it reflects.
-pub(crate) async fn body(api: &Api, kpi: &KpiDefinition, question: &Question, board: &Board) -> Result<Value, Problem> {
+pub(crate) async fn body(
+    api: &AppState,
+    kpi: &KpiDefinition,
+    question: &Question,
+    board: &KpiCache,
+) -> Result<Value, Problem> {
     let empty = Default::default();
     let series = board.series(&question.key).unwrap_or(&empty);
     let calendar = question.key.calendar;

@@ -32,6 +32,7 @@ mod popular;
 mod postgres;
 pub mod problem;
 mod query_permits;
+mod router;
 pub mod search;
 pub mod sql;
 pub mod verify;
@@ -60,7 +61,7 @@ use tokio_util::sync::CancellationToken;
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    api: Arc<OnceLock<Api>>,
+    api: Arc<OnceLock<AppState>>,
     most_connections: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -69,7 +70,7 @@ pub async fn serve(
 
 /// What handlers work with.
 #[derive(Clone)]
-pub struct Api {
+pub struct AppState {
     pub catalogue: Arc<Catalogue>,
     pub intake: Intake,
     pub pipeline: Pipeline,

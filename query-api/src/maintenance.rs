@@ -10,12 +10,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use lake::KEEP_FOR;
-use processors::MaintenanceOrder;
+use processors::MaintenanceOptions;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    Api,
+    AppState,
     parameters::Parameters,
     problem::{self, Problem},
 };
@@ -29,7 +29,7 @@ struct Order {
 }
 
 pub(crate) async fn post(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     _: Parameters,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -42,7 +42,7 @@ pub(crate) async fn post(
     })?;
     let keep_old_files = order.keep_old_files_seconds.map_or(KEEP_FOR, Duration::from_secs);
     let dry_run = order.dry_run;
-    let tables = api.pipeline.maintenance.order(MaintenanceOrder { dry_run, keep_old_files }).await;
+    let tables = api.pipeline.maintenance.order(MaintenanceOptions { dry_run, keep_old_files }).await;
     let tables = tables.ok_or_else(|| {
         Problem::unavailable("not_done", "Maintenance was broken off: forecourt goes down, or its log says why.")
     })?;

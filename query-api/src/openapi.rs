@@ -4,7 +4,10 @@ use axum::response::IntoResponse;
 use axum::{Json, response::Response};
 use serde_json::{Map, Value, json};
 
-use crate::endpoints::{ENDPOINTS, Endpoint, Parameter};
+use crate::{
+    endpoints::{ENDPOINTS, Endpoint},
+    parameters::Parameter,
+};
 
 pub(crate) async fn get() -> Response {
     Json(document()).into_response()

@@ -17,7 +17,7 @@ use schemas::Position;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Api,
+    AppState,
     consistency::{POSITION, Reflects},
     parameters::Parameters,
     problem::Problem,
@@ -31,9 +31,6 @@ const LAG_SECONDS: HeaderName = HeaderName::from_static("x-forecourt-lag-seconds
 pub(crate) async fn health() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
-
-/// What is told before there is anything to answer from.
-pub(crate) const STARTING: &str = "Forecourt is starting. Ask again in a moment.";
 
 /// `/ready` before the log, the lake and the index are open: how far that is, the process's log tells.
 pub(crate) async fn starting(parameters: Parameters) -> Result<Response, Problem> {
@@ -99,7 +96,7 @@ const REFUSED_LATELY: Duration = Duration::from_secs(30);
 const REFUSED_FOR: Duration = Duration::from_secs(3);
 
 /// Why a part is not ready; nothing, when it is.
-fn reasons(api: &Api, part: Part) -> Vec<Reason> {
+fn reasons(api: &AppState, part: Part) -> Vec<Reason> {
     let (pipeline, status) = (&api.pipeline, api.pipeline.log_status.borrow().clone());
     let mut reasons = Vec::new();
     let end = pipeline.log_end_at_start;
@@ -115,7 +112,7 @@ fn reasons(api: &Api, part: Part) -> Vec<Reason> {
         Part::Intake | Part::Sql => starting(position(&pipeline.lake), true),
         // The first search would wait for the market to be learned.
         Part::Search => starting(position(&pipeline.listings), api.markets.is_made() && api.lexicons.is_made()),
-        Part::Kpis => starting(position(&pipeline.kpis.board), true),
+        Part::Kpis => starting(position(&pipeline.kpis.cache), true),
     }
     if part == Part::Intake {
         let refusal = api.intake.publisher().refusal().filter(|refusal| refusal.last.elapsed() < REFUSED_LATELY);
@@ -146,7 +143,7 @@ fn reasons(api: &Api, part: Part) -> Vec<Reason> {
     }
     let derived = match part {
         Part::Search => status.index_stalled_for.map(|still| (still, position(&pipeline.listings))),
-        Part::Kpis => status.kpis_stalled_for.map(|still| (still, position(&pipeline.kpis.board))),
+        Part::Kpis => status.kpis_stalled_for.map(|still| (still, position(&pipeline.kpis.cache))),
         Part::Intake | Part::Sql => None,
     };
     if let Some((still, reached)) = derived {
@@ -159,12 +156,12 @@ fn reasons(api: &Api, part: Part) -> Vec<Reason> {
 }
 
 /// Whether every event the log held at the start has been read: from then on a repeated one is recognised.
-pub(crate) fn knows_the_log(api: &Api) -> bool {
+pub(crate) fn knows_the_log(api: &AppState) -> bool {
     position(&api.pipeline.lake).is_some_and(|position| position >= api.pipeline.log_end_at_start)
 }
 
 /// The position that every answer tells, once there is one.
-pub(crate) fn lake_position(api: &Api) -> Option<Position> {
+pub(crate) fn lake_position(api: &AppState) -> Option<Position> {
     position(&api.pipeline.lake)
 }
 
@@ -179,7 +176,7 @@ fn parts_asked(parameters: &Parameters) -> Result<Vec<Part>, Problem> {
     Ok(vec![Part::ALL.into_iter().find(|part| part.name() == name).ok_or_else(unknown)?])
 }
 
-pub(crate) async fn ready(State(api): State<Api>, parameters: Parameters) -> Result<Response, Problem> {
+pub(crate) async fn ready(State(api): State<AppState>, parameters: Parameters) -> Result<Response, Problem> {
     let parts = parts_asked(&parameters)?;
     let pipeline = &api.pipeline;
     let found: Vec<(Part, Vec<Reason>)> = parts.into_iter().map(|part| (part, reasons(&api, part))).collect();
@@ -193,7 +190,7 @@ pub(crate) async fn ready(State(api): State<Api>, parameters: Parameters) -> Res
         (false, true) => "starting",
         (false, false) => "not_ready",
     };
-    let positions = [position(&pipeline.lake), position(&pipeline.listings), position(&pipeline.kpis.board)];
+    let positions = [position(&pipeline.lake), position(&pipeline.listings), position(&pipeline.kpis.cache)];
     let shown = ["lake", "listings", "kpis"].into_iter().zip(positions);
     let shown = shown.map(|(name, position)| (name.to_owned(), json!(position.map(Position::get))));
     let log = pipeline.log_status.borrow().clone();
@@ -225,7 +222,7 @@ pub(crate) async fn ready(State(api): State<Api>, parameters: Parameters) -> Res
 const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// Tell whoever still waits for an answer when the server stops to ask again.
-pub(crate) async fn end_with_the_server(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(crate) async fn end_with_the_server(State(api): State<AppState>, request: Request, next: Next) -> Response {
     let ended = async {
         api.stop.cancelled().await;
         tokio::time::sleep(END_WITHIN).await;
@@ -239,7 +236,7 @@ pub(crate) async fn end_with_the_server(State(api): State<Api>, request: Request
 }
 
 /// Say on every answer at which position the server stands, where the answer does not say it itself.
-pub(crate) async fn tell_position(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(crate) async fn tell_position(State(api): State<AppState>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(position) = lake_position(&api)
         && !response.headers().contains_key(POSITION)
@@ -249,7 +246,7 @@ pub(crate) async fn tell_position(State(api): State<Api>, request: Request, next
     response
 }
 
-pub(crate) async fn metrics(State(api): State<Api>) -> Response {
+pub(crate) async fn metrics(State(api): State<AppState>) -> Response {
     api.alerts.set_lag_gauges(position(&api.pipeline.lake).unwrap_or_default(), (api.now)());
     if api.kpi_metrics {
         set_kpi_gauges(&api).await;
@@ -258,11 +255,11 @@ pub(crate) async fn metrics(State(api): State<Api>) -> Response {
 }
 
 /// Every KPI's latest day as gauges: `kpi_value{kpi, value}`.
-async fn set_kpi_gauges(api: &Api) {
+async fn set_kpi_gauges(api: &AppState) {
     let service = &api.pipeline.kpis;
     for kpi in service.definitions.iter() {
         let key = SeriesKey::whole(kpi.name.clone(), DAYS);
-        let Ok(board) = service.board_with(&key).await else { continue };
+        let Ok(board) = service.cache_with(&key).await else { continue };
         let Some(series) = board.series(&key) else { continue };
         for value in &kpi.values {
             let mut amounts = series.values().rev().map(|row| row.values[&value.name].as_f64());

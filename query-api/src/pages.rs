@@ -7,26 +7,19 @@
 //! - [`dashboard`], [`sql`]: for those who look at numbers, with [`chart`];
 //! - [`sitemap`]: what search engines ask for.
 
-mod alert;
+pub(crate) mod alert;
 mod card;
 mod chart;
-mod dashboard;
+pub(crate) mod dashboard;
 mod drawing;
-mod illustration;
+mod escape;
+pub(crate) mod illustration;
 mod links;
-mod results;
-mod sitemap;
-mod sql;
-mod vehicle;
+pub(crate) mod results;
+pub(crate) mod sitemap;
+pub(crate) mod sql;
+pub(crate) mod vehicle;
 mod words;
-
-pub(crate) use alert::{alert, save_alert, stop_alert};
-pub(crate) use dashboard::dashboard;
-pub(crate) use illustration::illustration;
-pub(crate) use results::home;
-pub(crate) use sitemap::{robots, sitemap, sitemaps};
-pub(crate) use sql::sql;
-pub(crate) use vehicle::vehicle;
 
 use askama::Template;
 use axum::{
@@ -36,7 +29,10 @@ use axum::{
 };
 use words::{Language, word};
 
-use crate::{parameters::Parameters, problem::Problem};
+use crate::{
+    parameters::{DeclaredParameters, Parameters},
+    problem::Problem,
+};
 
 const STYLE: &str = include_str!("../pages/style.css");
 const SEARCH: &str = include_str!("../pages/search.js");
@@ -48,7 +44,7 @@ const ASSETS_FOR: &str = "public, max-age=3600";
 const POLICY: &str = "default-src 'self'; img-src * data:; style-src 'self' 'unsafe-inline'";
 
 /// A page's address and the language it is asked for in.
-pub(crate) struct Asked {
+pub(crate) struct PageRequest {
     parameters: Parameters,
     headers: HeaderMap,
     path: String,
@@ -57,14 +53,14 @@ pub(crate) struct Asked {
     explicit: bool,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Asked {
+impl<S: Send + Sync> FromRequestParts<S> for PageRequest {
     type Rejection = std::convert::Infallible;
 
     /// Links from elsewhere carry parameters of their own: what a page does not know, it leaves.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let OriginalUri(uri) = OriginalUri::from_request_parts(parts, state).await?;
-        let matched = parts.extensions.get::<axum::extract::MatchedPath>().map_or("", |path| path.as_str());
-        let parameters = Parameters::known(&parts.method, matched, uri.query().unwrap_or_default());
+        let declared = parts.extensions.get::<DeclaredParameters>().map_or(&[][..], |declared| declared.0);
+        let parameters = Parameters::known(declared, uri.query().unwrap_or_default());
         let named = parameters.all("lang").next().and_then(Language::parse);
         let accepted = parts.headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
         Ok(Self {
@@ -91,21 +87,21 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    fn new(asked: &Asked, title: String, canonical_query: &str) -> Self {
-        let host = asked.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    fn new(request: &PageRequest, title: String, canonical_query: &str) -> Self {
+        let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let is_plain = |host: &&str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
         let host = host.filter(is_plain).unwrap_or("localhost");
-        let proxied = asked.headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+        let proxied = request.headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let scheme = if proxied { "https" } else { "http" };
-        let other = links::with(&asked.parameters, "lang", asked.language.other().code());
+        let other = links::with(&request.parameters, "lang", request.language.other().code());
         Self {
-            language: asked.language,
-            explicit: asked.explicit,
+            language: request.language,
+            explicit: request.explicit,
             title,
-            description: word(asked.language, "tagline").to_owned(),
-            canonical: format!("{scheme}://{host}{}{canonical_query}", asked.path),
-            other_language: format!("{}{other}", asked.path),
-            kept: links::only(&asked.parameters, &["lang", "apr", "term_months", "down"]),
+            description: word(request.language, "tagline").to_owned(),
+            canonical: format!("{scheme}://{host}{}{canonical_query}", request.path),
+            other_language: format!("{}{other}", request.path),
+            kept: links::only(&request.parameters, &["lang", "apr", "term_months", "down"]),
         }
     }
 
@@ -154,13 +150,13 @@ struct ProblemPage {
 }
 
 /// A page, or the reason there is none.
-fn shown<T: Template>(asked: &Asked, page: Result<T, Problem>) -> Response {
+fn shown<T: Template>(request: &PageRequest, page: Result<T, Problem>) -> Response {
     let mut response = match page {
         Ok(page) => match page.render() {
             Ok(text) => Html(text).into_response(),
             Err(error) => return Problem::internal(&error).into_response(),
         },
-        Err(problem) => match problem_page(asked, &problem).render() {
+        Err(problem) => match problem_page(request, &problem).render() {
             // Its status and headers are those of the problem.
             Ok(text) => {
                 let (mut parts, _) = problem.into_response().into_parts();
@@ -178,17 +174,17 @@ fn shown<T: Template>(asked: &Asked, page: Result<T, Problem>) -> Response {
     response
 }
 
-fn problem_page(asked: &Asked, problem: &Problem) -> ProblemPage {
+fn problem_page(request: &PageRequest, problem: &Problem) -> ProblemPage {
     let title = word(
-        asked.language,
+        request.language,
         match problem.status() {
             StatusCode::NOT_FOUND => "problem_missing",
             StatusCode::SERVICE_UNAVAILABLE => "problem_later",
             _ => "problem_other",
         },
     );
-    let translated = asked.language == Language::English || problem.status() == StatusCode::NOT_FOUND;
-    ProblemPage { page: Page::new(asked, title.to_owned(), ""), detail: problem.detail().to_owned(), translated }
+    let translated = request.language == Language::English || problem.status() == StatusCode::NOT_FOUND;
+    ProblemPage { page: Page::new(request, title.to_owned(), ""), detail: problem.detail().to_owned(), translated }
 }
 
 pub(crate) async fn style() -> Response {

@@ -4,29 +4,50 @@ use std::str::FromStr;
 
 use axum::{
     extract::{FromRequestParts, OriginalUri, Path, rejection::PathRejection},
-    http::{Method, request::Parts},
+    http::request::Parts,
 };
 
-use crate::{endpoints, problem::Problem};
+use crate::problem::Problem;
+
+/// A query parameter that an endpoint declares.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    pub name: &'static str,
+    pub meaning: &'static str,
+    /// Its JSON type.
+    pub kind: &'static str,
+    /// Whether it may be repeated, for OR.
+    pub repeats: bool,
+}
+
+/// The parameters of a request's endpoint, as its extension.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeclaredParameters(pub(crate) &'static [Parameter]);
 
 /// The parameters of a request: only such as its endpoint knows.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Those of a query that its endpoint knows; others are left.
-    pub(crate) fn known(method: &Method, path: &str, query: &str) -> Self {
-        let known = endpoints::parameters(method, path);
+    /// The parameters of a query that are declared; others are left out.
+    pub(crate) fn known(declared: &[Parameter], query: &str) -> Self {
         let pairs = url::form_urlencoded::parse(query.as_bytes()).into_owned();
-        Self(pairs.filter(|(name, _)| known.iter().any(|parameter| is_of(parameter, name))).collect())
+        Self(pairs.filter(|(name, _)| declared.iter().any(|parameter| is_of(parameter, name))).collect())
     }
 
-    /// These, when an endpoint knows them all.
+    /// The pairs as parameters.
     ///
     /// # Errors
-    /// When it does not know one.
-    pub(crate) fn checked(method: &Method, path: &str, pairs: Vec<(String, String)>) -> Result<Self, Problem> {
-        check(method, path, pairs)
+    /// When one of them is not declared.
+    pub(crate) fn checked(declared: &[Parameter], pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        match pairs.iter().find(|(name, _)| !declared.iter().any(|parameter| is_of(parameter, name))) {
+            None => Ok(Self(pairs)),
+            Some((name, _)) => {
+                let names: Vec<_> = declared.iter().map(|parameter| parameter.name).collect();
+                let detail = format!("there is no parameter {name:?} here; there are {}", names.join(", "));
+                Err(Problem::parameter(name, detail))
+            }
+        }
     }
 
     /// Without the parameters of these names.
@@ -105,24 +126,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
         let OriginalUri(uri) =
             OriginalUri::from_request_parts(parts, state).await.unwrap_or_else(|never| match never {});
         let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
-        let path = parts.extensions.get::<axum::extract::MatchedPath>().map_or("", |path| path.as_str());
-        check(&parts.method, path, pairs)
+        let declared = parts.extensions.get::<DeclaredParameters>().map_or(&[][..], |declared| declared.0);
+        Self::checked(declared, pairs)
     }
 }
 
 /// Whether a name is a parameter's, or one of the many that `filter.*` stands for.
-fn is_of(parameter: &endpoints::Parameter, name: &str) -> bool {
+fn is_of(parameter: &Parameter, name: &str) -> bool {
     parameter.name == name || parameter.name.strip_suffix('*').is_some_and(|start| name.starts_with(start))
-}
-
-fn check(method: &Method, path: &str, pairs: Vec<(String, String)>) -> Result<Parameters, Problem> {
-    let known = endpoints::parameters(method, path);
-    match pairs.iter().find(|(name, _)| !known.iter().any(|parameter| is_of(parameter, name))) {
-        None => Ok(Parameters(pairs)),
-        Some((name, _)) => {
-            let names: Vec<_> = known.iter().map(|parameter| parameter.name).collect();
-            let detail = format!("there is no parameter {name:?} here; there are {}", names.join(", "));
-            Err(Problem::parameter(name, detail))
-        }
-    }
 }

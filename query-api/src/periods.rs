@@ -28,11 +28,12 @@ use processors::{
 use schemas::{
     Position,
     field_type::{format_timestamp, parse_timestamp},
+    time::MICROS_PER_DAY,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::{Api, alerts, consistency::Freshness};
+use crate::{AppState, alerts, consistency::Freshness};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ const REST_FACTOR: u32 = 10;
 /// Periods that are closed.
 const GRAINS: [Grain; 2] = [Grain::Day, Grain::Month];
 /// A period that ended longer ago is told as it was: its events begin to go.
-const CORRECTED_FOR: i64 = 700 * 24 * 60 * 60 * 1_000_000;
+const CORRECTED_FOR: i64 = 700 * MICROS_PER_DAY;
 /// Events published at once.
 const AT_ONCE: usize = 500;
 /// Of the ids of measurements.
@@ -115,7 +116,7 @@ pub fn since(folder: &Path, said: Option<i64>, now: i64) -> io::Result<i64> {
 }
 
 /// Close periods that begin at `since` or later, until everything stops. What fails is tried again.
-pub async fn close(api: Api, since: i64) {
+pub async fn close(api: AppState, since: i64) {
     let stop = api.stop.clone();
     let mut closer =
         Closer { api, since, published: None, looked_at: Position::START, day: None, next: Instant::now() };
@@ -145,7 +146,7 @@ pub async fn close(api: Api, since: i64) {
 }
 
 struct Closer {
-    api: Api,
+    api: AppState,
     since: i64,
     /// None, before it is read from the lake.
     published: Option<Published>,

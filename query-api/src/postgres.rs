@@ -10,12 +10,14 @@
 mod command;
 mod connection;
 mod error;
+mod rows;
+mod statement;
 
 use std::{
     collections::{HashMap, VecDeque},
     fmt::Debug,
     io,
-    ops::{ControlFlow, DerefMut},
+    ops::DerefMut,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,23 +25,14 @@ use std::{
     time::Duration,
 };
 
-use arrow_pg::datatypes::{arrow_schema_to_pg_fields, df::deserialize_parameters, encode_recordbatch, into_pg_type};
 use async_trait::async_trait;
-use futures::{Sink, SinkExt, Stream, StreamExt, stream};
+use futures::{Sink, SinkExt, StreamExt, stream};
 use ingest::bodies::share;
-use lake::{
-    ParamValues, Prepared, Statement,
-    arrow::{
-        array::RecordBatch,
-        datatypes::{DataType, Field, Schema},
-    },
-    session,
-    sqlparser::ast,
-};
+use lake::{ParamValues, Statement, session, sqlparser::ast};
 use pgwire::{
     api::{
         ClientInfo, ClientPortalStore, DEFAULT_NAME, METADATA_DATABASE, PgWireConnectionState, PgWireServerHandlers,
-        PidSecretKeyGenerator, RandomPidSecretKeyGenerator, Type,
+        PidSecretKeyGenerator, RandomPidSecretKeyGenerator,
         auth::{
             DefaultServerParameterProvider, ServerParameterProvider, StartupHandler, finish_authentication,
             protocol_negotiation, save_startup_parameters_to_metadata,
@@ -50,22 +43,19 @@ use pgwire::{
             ExtendedQueryHandler, SimpleQueryHandler, send_describe_response, send_execution_response,
             send_partial_query_response, send_query_response, send_ready_for_query,
         },
-        results::{DataRowEncoder, DescribePortalResponse, FieldFormat, FieldInfo, QueryResponse, Response, Tag},
-        stmt::QueryParser,
+        results::{DescribePortalResponse, QueryResponse, Response, Tag},
         store::{Entry, PortalStore},
     },
     error::{PgWireError, PgWireResult},
     messages::{
         PgWireBackendMessage, PgWireFrontendMessage,
         cancel::CancelRequest,
-        data::DataRow,
         extendedquery::{Bind, BindComplete, Describe, Execute, TARGET_TYPE_BYTE_PORTAL},
         response::{EmptyQueryResponse, TransactionStatus},
         simplequery::Query,
     },
     tokio::process_socket,
 };
-use schemas::Position;
 use tokio::{
     net::TcpListener,
     task::{AbortHandle, JoinSet},
@@ -73,32 +63,34 @@ use tokio::{
 };
 
 use crate::{
-    Api,
-    asking::{Answering, refused},
+    AppState,
     client_places::{ClientPlace, ClientPlaces},
-    consistency::Freshness,
-    problem::Problem,
 };
 use command::Command;
 use connection::{Connection, Connections, SERVER_VERSION};
 use error::Refusal;
+use rows::{column_names, fields, named, one_value, rows};
+use statement::{ParsedStatement, Statements};
 
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 100;
 /// A connection that has said nothing for so long gives its place to another that needs one.
 const YIELDS_AFTER: Duration = Duration::from_millis(500);
 /// How long to wait where the system gives no connection.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 const DATABASE: &str = "forecourt";
 
-/// Serve the Postgres wire until `stop`.
+/// Serve the Postgres wire until `stop`, over at most so many connections.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve_postgres(listener: TcpListener, api: Api, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
+pub async fn serve_postgres(
+    listener: TcpListener,
+    api: AppState,
+    max_connections: usize,
+    stop: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
     let service = Service {
         statements: Arc::new(Statements { api }),
-        places: ClientPlaces::new(MAX_CONNECTIONS),
+        places: ClientPlaces::new(max_connections),
         keys: Arc::default(),
         connections: Arc::default(),
         has_begun: Arc::default(),
@@ -120,7 +112,7 @@ pub async fn serve_postgres(listener: TcpListener, api: Api, stop: impl Future<O
                     }
                 };
                 beginning.retain(|it| !it.has_begun.load(Ordering::Relaxed) && !it.task.is_finished());
-                if connections.len() >= 2 * MAX_CONNECTIONS {
+                if connections.len() >= 2 * max_connections {
                     // One that has said nothing yet gives its place.
                     match beginning.front() {
                         Some(silent) if silent.since.elapsed() >= YIELDS_AFTER => {
@@ -215,10 +207,9 @@ impl StartupHandler for Service {
             return Err(Refusal::fatal("3D000", message).into());
         }
         let Some(place) = self.places.take(client.socket_addr().ip()) else {
-            let message = format!(
-                "{MAX_CONNECTIONS} connections are open, or {} from this address; close one, or come again",
-                share(MAX_CONNECTIONS)
-            );
+            let most = self.places.max();
+            let own = share(most);
+            let message = format!("{most} connections are open, or {own} from this address; close one, or come again");
             return Err(Refusal::fatal("53300", message).into());
         };
         self.connect(client, place)?;
@@ -260,22 +251,6 @@ impl ServerParameterProvider for Parameters {
     }
 }
 
-/// A statement that was parsed, to be run as often as it is bound.
-#[derive(Clone)]
-pub(crate) struct Parsed {
-    text: String,
-    command: Command,
-    /// Of one that asks for rows of tables.
-    prepared: Option<Prepared>,
-    /// Of one that takes rows from a cursor.
-    fields: Option<Arc<Vec<FieldInfo>>>,
-}
-
-/// Reads statements.
-pub(crate) struct Statements {
-    api: Api,
-}
-
 /// What a statement is answered with.
 enum Reply {
     Rows(QueryResponse),
@@ -284,34 +259,13 @@ enum Reply {
     Transaction(&'static str, TransactionStatus),
 }
 
-impl Statements {
-    fn parse(&self, text: &str) -> Result<Vec<ast::Statement>, Refusal> {
-        let parsed = self.api.pipeline.sql.parse_postgres(text);
-        parsed.map_err(|error| Refusal::of(&refused(error), text))
-    }
-
-    /// The same refusal with its place: the words that Postgres's clients may use are rewritten for the engine, which
-    /// loses where they stood, so the statement is looked at again as it was written.
-    async fn placed(&self, refusal: Refusal, text: &str) -> Refusal {
-        if refusal.is_placed() {
-            return refusal;
-        }
-        let Ok(statement) = self.api.pipeline.sql.parse(text) else { return refusal };
-        let again = self.api.prepare(statement, Freshness::new(Position::START, None)).await;
-        match again {
-            Ok(_) => refusal,
-            Err(problem) => refusal.placed_as(&Refusal::of(&problem, text)),
-        }
-    }
-}
-
 impl Service {
     /// Do what a statement wants. `values` are those of its parameters.
     async fn run(
         &self,
         connection: &Arc<Connection>,
         status: TransactionStatus,
-        parsed: &Parsed,
+        parsed: &ParsedStatement,
         values: ParamValues,
         format: &Format,
     ) -> Result<Reply, Refusal> {
@@ -419,138 +373,6 @@ impl Service {
     }
 }
 
-/// The parameters that something is looked for in, as `= ANY($1)` does, are lists: of text, unless more is known.
-fn with_lists(mut prepared: Prepared, text: &str, statement: &ast::Statement) -> Prepared {
-    // Some of what clients ask of the catalogue is left out, and its parameters with it.
-    prepared.takes(session::parameters_in(text));
-    let _ = ast::visit_expressions(statement, |expression| {
-        if let ast::Expr::Function(function) = expression
-            && matches!(function.name.to_string().as_str(), "array_contains" | "array_has")
-            && let ast::FunctionArguments::List(arguments) = &function.args
-            && let Some(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::Value(list)))) =
-                arguments.args.first()
-            && let ast::Value::Placeholder(name) = &list.value
-            && let Some(number) =
-                name.trim_start_matches('$').parse::<usize>().ok().and_then(|number| number.checked_sub(1))
-            && let Some(kind @ None) = prepared.parameters.get_mut(number)
-        {
-            *kind = Some(DataType::List(Arc::new(Field::new("item", DataType::Utf8, true))));
-        }
-        ControlFlow::<()>::Continue(())
-    });
-    prepared
-}
-
-/// What Postgres calls the columns of a query that give themselves no names, where the query lists them.
-fn column_names(statement: &Statement) -> Option<Vec<Option<String>>> {
-    let Statement::Statement(statement) = statement else { return None };
-    let ast::Statement::Query(query) = &**statement else { return None };
-    let ast::SetExpr::Select(select) = &*query.body else { return None };
-    let name = |item: &ast::SelectItem| match item {
-        ast::SelectItem::UnnamedExpr(expression) => {
-            Some(Some(column_name(expression).unwrap_or_else(|| "?column?".to_owned())))
-        }
-        ast::SelectItem::ExprWithAlias { .. } => Some(None),
-        _ => None,
-    };
-    select.projection.iter().map(name).collect()
-}
-
-fn column_name(expression: &ast::Expr) -> Option<String> {
-    match expression {
-        ast::Expr::Identifier(name) => Some(name.value.clone()),
-        ast::Expr::CompoundIdentifier(names) => names.last().map(|name| name.value.clone()),
-        ast::Expr::Function(function) => Some(function.name.0.last()?.as_ident()?.value.to_lowercase()),
-        ast::Expr::Cast { expr, data_type, .. } => {
-            Some(column_name(expr).unwrap_or_else(|| data_type.to_string().to_lowercase()))
-        }
-        ast::Expr::Nested(inner) => column_name(inner),
-        ast::Expr::Case { .. } => Some("case".to_owned()),
-        ast::Expr::Extract { .. } => Some("extract".to_owned()),
-        _ => None,
-    }
-}
-
-/// A result's columns under these names, where there are any.
-fn named(schema: &Schema, names: Option<&[Option<String>]>) -> Schema {
-    let Some(names) = names.filter(|names| names.len() == schema.fields().len()) else { return schema.clone() };
-    let field = |(field, name): (&Arc<Field>, &Option<String>)| match name {
-        Some(name) => field.as_ref().clone().with_name(name),
-        None => field.as_ref().clone(),
-    };
-    Schema::new(schema.fields().iter().zip(names).map(field).collect::<Vec<_>>())
-}
-
-/// Columns as Postgres's clients are told of them.
-fn fields(schema: &Schema, format: &Format) -> Result<Vec<FieldInfo>, Refusal> {
-    arrow_schema_to_pg_fields(schema, format, None)
-        .map_err(|error| Refusal::new("0A000", format!("a column cannot be sent: {error}; cast it")))
-}
-
-/// Rows as they come, until there are no more or somebody cancels them.
-fn rows(
-    answering: Answering,
-    fields: Arc<Vec<FieldInfo>>,
-    cancelled: impl Future<Output = ()> + Send + 'static,
-) -> impl Stream<Item = PgWireResult<DataRow>> + Send + 'static {
-    let Answering { rows, permit } = answering;
-    let reader = rows.reader();
-    let batches = stream::unfold(Some((rows, permit, Box::pin(cancelled))), move |going| {
-        let fields = Arc::clone(&fields);
-        async move {
-            let (mut rows, permit, mut cancelled) = going?;
-            let batch = tokio::select! {
-                () = &mut cancelled => return Some((vec![Err(Refusal::cancelled().into())], None)),
-                batch = rows.next_batch() => batch?,
-            };
-            Some(match batch {
-                Ok(batch) => match encoded(fields, batch) {
-                    (rows_of_batch, true) => (rows_of_batch, Some((rows, permit, cancelled))),
-                    (rows_of_batch, false) => (rows_of_batch, None),
-                },
-                Err(error) => (vec![Err(Refusal::of(&refused(error), "").into())], None),
-            })
-        }
-    });
-    batches.map(stream::iter).flatten().inspect(move |_| reader.touch())
-}
-
-/// A batch's rows, up to the first that cannot be sent; whether that is all of them.
-fn encoded(fields: Arc<Vec<FieldInfo>>, batch: RecordBatch) -> (Vec<PgWireResult<DataRow>>, bool) {
-    let mut rows = Vec::with_capacity(batch.num_rows());
-    for row in encode_recordbatch(fields, batch) {
-        match row {
-            Ok(row) => rows.push(Ok(row)),
-            // The encoder would tell of the same row for ever.
-            Err(error) => {
-                rows.push(
-                    Err(Refusal::new("22000", format!("a row cannot be sent: {error}; cast its columns")).into()),
-                );
-                return (rows, false);
-            }
-        }
-    }
-    (rows, true)
-}
-
-/// A row of one text.
-fn one_value(name: &str, value: &str) -> Result<QueryResponse, Refusal> {
-    let fields = Arc::new(vec![text_field(name)]);
-    let mut encoder = DataRowEncoder::new(Arc::clone(&fields));
-    encoder.encode_field(&Some(value)).map_err(|error| refused_by(&error))?;
-    let row = encoder.take_row();
-    Ok(QueryResponse::new(fields, stream::iter([Ok(row)])))
-}
-
-/// Our own fault: what it is goes to the log.
-fn refused_by(error: &PgWireError) -> Refusal {
-    Refusal::of(&Problem::internal(error), "")
-}
-
-fn text_field(name: &str) -> FieldInfo {
-    FieldInfo::new(name.to_owned(), None, None, Type::TEXT, FieldFormat::Text)
-}
-
 #[async_trait]
 impl SimpleQueryHandler for Service {
     /// Statements one after the other, each answered before the next begins.
@@ -573,7 +395,7 @@ impl SimpleQueryHandler for Service {
         let alone = statements.len() == 1;
         for statement in statements {
             let text = if alone { query.query.clone() } else { statement.to_string() };
-            let parsed = Parsed { text, command: Command::of(statement)?, prepared: None, fields: None };
+            let parsed = ParsedStatement { text, command: Command::of(statement)?, prepared: None, fields: None };
             let none = session::parameters(&[]).map_err(|_| Refusal::new("XX000", "no parameters"))?;
             let status = client.transaction_status();
             match self.run(&connection, status, &parsed, none, &Format::UnifiedText).await? {
@@ -605,7 +427,7 @@ impl SimpleQueryHandler for Service {
 
 #[async_trait]
 impl ExtendedQueryHandler for Service {
-    type Statement = Parsed;
+    type Statement = ParsedStatement;
     type QueryParser = Statements;
 
     fn query_parser(&self) -> Arc<Self::QueryParser> {
@@ -737,83 +559,5 @@ impl ExtendedQueryHandler for Service {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         Err(Refusal::new("XX000", "portals are executed as their rows come").into())
-    }
-}
-
-impl Parsed {
-    fn columns(&self, format: &Format) -> Result<Vec<FieldInfo>, Refusal> {
-        match (&self.prepared, &self.fields, &self.command) {
-            (Some(prepared), _, Command::Ask(statement)) => {
-                let names = column_names(&Statement::Statement(statement.clone()));
-                fields(&named(&prepared.schema, names.as_deref()), format)
-            }
-            (_, Some(fields), _) => Ok(fields.to_vec()),
-            (_, None, Command::Show(name)) => Ok(vec![text_field(name)]),
-            (_, None, _) => Ok(Vec::new()),
-        }
-    }
-
-    /// The values a portal is bound to.
-    fn values(&self, portal: &Portal<Self>) -> PgWireResult<ParamValues> {
-        let (wanted, given) = (self.parameters(), &portal.statement.parameter_types);
-        // A value is what the client says it is, and the engine compares it as that; else what it is compared with.
-        let says = |index: usize| given.get(index).and_then(Option::as_ref).is_some_and(|kind| *kind != Type::UNKNOWN);
-        let kinds = wanted.iter().enumerate().map(|(index, kind)| (!says(index)).then_some(kind));
-        let types: Vec<Option<&DataType>> = kinds.collect();
-        let values = deserialize_parameters(portal, &types)?;
-        match &values {
-            // A null of a type that has no values here is left out.
-            ParamValues::List(list) if list.len() != portal.parameter_len() => {
-                Err(Refusal::new("0A000", "a parameter has a type that is unknown here; cast it").into())
-            }
-            _ => Ok(values),
-        }
-    }
-
-    /// The types of its parameters: text, where they may be anything.
-    fn parameters(&self) -> Vec<DataType> {
-        let wanted = self.prepared.as_ref().map(|prepared| prepared.parameters.as_slice()).unwrap_or_default();
-        wanted.iter().map(|kind| kind.clone().unwrap_or(DataType::Utf8)).collect()
-    }
-}
-
-#[async_trait]
-impl QueryParser for Statements {
-    type Statement = Parsed;
-
-    async fn parse_sql<C>(&self, client: &C, sql: &str, _: &[Option<Type>]) -> PgWireResult<Option<Parsed>>
-    where
-        C: ClientInfo + Unpin + Send + Sync,
-    {
-        let connection = Connection::of(client)?;
-        let mut statements = self.parse(sql)?;
-        if statements.len() > 1 {
-            return Err(Refusal::syntax("cannot insert multiple commands into a prepared statement").into());
-        }
-        let Some(statement) = statements.pop() else { return Ok(None) };
-        let command = Command::of(statement)?;
-        let prepared = match &command {
-            Command::Ask(statement) => {
-                let freshness = connection.asking()?.freshness;
-                match self.api.prepare(Statement::Statement(statement.clone()), freshness).await {
-                    Ok(prepared) => Some(with_lists(prepared, sql, statement)),
-                    Err(problem) => return Err(self.placed(Refusal::of(&problem, sql), sql).await.into()),
-                }
-            }
-            _ => None,
-        };
-        let fields = match &command {
-            Command::Fetch { cursor, .. } => connection.cursor_fields(cursor).await,
-            _ => None,
-        };
-        Ok(Some(Parsed { text: sql.to_owned(), command, prepared, fields }))
-    }
-
-    fn get_parameter_types(&self, parsed: &Parsed) -> PgWireResult<Vec<Type>> {
-        parsed.parameters().iter().map(into_pg_type).collect()
-    }
-
-    fn get_result_schema(&self, parsed: &Parsed, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
-        Ok(parsed.columns(format.unwrap_or(&Format::UnifiedText))?)
     }
 }

@@ -15,7 +15,7 @@ use search_index::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Api,
+    AppState,
     consistency::{Freshness, answer, as_of},
     parameters::{Id, Parameters, id_of},
     payment::PaymentTerms,
@@ -25,10 +25,13 @@ use crate::{
 mod request;
 
 use request::needs_lexicon;
-pub(crate) use request::{Asked, asked};
+pub(crate) use request::{ParsedSearch, parse_search_request};
 
 /// Listings shown side by side.
 const MOST_COMPARED: usize = 6;
+/// The latest prices of one listing in an answer, unless a limit is given, and at most.
+const DEFAULT_PRICES: usize = 1_000;
+const MAX_PRICES: usize = 10_000;
 /// Listings like one that are shown, unless asked otherwise, and at most.
 const SIMILAR: usize = 8;
 const MOST_SIMILAR: usize = 50;
@@ -38,7 +41,7 @@ const MOST_SUGGESTED: usize = 50;
 const SUGGESTED_QUERIES: usize = 3;
 
 pub(crate) async fn get(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -63,7 +66,7 @@ pub(crate) struct Searched {
 
 /// Search as the parameters say.
 pub(crate) async fn searched(
-    api: &Api,
+    api: &AppState,
     parameters: &Parameters,
     headers: &HeaderMap,
     overrules: Overrules,
@@ -75,28 +78,33 @@ pub(crate) async fn searched(
     let asked_text = request::text(parameters)?;
     let (given, terms, market, now) = (parameters.clone(), priced.terms, Arc::clone(&priced.market), (api.now)());
     let done = blocking(&snapshot, move |snapshot| {
-        let mut asked = asked(&given, lexicon.as_deref(), terms, now, overrules)?;
-        asked.request.market = Some(market);
-        let page = snapshot.search(asked.request.clone()).map_err(|error| Problem::internal(&error))?;
-        Ok((asked, page))
+        let parsed = parse_search_request(&given, lexicon.as_deref(), terms, now, overrules)?;
+        let page = snapshot.search(parsed.request.clone(), Some(&market)).map_err(|error| Problem::internal(&error))?;
+        Ok((parsed, page))
     });
-    let (Asked { request, read, passed_over, overruled }, page) = done.await?;
+    let (ParsedSearch { request, read, passed_over, overruled }, page) = done.await?;
     Ok(Searched { snapshot, asked_text, request, read, passed_over, overruled, page, priced })
 }
 
 /// The same search with all that its text was read as said by parameters, as a query string: it means the same tomorrow.
-pub(crate) async fn resolved(api: &Api, parameters: &Parameters) -> Result<String, Problem> {
+pub(crate) async fn resolved(api: &AppState, parameters: &Parameters) -> Result<String, Problem> {
     const READ_ANEW: [&str; 3] = ["q", "raw", "near"];
     let freshness = Freshness::new(Position::START, None);
     let snapshot = freshness.wait(&api.pipeline.listings).await?;
     let lexicon = if needs_lexicon(parameters) { Some(lexicon(api, &snapshot, freshness).await?) } else { None };
-    let Asked { mut request, read, .. } =
-        asked(parameters, lexicon.as_deref(), PaymentTerms::of(parameters)?, (api.now)(), Overrules::Filter)?;
+    let ParsedSearch { mut request, read, .. } = parse_search_request(
+        parameters,
+        lexicon.as_deref(),
+        PaymentTerms::of(parameters)?,
+        (api.now)(),
+        Overrules::Filter,
+    )?;
     if !request.text.is_empty() {
         // What a mistyped word is taken for now, is meant.
-        let once = SearchRequest { market: Some(market(api, &snapshot).await?), ..request.clone() };
-        let found =
-            blocking(&snapshot, move |snapshot| snapshot.search(once).map_err(|error| Problem::internal(&error)));
+        let (once, market) = (request.clone(), market(api, &snapshot).await?);
+        let found = blocking(&snapshot, move |snapshot| {
+            snapshot.search(once, Some(&market)).map_err(|error| Problem::internal(&error))
+        });
         let corrections = found.await?.corrections;
         let meant = corrections.iter().map(|correction| (correction.from.as_str(), correction.to.as_str()));
         request.text = with_words(&request.text, &meant.collect());
@@ -142,7 +150,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// What there is, in words: as new as is asked for.
-async fn lexicon(api: &Api, snapshot: &Arc<ListingSnapshot>, freshness: Freshness) -> Result<Arc<Lexicon>, Problem> {
+async fn lexicon(
+    api: &AppState,
+    snapshot: &Arc<ListingSnapshot>,
+    freshness: Freshness,
+) -> Result<Arc<Lexicon>, Problem> {
     api.lexicons.get(snapshot, freshness.min_position()).await
 }
 
@@ -153,7 +165,7 @@ pub(crate) struct Priced {
 }
 
 /// What prices are compared with: what is offered now, or was a moment ago.
-pub(crate) async fn market(api: &Api, snapshot: &Arc<ListingSnapshot>) -> Result<Arc<Market>, Problem> {
+pub(crate) async fn market(api: &AppState, snapshot: &Arc<ListingSnapshot>) -> Result<Arc<Market>, Problem> {
     api.markets.get(snapshot, Position::START).await
 }
 
@@ -236,7 +248,7 @@ pub(crate) async fn known(snapshot: &Arc<ListingSnapshot>, id: &str) -> Result<L
 }
 
 pub(crate) async fn listing(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     id: Id,
     parameters: Parameters,
     headers: HeaderMap,
@@ -250,7 +262,7 @@ pub(crate) async fn listing(
 
 /// `GET /v1/listings/{id}/similar`
 pub(crate) async fn similar(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     id: Id,
     parameters: Parameters,
     headers: HeaderMap,
@@ -270,16 +282,18 @@ pub(crate) async fn similar(
 
 /// `GET /v1/listings/{id}/price-history`
 pub(crate) async fn price_history(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     id: Id,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = id_of(id)?;
     let snapshot = Freshness::of(&parameters, &headers)?.wait(&api.pipeline.listings).await?;
+    let limit = parameters.limit(DEFAULT_PRICES, MAX_PRICES)?;
     let listing = known(&snapshot, &id).await?;
-    let mut before: Option<i64> = None;
-    let prices = listing.prices.iter().map(|price| {
+    let left_out = listing.prices.len().saturating_sub(limit);
+    let mut before = left_out.checked_sub(1).map(|before| listing.prices[before].cents);
+    let prices = listing.prices[left_out..].iter().map(|price| {
         let change = before.replace(price.cents).map(|before| amount(price.cents - before));
         json!({"at": format_timestamp(price.since), "price": amount(price.cents), "change": change})
     });
@@ -289,6 +303,7 @@ pub(crate) async fn price_history(
         "listing_id": listing.listing_id,
         "currency": listing.currency,
         "prices": prices,
+        "left_out": left_out,
         "lowest": every().min().map(amount),
         "highest": every().max().map(amount),
         "price": listing.price_cents.map(amount),
@@ -300,7 +315,7 @@ pub(crate) async fn price_history(
 
 /// `GET /v1/compare?id=…&id=…`
 pub(crate) async fn compare(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -325,7 +340,7 @@ pub(crate) async fn compare(
 
 /// `GET /v1/suggest`
 pub(crate) async fn suggest(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

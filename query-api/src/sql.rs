@@ -10,16 +10,14 @@ use axum::{
 };
 use futures::{Stream, StreamExt, stream};
 use lake::{
-    QueryLimits, ResultFormat, SqlError,
-    description::TableDescription,
-    result_format::{EncodedRows, sql_type},
-    session,
+    QueryLimits, ResultFormat, SqlError, result_format::EncodedRows, session, sql_type::sql_type,
+    table_description::TableDescription,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Api,
+    AppState,
     asking::{Answering, AsOf, Asking, DEFAULT_TIME, MAX_TIME, not_past, refused},
     consistency::{Freshness, POSITION, answer},
     parameters::Parameters,
@@ -46,7 +44,7 @@ struct Question {
 }
 
 pub(crate) async fn post(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -62,7 +60,7 @@ pub(crate) async fn post(
 }
 
 pub(crate) async fn get(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -80,7 +78,12 @@ pub(crate) async fn get(
     ask(&api, question, &parameters, &headers).await
 }
 
-async fn ask(api: &Api, question: Question, parameters: &Parameters, headers: &HeaderMap) -> Result<Response, Problem> {
+async fn ask(
+    api: &AppState,
+    question: Question,
+    parameters: &Parameters,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     let format = format_of(&question, headers)?;
     let limits = limits(&question, format)?;
     let values = session::parameters(&question.params).map_err(|index| {
@@ -179,7 +182,7 @@ fn body(first: Option<Bytes>, encoded: EncodedRows) -> impl Stream<Item = Result
 }
 
 pub(crate) async fn tables(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 use crate::{
-    Api,
+    AppState,
     consistency::{Freshness, answer},
     parameters::Parameters,
     problem::Problem,
@@ -23,7 +23,7 @@ static TURN: Semaphore = Semaphore::const_new(1);
 const FORGETS_WITHIN: Duration = Duration::from_secs(600);
 
 /// An index, and a lake that is no older. Both have lost the same events to retention.
-async fn cut(api: &Api, freshness: Freshness) -> Result<(Arc<ListingSnapshot>, Arc<LakeView>), Problem> {
+async fn cut(api: &AppState, freshness: Freshness) -> Result<(Arc<ListingSnapshot>, Arc<LakeView>), Problem> {
     let deadline = Instant::now() + FORGETS_WITHIN;
     let mut changes = api.pipeline.listings.clone();
     loop {
@@ -42,7 +42,7 @@ async fn cut(api: &Api, freshness: Freshness) -> Result<(Arc<ListingSnapshot>, A
 }
 
 pub(crate) async fn post(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -50,14 +50,14 @@ pub(crate) async fn post(
         return Err(Problem::unavailable("busy", "Somebody is verifying already. Ask again when that has ended."));
     };
     let freshness = Freshness::of(&parameters, &headers)?;
-    freshness.wait(&api.pipeline.kpis.board).await?;
+    freshness.wait(&api.pipeline.kpis.cache).await?;
     // Every KPI is on it, asked for lately or not.
     let kpis = &api.pipeline.kpis;
     for kpi in kpis.definitions.iter() {
         let key = SeriesKey::whole(kpi.name.clone(), DAYS);
-        kpis.board_with(&key).await.map_err(|error| Problem::internal(error.as_ref()))?;
+        kpis.cache_with(&key).await.map_err(|error| Problem::internal(error.as_ref()))?;
     }
-    let board = freshness.wait(&kpis.board).await?;
+    let board = freshness.wait(&kpis.cache).await?;
     let (listings, view) = cut(&api, freshness).await?;
     let (cut, runtime) = (Arc::clone(&view), Handle::current());
     // On a thread for it: a second index is built.

@@ -14,7 +14,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::{Catalogue, Rejection, RejectionCode, catalogue::EventDefinition, validation::quoted};
+use crate::{Catalogue, Rejection, RejectionCode, catalogue::EventDefinition, rejection::quoted};
 
 /// What an envelope says of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,74 +8,10 @@ use crate::{
     field_type::{Cell, format_timestamp, parse_timestamp},
     limits::Doubt,
     names::snake_case,
+    rejection::{MAX_EVENT_BYTES, Rejection, RejectionCode, describe, quoted},
+    time::MICROS_PER_DAY,
     versions::{self, Version},
 };
-
-/// Largest event accepted, in bytes of JSON. One NATS message of the default size, 1 MiB, holds it and its headers.
-pub const MAX_EVENT_BYTES: usize = (1 << 20) - 4_096;
-
-/// Why an event cannot be taken. The codes are stable: clients and dead letters carry them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RejectionCode {
-    EventTooLarge,
-    InvalidJson,
-    NotAnObject,
-    MissingField,
-    WrongType,
-    InvalidValue,
-    UnknownEventType,
-    AmbiguousEventType,
-    SubjectMismatch,
-    UnreadableMessage,
-}
-
-impl RejectionCode {
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::EventTooLarge => "event_too_large",
-            Self::InvalidJson => "invalid_json",
-            Self::NotAnObject => "not_an_object",
-            Self::MissingField => "missing_field",
-            Self::WrongType => "wrong_type",
-            Self::InvalidValue => "invalid_value",
-            Self::UnknownEventType => "unknown_event_type",
-            Self::AmbiguousEventType => "ambiguous_event_type",
-            Self::SubjectMismatch => "subject_mismatch",
-            Self::UnreadableMessage => "unreadable_message",
-        }
-    }
-}
-
-/// An event that cannot be taken: what is wrong, where, and what was expected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Rejection {
-    pub code: RejectionCode,
-    /// The field at fault, such as `data.price`.
-    pub field: Option<String>,
-    /// The event's id, where it could be read.
-    pub event_id: Option<String>,
-    pub message: String,
-}
-
-impl Rejection {
-    #[must_use]
-    pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
-        Self { code, field: None, event_id: None, message: bounded(message.into()) }
-    }
-
-    pub(crate) fn at(code: RejectionCode, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code, field: Some(field.into()), event_id: None, message: bounded(message.into()) }
-    }
-
-    /// An event over [`MAX_EVENT_BYTES`].
-    #[must_use]
-    pub fn too_large(bytes: usize) -> Self {
-        let message = format!("the event has {bytes} bytes; at most {MAX_EVENT_BYTES} are accepted");
-        Self::new(RejectionCode::EventTooLarge, message)
-    }
-}
 
 /// A valid event, typed and ready for its columns.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,8 +140,6 @@ fn check(
 /// What is doubtful about an event that is taken. `now` is in microseconds since 1970, UTC.
 #[must_use]
 pub fn warnings(catalogue: &Catalogue, event: &Event, now: i64) -> Vec<Warning> {
-    /// Clocks differ; by more than this one of them is wrong.
-    const AHEAD: i64 = 24 * 60 * 60 * 1_000_000;
     let columns = &catalogue.context_at(event.kind.context).columns;
     let doubts = event.cells.iter().filter_map(|(index, cell)| {
         let column = &columns[*index];
@@ -218,7 +152,8 @@ pub fn warnings(catalogue: &Catalogue, event: &Event, now: i64) -> Vec<Warning> 
         }
     });
     let mut warnings: Vec<Warning> = doubts.collect();
-    if event.time > now.saturating_add(AHEAD) {
+    // Clocks differ; by more than a day one of them is wrong.
+    if event.time > now.saturating_add(MICROS_PER_DAY) {
         warnings.push(Warning {
             code: "future_time",
             field: "timestamp".to_owned(),
@@ -370,37 +305,6 @@ fn missing(field: &str) -> Rejection {
 fn wrong_type(field: &str, expected: &str, found: &Value) -> Rejection {
     let message = format!("{field} is {expected}, not {}", describe(found));
     Rejection::at(RejectionCode::WrongType, field, message)
-}
-
-/// A value for a message: its kind, and the value itself where it is short.
-fn describe(value: &Value) -> String {
-    match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(flag) => flag.to_string(),
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => quoted(text),
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
-    }
-}
-
-/// A message never repeats a megabyte of what it refuses.
-fn bounded(mut message: String) -> String {
-    const LONGEST: usize = 600;
-    if let Some((end, _)) = message.char_indices().nth(LONGEST) {
-        message.truncate(end);
-        message.push('…');
-    }
-    message
-}
-
-/// Text in quotes, shortened: messages must not repeat a megabyte.
-pub(crate) fn quoted(text: &str) -> String {
-    const SHOWN: usize = 60;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ mod sets;
 
 use std::{cmp::Ordering, collections::HashMap, sync::RwLock};
 
-pub(crate) use counted::{Counted, Part};
+pub(crate) use counted::{Counted, NONE, Part};
 use fixedbitset::FixedBitSet;
-pub(crate) use numbering::{NONE, Numbering};
+pub(crate) use numbering::Numbering;
 use numbering::{numbered, place_of, write};
 use sets::bits;
 pub(crate) use sets::{MANY, select, select_by, select_told, set_of};

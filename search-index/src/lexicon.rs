@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tantivy::{DocId, columnar::StrColumn};
 
 use crate::{
+    error::IndexError,
     geo::Place,
-    index::{IndexError, ListingSnapshot},
     query::Facet,
     segments::Segment,
+    snapshot::ListingSnapshot,
     words::{plain, stems, words},
 };
 

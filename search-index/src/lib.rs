@@ -2,8 +2,8 @@
 //!
 //! - [`listing`]: the document a buyer sees;
 //! - [`fields`]: how it is laid out in the index;
-//! - [`index`]: writing documents and entity states, and the snapshot a search reads: `segments`, those of the last commit
-//!   from the `store` on disk, and `fresh` ones in memory;
+//! - [`index`]: writing documents and entity states; the `snapshot` a search reads and what it is `reflected` of: `segments`,
+//!   those of the last commit from the `store` on disk, and `fresh` ones in memory; `error`s of all of them;
 //! - [`query`]: what a search may ask;
 //! - [`search`]: the answer: hits, facets, ranges, a cursor;
 //! - `pass`: what is found and counted for it, over the `columns` of every segment;
@@ -18,6 +18,7 @@
 
 pub mod alerts;
 mod columns;
+mod error;
 pub mod fields;
 mod fresh;
 pub mod geo;
@@ -32,19 +33,24 @@ mod pricing;
 pub mod query;
 pub mod ranges;
 pub mod reading;
+mod reflected;
 pub mod search;
 mod segments;
 mod similar;
+mod snapshot;
 mod store;
 mod text;
 mod unsynced_directory;
 mod words;
 
-pub use index::{Entry, INDEX_FORMAT, IndexError, ListingIndex, ListingSnapshot, Reflected};
+pub use error::IndexError;
+pub use index::{Entry, INDEX_FORMAT, ListingIndex};
 pub use listing::{Availability, Listing, ListingStatus, Price};
 pub use market::{Deal, Market, Rating};
 pub use pricing::{Estimate, HeldOut, Kind};
 pub use query::{Criterion, Facet, FacetOrder, FacetShape, Range, SearchRequest, Sort};
+pub use reflected::Reflected;
 pub use search::{Hit, Instead, SearchPage};
+pub use snapshot::ListingSnapshot;
 pub use text::Correction;
 pub use words::{with_words, without_words};

@@ -16,9 +16,10 @@ use tantivy::{
 
 use crate::{
     columns::{Columns, Counted, NONE},
-    index::{IndexError, ListingSnapshot, Reflected},
+    error::IndexError,
     listing::Listing,
     pricing::{Car, Estimate, HeldOut, PriceModel},
+    reflected::Reflected,
     segments::{Segment, Segments},
 };
 
@@ -136,15 +137,15 @@ impl SegmentRatings {
 }
 
 impl Market {
-    /// Learn from the public listings of a snapshot.
+    /// Learn from the public listings of segments.
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn of(snapshot: &ListingSnapshot) -> Result<Self, IndexError> {
-        let Reflected { position, event_time, .. } = snapshot.reflected();
+    pub(crate) fn of(segments: &Segments, reflected: Reflected) -> Result<Self, IndexError> {
+        let Reflected { position, event_time, .. } = reflected;
         let mut market = Self { position, event_time, ..Self::default() };
         let mut found: Vec<(String, Option<u32>, (Car, f64))> = Vec::new();
-        for segment in &snapshot.segments.segments {
+        for segment in &segments.segments {
             let cars = Cars::of(&segment.reader, |at, name| {
                 let names = &mut market.names.0[at];
                 let next = u32::try_from(names.len()).ok()?;
@@ -165,7 +166,7 @@ impl Market {
         let models = offers.into_iter().map(|(currency, offers)| (currency, PriceModel::learn(&offers, now)));
         market.models = models.collect();
         // Whoever searches first with it finds everything rated.
-        for segment in &snapshot.segments.segments {
+        for segment in &segments.segments {
             market.segment(segment)?;
         }
         Ok(market)

@@ -1,10 +1,10 @@
 //! What a search may ask.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{geo::Place, listing::Listing, market::Market};
+use crate::{geo::Place, listing::Listing};
 
 /// A field with values to choose from and to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -409,6 +409,4 @@ pub struct SearchRequest {
     pub fingerprint: u64,
     /// The time of asking: microseconds since 1970, UTC.
     pub now: i64,
-    /// What prices are compared with; without it, no listing is rated.
-    pub market: Option<Arc<Market>>,
 }

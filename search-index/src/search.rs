@@ -10,12 +10,14 @@ use serde::Serialize;
 
 use crate::{
     columns::{NAMES, Numbering},
+    error::IndexError,
     highlight::highlights,
-    index::{IndexError, ListingSnapshot},
     listing::{Availability, Listing},
+    market::Market,
     pass::{Found, NEAR_MISSES, Pass, RADII_KM, Ranked},
     query::{Criterion, Cursor, Facet, FacetOrder, FacetShape, Range, SearchRequest},
     ranges::RangeSummary,
+    snapshot::ListingSnapshot,
     text::{Correction, Marks, Wanted},
     words::words,
 };
@@ -109,18 +111,18 @@ impl ListingSnapshot {
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn search(&self, mut request: SearchRequest) -> Result<SearchPage, IndexError> {
+    pub fn search(&self, mut request: SearchRequest, market: Option<&Market>) -> Result<SearchPage, IndexError> {
         let started = Instant::now();
         // One more tells whether there is a next page.
         let page_size = request.page_size;
         request.page_size = page_size.saturating_add(1);
         let said = Wanted::new(&request.text);
         let (mut wanted, mut corrections) = said.corrected(self, false)?;
-        let mut found = self.pass(&wanted, &request)?;
+        let mut found = self.pass(&wanted, &request, market)?;
         if found.seen == 0 && !wanted.is_empty() {
             // Every word is known, and nothing has them all: one of them may have been meant to be another.
             let (other, otherwise) = said.corrected(self, true)?;
-            let found_otherwise = self.pass(&other, &request)?;
+            let found_otherwise = self.pass(&other, &request, market)?;
             if found_otherwise.seen > 0 {
                 (wanted, corrections, found) = (other, otherwise, found_otherwise);
             }
@@ -143,16 +145,16 @@ impl ListingSnapshot {
         if is_empty {
             if found.near_misses.is_empty() && !wanted.is_empty() {
                 // Nothing has the text and fails one thing only: what there is without the text.
-                let anything = self.pass(&Wanted::default(), &request)?;
+                let anything = self.pass(&Wanted::default(), &request, market)?;
                 found.alone.insert(Criterion::Text, anything.total);
                 let page = anything.page.into_iter().take(NEAR_MISSES);
                 found.near_misses.extend(page.map(|ranked| (ranked, Criterion::Text)));
             }
-            relaxations = self.relaxations(&wanted, &found, &request)?;
+            relaxations = self.relaxations(&wanted, &found, &request, market)?;
             let nearest = std::mem::take(&mut found.near_misses).into_iter();
             let mut nearest: Vec<Missed> = nearest.map(|(ranked, criterion)| (ranked, vec![criterion])).collect();
             if relaxations.is_empty() {
-                (relaxations, nearest) = self.without_several(&wanted, &request)?;
+                (relaxations, nearest) = self.without_several(&wanted, &request, market)?;
             }
             for (ranked, failed) in nearest {
                 near_misses.extend(self.hit(&ranked, &marks, &request)?.map(|hit| (hit, failed)));
@@ -180,11 +182,11 @@ impl ListingSnapshot {
         })
     }
 
-    fn pass(&self, wanted: &Wanted, request: &SearchRequest) -> Result<Found, IndexError> {
+    fn pass(&self, wanted: &Wanted, request: &SearchRequest, market: Option<&Market>) -> Result<Found, IndexError> {
         let mut pass = Pass::new(request, &self.segments);
         for (ord, segment) in (0..).zip(&self.segments.segments) {
             let has_text = if wanted.is_empty() { None } else { Some(wanted.scores(&self.fields, &segment.reader)?) };
-            let ratings = request.market.as_ref().map(|market| market.segment(segment)).transpose()?;
+            let ratings = market.map(|market| market.segment(segment)).transpose()?;
             pass.take(ord, segment, ratings, has_text).map_err(tantivy::TantivyError::from)?;
         }
         Ok(pass.end().map_err(tantivy::TantivyError::from)?)
@@ -207,6 +209,7 @@ impl ListingSnapshot {
         wanted: &Wanted,
         found: &Found,
         request: &SearchRequest,
+        market: Option<&Market>,
     ) -> Result<Vec<Relaxation>, IndexError> {
         let mut relaxations = Vec::new();
         for (&criterion, &total) in &found.alone {
@@ -217,7 +220,7 @@ impl ListingSnapshot {
             further.map(|(radius, total)| Relaxation { instead: Instead::WithinKm(radius), total: total as u64 }),
         );
         for (word, less) in wanted.without_each().into_iter().take(MOST_WORDS_TRIED) {
-            let total = self.pass(&less, request)?.total as u64;
+            let total = self.pass(&less, request, market)?.total as u64;
             relaxations.push(Relaxation { instead: Instead::WithoutWord(word), total });
         }
         relaxations.retain(|relaxation| relaxation.total > 0);
@@ -230,6 +233,7 @@ impl ListingSnapshot {
         &self,
         wanted: &Wanted,
         request: &SearchRequest,
+        market: Option<&Market>,
     ) -> Result<(Vec<Relaxation>, Vec<Missed>), IndexError> {
         let mut asked = request.criteria();
         asked.extend((!wanted.is_empty()).then_some(Criterion::Text));
@@ -244,9 +248,9 @@ impl ListingSnapshot {
                 let mut wider = few.clone();
                 given_up.iter().for_each(|criterion| wider.give_up(*criterion));
                 let found = if given_up.contains(&Criterion::Text) {
-                    self.pass(&Wanted::default(), &wider)?
+                    self.pass(&Wanted::default(), &wider, market)?
                 } else {
-                    self.pass(wanted, &wider)?
+                    self.pass(wanted, &wider, market)?
                 };
                 if found.total > most {
                     most = found.total;

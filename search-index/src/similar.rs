@@ -1,6 +1,6 @@
 //! Listings that are like one: the same kind of car, at a like price, of a like age and mileage, not far away.
 
-use crate::{Facet, Hit, Listing, ListingSnapshot, Range, SearchRequest, Sort, index::IndexError, query::Bounds};
+use crate::{Facet, Hit, IndexError, Listing, ListingSnapshot, Range, SearchRequest, Sort, query::Bounds};
 
 /// Listings that are compared with it: the newest, and the nearest.
 const CANDIDATES: usize = 100;
@@ -73,7 +73,7 @@ impl ListingSnapshot {
         let sorts = [Some(Sort::Newest), listing.place().map(|_| Sort::Distance)];
         let mut hits = Vec::new();
         for sort in sorts.into_iter().flatten() {
-            hits.extend(self.search(SearchRequest { sort, ..request.clone() })?.hits);
+            hits.extend(self.search(SearchRequest { sort, ..request.clone() }, None)?.hits);
         }
         hits.retain(|hit| hit.listing.listing_id != listing.listing_id);
         Ok(hits)

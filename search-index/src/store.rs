@@ -10,7 +10,7 @@ use std::{
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term, schema::Field};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
-use crate::{fresh::Said, index::IndexError, market::MarketInUse, segments::Segments};
+use crate::{error::IndexError, fresh::Said, market::MarketInUse, segments::Segments};
 
 /// Memory for documents not yet committed.
 const WRITER_MEMORY: usize = 64 << 20;

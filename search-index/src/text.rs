@@ -18,9 +18,10 @@ use tantivy::{
 use tantivy_fst::Automaton;
 
 use crate::{
+    error::IndexError,
     fields::Fields,
-    index::{IndexError, ListingSnapshot},
     own_words::{AFTER_WORD, Has, OwnWords},
+    snapshot::ListingSnapshot,
     words::{Word, phrases, stem, synonyms, text_of, words},
 };
 
@@ -425,8 +426,9 @@ mod tests {
     use schemas::Position;
 
     use crate::{
-        index::{Entry, ListingIndex, Reflected},
+        index::{Entry, ListingIndex},
         listing::{Listing, ListingStatus},
+        reflected::Reflected,
     };
 
     #[test]

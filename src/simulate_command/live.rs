@@ -16,7 +16,7 @@ use reqwest::{Client, StatusCode, header};
 use serde::Deserialize;
 use tokio::{signal::unix, task::JoinSet, time::MissedTickBehavior};
 
-use super::{TruthFile, told};
+use super::truth_file::{TruthFile, summary};
 use crate::{arguments::Simulate, tables};
 
 /// How often events are sent.
@@ -66,7 +66,7 @@ pub(crate) fn run(market: Market, arguments: &Simulate) -> anyhow::Result<ExitCo
     show(played, arguments.rate, elapsed);
     match truth {
         Ok(truth) if !interrupted => {
-            eprintln!("played {}", told(&truth));
+            eprintln!("played {}", summary(&truth));
             if let Some(kept) = kept {
                 kept.write(&truth)?;
             }

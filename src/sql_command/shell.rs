@@ -22,7 +22,7 @@ use rustyline::{
 };
 use tokio::runtime::Runtime;
 
-use super::{Answer, Source, TableInfo, shown, table};
+use super::source::{Answer, Source, TableInfo, shown, table};
 use crate::{
     arguments::{Format, Sql},
     tables,

@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use reqwest::Client;
 use serde_json::{Map, Value, json};
 
-use super::Check;
+use super::check::Check;
 
 /// Differences told; all are counted.
 const TOLD: usize = 20;

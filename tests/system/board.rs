@@ -12,7 +12,7 @@ use processors::{
     calendar::{Calendar, Grain},
     decode::decode,
     kpi_definition::Measures,
-    kpis::{Board, BoardUpdate, DAYS, Freezer, Kpis, RowKey, SeriesKey, Touched, check, recomputed},
+    kpis::{DAYS, DirtySet, KpiCache, KpiCacheUpdate, KpiSnapshotter, Kpis, RowKey, SeriesKey, check, recomputed},
 };
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -61,7 +61,7 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
     let (updates, received) = mpsc::channel(2);
     let stop = CancellationToken::new();
     let running = tokio::spawn(sink.run(received, requests, stop.clone()));
-    updates.send(BoardUpdate { view: Some(Arc::new(lake.view())), ..BoardUpdate::default() }).await.unwrap();
+    updates.send(KpiCacheUpdate { view: Some(Arc::new(lake.view())), ..KpiCacheUpdate::default() }).await.unwrap();
 
     let mut rng = ChaCha8Rng::seed_from_u64(17);
     let mut events = market(5);
@@ -79,15 +79,15 @@ async fn a_late_event_corrects_its_bucket_and_the_board_equals_a_full_computatio
         assert!(decoded.dead_letters.is_empty());
         lake.append(decoded.tables.iter().cloned(), decoded.to, decoded.event_time).unwrap();
         let view = Arc::new(lake.view());
-        let mut touched = Touched::default();
-        touched.mark(&definitions, &catalogue, &decoded.tables);
-        updates.send(BoardUpdate { touched, view: Some(Arc::clone(&view)) }).await.unwrap();
-        let reached = |board: &Option<Arc<Board>>| board.as_ref().is_some_and(|board| board.position.get() == end);
-        let mut board = service.board.clone();
+        let mut dirty = DirtySet::default();
+        dirty.mark(&definitions, &catalogue, &decoded.tables);
+        updates.send(KpiCacheUpdate { dirty, view: Some(Arc::clone(&view)) }).await.unwrap();
+        let reached = |board: &Option<Arc<KpiCache>>| board.as_ref().is_some_and(|board| board.position.get() == end);
+        let mut board = service.cache.clone();
         tokio::time::timeout(Duration::from_secs(300), board.wait_for(reached)).await.unwrap().unwrap();
         for kpi in &definitions {
             for key in keys(kpi) {
-                let kept = service.board_with(&key).await.unwrap();
+                let kept = service.cache_with(&key).await.unwrap();
                 let whole = recomputed(&sql, &view, kpi, &key).await.unwrap();
                 *found.entry(&kpi.name).or_default() += whole.len();
                 let kept: BTreeMap<RowKey, _> =
@@ -140,7 +140,7 @@ async fn what_was_said_of_events_that_go_one_after_the_other_stays() {
         said
     };
     let before = said(&Arc::new(lake.view())).await;
-    let freezer = Freezer { session: session.clone(), definitions: Arc::clone(&definitions) };
+    let snapshotter = KpiSnapshotter { session: session.clone(), definitions: Arc::clone(&definitions) };
     let mut gone = 0;
     for policy in ["short=30d,medium=35d", "short=1d,medium=2d"] {
         let policy: RetentionPolicy = policy.parse().unwrap();
@@ -150,7 +150,7 @@ async fn what_was_said_of_events_that_go_one_after_the_other_stays() {
                 let Some(retired) = retirement.run().await.unwrap() else { break };
                 gone += retired.rows.num_rows();
                 let view = Arc::new(lake.view());
-                if let Some(rows) = freezer.freeze(&view, index.get(), &retired.rows, now).await.unwrap() {
+                if let Some(rows) = snapshotter.snapshot(&view, index.get(), &retired.rows, now).await.unwrap() {
                     let freeze = lake.begin_freeze(rows).unwrap();
                     lake.finish_freeze(freeze.run().await.unwrap());
                 }

@@ -10,7 +10,7 @@ use processors::{
     KpiDefinition,
     calendar::{Calendar, Grain},
     decode::decode,
-    kpis::{Board, BoardUpdate, DAYS, Kpis, Series, SeriesKey, Touched},
+    kpis::{DAYS, DirtySet, KpiCache, KpiCacheUpdate, Kpis, Series, SeriesKey},
     listings::Listings,
     verify::Subject,
 };
@@ -34,7 +34,7 @@ struct Derived {
     definitions: Vec<KpiDefinition>,
     view: Arc<LakeView>,
     listings: Arc<ListingSnapshot>,
-    board: Arc<Board>,
+    board: Arc<KpiCache>,
     seen: SeenEvents,
     _folder: TempDir,
 }
@@ -55,11 +55,11 @@ impl Derived {
         let (updates, received) = mpsc::channel(2);
         let stop = CancellationToken::new();
         let running = tokio::spawn(sink.run(received, requests, stop.clone()));
-        updates.send(BoardUpdate { view: Some(Arc::new(lake.view())), ..BoardUpdate::default() }).await.unwrap();
+        updates.send(KpiCacheUpdate { view: Some(Arc::new(lake.view())), ..KpiCacheUpdate::default() }).await.unwrap();
         let hours = Calendar { grain: Grain::Hour, zone: Tz::Australia__Lord_Howe, week_start: chrono::Weekday::Mon };
         for kpi in &definitions {
             for calendar in [DAYS, hours] {
-                service.board_with(&SeriesKey::whole(kpi.name.clone(), calendar)).await.unwrap();
+                service.cache_with(&SeriesKey::whole(kpi.name.clone(), calendar)).await.unwrap();
             }
         }
 
@@ -74,11 +74,11 @@ impl Derived {
             });
             let decoded = decode(&catalogue, &seen, before, &messages.collect::<Vec<_>>()).unwrap();
             assert!(decoded.dead_letters.is_empty(), "{:?}", decoded.dead_letters);
-            let mut touched = Touched::default();
-            touched.mark(&definitions, &catalogue, &decoded.tables);
+            let mut dirty = DirtySet::default();
+            dirty.mark(&definitions, &catalogue, &decoded.tables);
             listings.fold_tables(&decoded.tables).unwrap();
             lake.append(decoded.tables, decoded.to, decoded.event_time).unwrap();
-            updates.send(BoardUpdate { touched, view: Some(Arc::new(lake.view())) }).await.unwrap();
+            updates.send(KpiCacheUpdate { dirty, view: Some(Arc::new(lake.view())) }).await.unwrap();
             match rng.random_range(0..10) {
                 0..3 => drop(listings.refresh(lake.position(), None).unwrap()),
                 3 => drop(listings.commit(lake.position(), None).unwrap()),
@@ -91,8 +91,8 @@ impl Derived {
             }
         }
         let listings = listings.commit(lake.position(), None).unwrap();
-        let mut board = service.board.clone();
-        let reached = |board: &Option<Arc<Board>>| board.as_ref().is_some_and(|board| board.position.get() == end);
+        let mut board = service.cache.clone();
+        let reached = |board: &Option<Arc<KpiCache>>| board.as_ref().is_some_and(|board| board.position.get() == end);
         let board = tokio::time::timeout(Duration::from_secs(120), board.wait_for(reached)).await.unwrap();
         let board = Arc::clone(board.unwrap().as_ref().unwrap());
         stop.cancel();
@@ -197,7 +197,7 @@ async fn a_wrong_board_and_a_store_that_forgot_an_id_are_found() {
     assert_eq!(derived.differences("seen events").await, Vec::<String>::new());
 
     let key = SeriesKey::whole("sales_volume".to_owned(), DAYS);
-    let mut board = Board::clone(&derived.board);
+    let mut board = KpiCache::clone(&derived.board);
     let series = board.series_mut(&key).unwrap();
     series.first_entry().unwrap().get_mut().values.insert("units_sold".to_owned(), json!(999));
     series.pop_last();

@@ -29,6 +29,7 @@ mod search;
 mod settings;
 mod slt;
 mod sql;
+mod structure;
 mod support;
 mod unreadable;
 mod verify;

@@ -69,8 +69,19 @@ async fn many_photos_and_prices_of_one_car_hold_up_nobody_and_its_page_stays_sma
     for path in ["/vehicles/lst-odd", "/v1/listings/lst-odd", "/v1/search?make=Honda"] {
         let answer = server.client.get(format!("{}{path}", server.url)).send().await.unwrap();
         let bytes = answer.bytes().await.unwrap().len();
-        assert!(bytes < 2 << 20, "{path} has {bytes} bytes");
+        // Most of the page is the 200 photos that are shown of a listing.
+        assert!(bytes < 300 << 10, "{path} has {bytes} bytes");
     }
+    let history = async |query: &str| server.get(&format!("/v1/listings/lst-odd/price-history{query}")).await;
+    let usual = history("").await;
+    let shown = usual["prices"].as_array().unwrap();
+    assert_eq!((shown.len(), usual["left_out"].as_u64()), (1_000, Some(19_001)));
+    // The latest, each compared with the one before it; the first price that it had was set for a later time.
+    assert_eq!(shown[999]["price"].as_f64(), Some(9.0));
+    assert_eq!(shown[998]["price"].as_f64(), Some(f64::from(10_000 + 19_999 % 777)));
+    assert_eq!(shown[0]["change"].as_f64(), Some(f64::from(19_001 % 777 - 19_000 % 777)));
+    assert_eq!((usual["lowest"].as_f64(), usual["highest"].as_f64()), (Some(9.0), Some(10_776.0)));
+    assert_eq!(history("?limit=10000").await["left_out"], 10_001);
 }
 
 #[tokio::test]

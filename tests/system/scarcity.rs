@@ -96,6 +96,29 @@ async fn with_1024_files_and_1200_silent_connections_it_serves_and_deletes_nothi
     assert!(!server.said().contains("damaged"), "{}", server.said());
 }
 
+/// The Postgres wire takes as many connections as open files allow, and the lake writes on beside those.
+#[tokio::test]
+async fn with_128_files_silent_postgres_connections_leave_the_lake_its_files() {
+    allow_many_files();
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start().await;
+    let mut server = Forecourt::new(&nats, folder.path(), &["--flush-seconds", "1"]);
+    server.open_files = Some(128);
+    server.launch();
+    server.ready().await;
+    let _held = silent(&server.postgres(), 100).await;
+    for number in 0..5 {
+        let position = published(&server, &format!("beside-{number}")).await;
+        server.reflects(position).await;
+        eventually("what was published in files", || async {
+            server.said().contains(&format!("flushed the lake position={position} ")).then_some(())
+        })
+        .await;
+    }
+    assert!(!server.has_ended(), "{}", server.said());
+    assert!(!server.said().contains("panicked"), "{}", server.said());
+}
+
 fn host_and_port(address: &str) -> String {
     let (host, port) = address.split_once(':').unwrap();
     format!("host={host} port={port}")

@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use chrono::Utc;
 use datafusion::arrow::array::RecordBatch;
 use deltalake::protocol::DeltaOperation;
-use schemas::{ContextIndex, RetentionPolicy};
+use schemas::{ContextIndex, RetentionPolicy, time::MICROS_PER_DAY};
 
 use super::Lake;
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// In microseconds.
-const QUIET_DAY: i64 = 86_400_000_000;
+const QUIET_DAY: i64 = MICROS_PER_DAY;
 
 /// Files that were written anew, which their table does not know yet.
 pub enum Rewritten {

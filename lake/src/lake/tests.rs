@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use url::Url;
 
-use super::{Lake, LakeConfig, LakeError, Rewritten};
+use super::{Lake, LakeConfig, LakeError, maintenance::Rewritten};
 use crate::{
     Eagerness, KEEP_FOR, LakeView, QueryLimits, SqlSession,
     commits::commit,

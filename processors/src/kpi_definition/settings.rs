@@ -1,19 +1,8 @@
 //! Numbers that values of KPIs name: those that the settings tell, and how long a bucket is.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::Path,
-    str::FromStr,
-};
+use std::str::FromStr;
 
 use serde::Serialize;
-use toml::Spanned;
-
-use super::{KpiDefinition, KpiFileError, KpiFolderError, is_name};
-
-/// The file of numbers in a folder of KPI files.
-const FILE: &str = "settings.toml";
 
 /// In a value, how many years its bucket is long: a part of one, by the calendar's own.
 pub(super) const YEARS: &str = "years";
@@ -71,63 +60,17 @@ impl FromStr for KpiNumber {
     }
 }
 
-/// Give the KPIs their numbers.
-pub(super) fn set(kpis: &mut [KpiDefinition], numbers: &[KpiNumber]) -> Result<(), KpiFolderError> {
-    for number in numbers {
-        let mut needed = false;
-        for setting in kpis.iter_mut().flat_map(|kpi| &mut kpi.settings) {
-            if setting.name == number.name {
-                setting.value = Some(number.value);
-                needed = true;
-            }
-        }
-        if !needed {
-            let known: BTreeSet<&str> = kpis.iter().flat_map(|kpi| &kpi.settings).map(|it| it.name.as_str()).collect();
-            let known = known.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(KpiFolderError::UnknownNumber { name: number.name.clone(), known });
-        }
-    }
-    Ok(())
-}
-
-/// Read the folder's own file of numbers, which the settings file has replaced.
-pub(super) fn read(folder: &Path, kpis: &mut [KpiDefinition]) -> Result<(), KpiFolderError> {
-    let file = folder.join(FILE).display().to_string();
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(KpiFolderError::Folder { folder: file, source }),
-    };
-    let failed = |at: usize, problem: String| {
-        let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
-        KpiFileError { file: file.clone(), line, problem }
-    };
-    let said: BTreeMap<Spanned<String>, Spanned<f64>> = toml::from_str(&text)
-        .map_err(|error| failed(error.span().map_or(0, |span| span.start), error.message().to_owned()))?;
-    let known: BTreeSet<&str> = kpis.iter().flat_map(|kpi| &kpi.settings).map(|it| it.name.as_str()).collect();
-    for (name, value) in &said {
-        if !known.contains(name.get_ref().as_str()) {
-            let known = known.into_iter().collect::<Vec<_>>().join(", ");
-            let problem = format!("no KPI has the setting {}; there are {known}", name.get_ref());
-            return Err(failed(name.span().start, problem).into());
-        }
-        if !value.get_ref().is_finite() {
-            return Err(failed(value.span().start, format!("{} is not a number", name.get_ref())).into());
-        }
-    }
-    for setting in kpis.iter_mut().flat_map(|kpi| &mut kpi.settings) {
-        let said = said.iter().find(|(name, _)| *name.get_ref() == setting.name);
-        setting.value = said.map(|(_, value)| *value.get_ref());
-    }
-    Ok(())
+/// Whether a text is lower-case letters, digits and `_`.
+pub(super) fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
 }
 
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path};
 
-    use super::KpiDefinition;
-    use crate::kpi_definition::BucketBy;
+    use crate::kpi_definition::{BucketBy, KpiDefinition};
 
     #[test]
     fn settings_are_put_where_values_name_them() {

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
-use lake::{LakeView, SqlError, SqlSession};
+use lake::{LakeView, SqlSession};
 
-use super::{DAYS, EARLIEST, KpiError, SeriesKey, rows_of};
+use super::{
+    error::KpiError,
+    query::rows_of,
+    series::{DAYS, EARLIEST, SeriesKey},
+};
 use crate::kpi_definition::{BucketBy, KpiDefinition, KpiFileError};
 
 /// Whether KPIs can be computed over a lake: their inputs are there, and their queries are right.
@@ -64,25 +68,4 @@ pub fn check<'a>(
         Ok(())
     }
     .boxed()
-}
-
-impl KpiError {
-    /// What is wrong with its query.
-    fn reason(&self) -> String {
-        match self {
-            // The first line says it; what follows lists every name there is.
-            Self::Query { source, .. } => source.to_string().lines().next().unwrap_or_default().to_owned(),
-            other => other.to_string(),
-        }
-    }
-
-    /// Where in its file: a query begins in the first line.
-    fn line(&self) -> usize {
-        match self {
-            Self::Query { source: SqlError::Invalid { at: Some((line, _)), .. }, .. } => {
-                usize::try_from(*line).unwrap_or(1)
-            }
-            _ => 1,
-        }
-    }
 }

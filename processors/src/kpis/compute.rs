@@ -1,25 +1,24 @@
-//! A KPI's query, asked of one cut of the lake.
+//! Computes series: by the KPI's query, with snapshots in the place of buckets that have lost events.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    datatypes::TimestampMicrosecondType,
-};
-use datafusion::{
-    common::{ParamValues, ScalarValue, metadata::ScalarAndMetadata},
-    logical_expr::ScalarUDF,
-};
 use futures::{FutureExt, future::BoxFuture};
-use lake::{LakeView, SqlSession, result_json};
-use schemas::field_type::UTC;
+use lake::{LakeView, SqlSession};
 use serde_json::{Map, Value};
 
-use super::{EARLIEST, KpiError, LATEST, Meant, RowKey, SeriesKey, TOUCH_STEP, bucket_function, history};
-use crate::kpi_definition::{BucketBy, KpiDefinition};
+use super::{
+    error::KpiError,
+    history::{Rows, covers, snapshot_rows, summed},
+    query::rows_of,
+    series::{DAYS, EARLIEST, LATEST, RowKey, SeriesKey},
+};
+use crate::{
+    calendar::Grain,
+    kpi_definition::{BucketBy, KpiDefinition},
+};
 
 /// Rows of a KPI by their key: each value by its name.
 pub type ComputedRows = BTreeMap<RowKey, Map<String, Value>>;
@@ -37,18 +36,8 @@ pub fn recomputed<'a>(
     async move { Ok(compute(session, view, kpi, key, EARLIEST, LATEST).await?.into_iter().collect()) }.boxed()
 }
 
-/// The parameters of a KPI's query for all of time.
-pub(crate) fn all_time() -> ParamValues {
-    between(EARLIEST, LATEST)
-}
-
-pub(super) fn between(from: i64, to: i64) -> ParamValues {
-    let time =
-        |micros: i64| ScalarAndMetadata::new(ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into())), None);
-    ParamValues::Map(HashMap::from([("from".to_owned(), time(from)), ("to".to_owned(), time(to))]))
-}
-
-/// The rows of the buckets of `[from, to)`, whose ends are bucket ends.
+/// The rows of the buckets of `[from, to)`, whose ends are bucket ends. A bucket with a snapshot is the snapshot. A longer
+/// bucket without one that has lost days is the sum of its days.
 pub(super) async fn compute(
     session: &SqlSession,
     view: &Arc<LakeView>,
@@ -56,7 +45,55 @@ pub(super) async fn compute(
     key: &SeriesKey,
     from: i64,
     to: i64,
-) -> Result<Vec<(RowKey, Map<String, Value>)>, KpiError> {
+) -> Result<Rows, KpiError> {
+    let computed = compute_from_events(session, view, kpi, key, from, to).await?;
+    if view.frozen == 0 || !covers(key) {
+        return Ok(computed);
+    }
+    let snapshots = snapshot_rows(session, view, kpi, key, from, to).await?;
+    let mut complete: BTreeSet<i64> = snapshots.keys().map(|row| row.bucket).collect();
+    let mut rows: Rows = snapshots.into_iter().collect();
+    if ![Grain::Hour, Grain::Day].contains(&key.calendar.grain) {
+        let day = SeriesKey { calendar: DAYS, ..key.clone() };
+        let days = snapshot_rows(session, view, kpi, &day, from, to).await?;
+        let mut begun: BTreeSet<i64> = days.keys().filter_map(|row| key.calendar.start(row.bucket)).collect();
+        begun.retain(|start| !complete.contains(start));
+        for start in begun {
+            let Some(end) = key.calendar.next(start) else { continue };
+            let days = compute_days(session, view, kpi, &day, start, end).await?;
+            rows.extend(summed(kpi, start, days));
+            complete.insert(start);
+        }
+    }
+    rows.extend(computed.into_iter().filter(|(row, _)| !complete.contains(&row.bucket)));
+    Ok(rows)
+}
+
+/// The rows of days: snapshots where there are any, computed where not.
+async fn compute_days(
+    session: &SqlSession,
+    view: &Arc<LakeView>,
+    kpi: &KpiDefinition,
+    key: &SeriesKey,
+    from: i64,
+    to: i64,
+) -> Result<Rows, KpiError> {
+    let computed = compute_from_events(session, view, kpi, key, from, to).await?;
+    let snapshots = snapshot_rows(session, view, kpi, key, from, to).await?;
+    let complete: BTreeSet<i64> = snapshots.keys().map(|row| row.bucket).collect();
+    let computed = computed.into_iter().filter(|(row, _)| !complete.contains(&row.bucket));
+    Ok(snapshots.into_iter().chain(computed).collect())
+}
+
+/// The rows that the events still there give.
+async fn compute_from_events(
+    session: &SqlSession,
+    view: &Arc<LakeView>,
+    kpi: &KpiDefinition,
+    key: &SeriesKey,
+    from: i64,
+    to: i64,
+) -> Result<Rows, KpiError> {
     let bucket = if key.window > 1 { BucketBy::Rolling } else { BucketBy::Time };
     let sql = kpi.query(&key.by, &key.filters, bucket);
     // A window reaches back.
@@ -66,68 +103,5 @@ pub(super) async fn compute(
         let bucket = bucket.filter(|bucket| (from..to).contains(bucket))?;
         Some((RowKey { bucket, dimensions }, values))
     });
-    let rows = keyed.collect();
-    if view.frozen == 0 {
-        return Ok(rows);
-    }
-    history::restore(session, view, kpi, key, (from, to), rows).await
-}
-
-/// What a query answers that a KPI needs.
-pub(super) async fn asked(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    functions: Vec<ScalarUDF>,
-    kpi: &KpiDefinition,
-    sql: &str,
-    parameters: ParamValues,
-) -> Result<Vec<RecordBatch>, KpiError> {
-    let found = session.collect(session.context(view, functions), sql, parameters).await;
-    found.map_err(|source| KpiError::Query { kpi: kpi.name.clone(), source })
-}
-
-pub(super) type ComputedRow = (Option<i64>, Vec<Option<String>>, Map<String, Value>);
-
-/// What a KPI's query answers for facts of `[from, to)`.
-pub(super) async fn rows_of(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    key: &SeriesKey,
-    sql: &str,
-    from: i64,
-    to: i64,
-) -> Result<Vec<ComputedRow>, KpiError> {
-    let functions = bucket_function::functions(key.calendar, key.window);
-    let batches = asked(session, view, functions, kpi, sql, between(from, to)).await?;
-    let mut rows = Vec::new();
-    for batch in &batches {
-        let starts = batch.column_by_name("bucket").map(|starts| {
-            let starts = starts.as_primitive_opt::<TimestampMicrosecondType>();
-            starts.ok_or_else(|| KpiError::NoBucket { kpi: kpi.name.clone() })
-        });
-        let starts = starts.transpose()?;
-        for row in 0..batch.num_rows() {
-            let cell =
-                |name: &String| batch.column_by_name(name).map_or(Value::Null, |column| result_json::cell(column, row));
-            let dimensions = key.by.iter().map(|name| cell(name).as_str().map(str::to_owned)).collect();
-            let values = kpi.values.iter().map(|value| (value.name.clone(), cell(&value.name))).collect();
-            let start = starts.and_then(|starts| starts.is_valid(row).then(|| starts.value(row)));
-            rows.push((start, dimensions, values));
-        }
-    }
-    Ok(rows)
-}
-
-/// When the facts count that are meant; to `TOUCH_STEP`.
-pub(super) async fn times_of_facts(
-    session: &SqlSession,
-    view: &Arc<LakeView>,
-    kpi: &KpiDefinition,
-    Meant { condition, from }: &Meant,
-) -> Result<BTreeSet<i64>, KpiError> {
-    let sql = format!("SELECT DISTINCT at FROM ({}) WHERE {condition}", kpi.facts(&[]));
-    let found = asked(session, view, Vec::new(), kpi, &sql, between(*from, LATEST)).await?;
-    let columns = found.iter().filter_map(|batch| batch.column(0).as_primitive_opt::<TimestampMicrosecondType>());
-    Ok(columns.flat_map(|column| column.iter().flatten()).map(|time| time - time.rem_euclid(TOUCH_STEP)).collect())
+    Ok(keyed.collect())
 }

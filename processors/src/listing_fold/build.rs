@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use search_index::Price;
+use search_index::{Listing, ListingStatus, Price};
+use serde_json::{Value, json};
 
-use super::{Entity, Listing, ListingStatus, Register, Said, Value, json};
+use super::entity::{Entity, MAX_PHOTOS, Register, WriteStamp};
 
 /// The currency of a price that names none.
 const DEFAULT_CURRENCY: &str = "CAD";
@@ -59,7 +60,7 @@ pub fn listing(id: &str, own: &Entity, vehicle: &Entity, reservations: &[Entity]
         featured_from: featured.and_then(|featured| featured["from"].as_i64()),
         featured_to: featured.and_then(|featured| featured["to"].as_i64()),
         listed_at: own.register("published").and_then(|Register(_, at)| at.as_i64()),
-        listed_position: own.register("published").map(|Register(said, _)| said.position),
+        listed_position: own.register("published").map(|Register(stamp, _)| stamp.position),
         sold_at,
         sold_price_cents: sold_price,
         prices: prices(own),
@@ -98,18 +99,18 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// What was said last decides; of a listing that is not public, a sale is worth telling before anything else.
+/// The latest fact decides. A sale precedes other reasons for which a listing is not public.
 fn status<'a>(own: &'a Entity, vehicle: &Entity) -> (ListingStatus, Option<&'a Value>) {
-    let said = |entity: &'a Entity, name: &str| entity.register(name).map(|Register(said, _)| said);
-    let published = said(own, "published");
-    let since = |said: Option<&Said>| said.is_some() && said > published;
-    let wholesale = vehicle.register("wholesale").map(|Register(said, _)| said);
-    let sold = own.register("sold").filter(|Register(said, _)| since(Some(said))).map(|Register(_, sold)| sold);
+    let stamp = |entity: &'a Entity, name: &str| entity.register(name).map(|Register(stamp, _)| stamp);
+    let published = stamp(own, "published");
+    let since = |stamp: Option<&WriteStamp>| stamp.is_some() && stamp > published;
+    let wholesale = vehicle.register("wholesale").map(|Register(stamp, _)| stamp);
+    let sold = own.register("sold").filter(|Register(stamp, _)| since(Some(stamp))).map(|Register(_, sold)| sold);
     let status = if sold.is_some() {
         ListingStatus::Sold
     } else if since(wholesale) {
         ListingStatus::Wholesale
-    } else if since(said(own, "withdrawn")) {
+    } else if since(stamp(own, "withdrawn")) {
         ListingStatus::Withdrawn
     } else if published.is_some() {
         ListingStatus::Public
@@ -127,9 +128,6 @@ fn held_until(listing_id: &str, reservation: &Entity) -> Option<i64> {
     let elsewhere = reservation.text("listing_id").is_some_and(|other| other != listing_id);
     if ended || elsewhere { None } else { until }
 }
-
-/// Photos of a listing that are shown: the first that came. The lake has all.
-pub(super) const MAX_PHOTOS: usize = 200;
 
 /// The listing's photos in the order they came; without any, the studio's, then the seller's.
 fn photos(own: &Entity, vehicle: &Entity) -> Vec<String> {
@@ -157,11 +155,11 @@ fn prices(own: &Entity) -> Vec<Price> {
         own.facts.iter().filter(|(name, _)| name.starts_with("prices/")).map(|(_, register)| register).collect();
     named.sort_by(|Register(a, _), Register(b, _)| a.cmp(b));
     let mut prices: Vec<Price> = Vec::new();
-    for Register(said, price) in named {
+    for Register(stamp, price) in named {
         let Some(cents) = cents(price) else { continue };
         match prices.last_mut().filter(|last| last.cents == cents) {
-            Some(last) => last.position = last.position.min(said.position),
-            None => prices.push(Price { since: said.time, cents, position: said.position }),
+            Some(last) => last.position = last.position.min(stamp.position),
+            None => prices.push(Price { since: stamp.time, cents, position: stamp.position }),
         }
     }
     prices

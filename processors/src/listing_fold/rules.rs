@@ -2,9 +2,13 @@
 
 use std::collections::HashSet;
 
-use schemas::field_type::Cell;
+use schemas::{field_type::Cell, time::MICROS_PER_DAY};
+use serde_json::{Value, json};
 
-use super::{Change, EntityKey, EntityKind, MICROS_PER_DAY, Row, Value, build::MAX_PHOTOS, json};
+use super::{
+    entity::{Change, EntityKey, EntityKind, MAX_PHOTOS},
+    row::Row,
+};
 
 /// The contexts whose events say something about listings.
 pub const CONTEXTS: [&str; 5] = ["acquisition", "production", "inventory", "browsing", "purchase"];
@@ -41,7 +45,7 @@ const FAVORITE: i64 = 5;
 type Changes = Vec<(EntityKey, Change)>;
 
 /// Add what one event says. Events that say nothing about listings add nothing.
-pub(super) fn say(changes: &mut Changes, event_type: &str, row: &Row<'_>) {
+pub(super) fn extract_changes(changes: &mut Changes, event_type: &str, row: &Row<'_>) {
     match event_type {
         "VehicleDetailsSubmitted" => {
             say_about(changes, EntityKind::Vehicle, row, |row| copy(row, &VEHICLE_FACTS, &["photos"]))

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use axum::http::Method;
 use futures::TryStreamExt;
-use ingest::{Backoff, Intake, Interrupted, intake::BodyForm};
+use ingest::Backoff;
 use lake::{LakeView, create_durable_folder};
 use schemas::{Position, field_type::format_timestamp};
 use search_index::{
@@ -24,15 +25,16 @@ use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use super::{
-    Alert, Match, pairs_of,
-    state::{AlertBook, Fact, Reflects, facts},
-    webhooks::{self, Delivery, Webhooks},
+    publishing::{event, publish},
+    search_pairs::pairs_of,
+    state::{Alert, AlertBook, Fact, Match, Reflects, facts},
+    webhooks::{self, DELIVERED_WITHIN, Delivery, Webhooks},
 };
 use crate::{
-    Api, operations,
+    AppState, endpoints, operations,
     parameters::Parameters,
     payment::PaymentTerms,
-    search::{Asked, asked},
+    search::{ParsedSearch, parse_search_request},
 };
 
 /// Changes within this are looked at together.
@@ -41,8 +43,6 @@ const EVERY: Duration = Duration::from_millis(100);
 const WRITTEN_EVERY: Duration = Duration::from_secs(1);
 /// Events published at once.
 const PUBLISHED_AT_ONCE: usize = 500;
-/// A match that its webhook did not take within this is given up.
-pub(super) const DELIVERED_WITHIN: i64 = 24 * 60 * 60 * 1_000_000;
 /// Of the ids of matches.
 const MATCHES: Uuid = Uuid::from_u128(0x7d0f_6a52_64c5_4ef5_9d0c_3a3d_5a1c_88e1);
 
@@ -72,7 +72,7 @@ impl Alerts {
     }
 
     /// Keep them until they are stopped. What fails is tried again.
-    pub async fn keep(api: Api) {
+    pub async fn keep(api: AppState) {
         let (mut lake, mut listings) = (api.pipeline.lake.clone(), api.pipeline.listings.clone());
         let stop = api.stop.clone();
         let mut keeper = Keeper::new(api);
@@ -141,29 +141,10 @@ impl Alerts {
     }
 }
 
-/// An event of an alert.
-pub(super) fn event(event_type: &str, event_id: &str, alert: &str, at: i64, data: Value) -> Value {
-    json!({
-        "eventId": event_id, "eventType": format!("alerts.{event_type}"), "eventVersion": "1.0", "timestamp": format_timestamp(at),
-        "aggregateType": "SearchAlert", "aggregateId": alert, "source": "forecourt", "data": data,
-    })
-}
-
-/// Publish events; the highest position, unless all are refused.
-pub(crate) async fn publish(intake: &Intake, events: &[Value]) -> Result<Option<Position>, Interrupted> {
-    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
-    let report = intake.take(io::Cursor::new(lines.into_bytes()), BodyForm::Ndjson, None).await?;
-    for refused in &report.rejected {
-        let (id, code, message) = (refused.event_id.as_deref(), refused.code, refused.message.as_str());
-        tracing::error!(id, code, message, "an event of our own was refused");
-    }
-    Ok(report.position.map(Position::new))
-}
-
 type Failure = Box<dyn Error + Send + Sync>;
 
 struct Keeper {
-    api: Api,
+    api: AppState,
     saved: SavedSearches,
     /// Alerts by when they end.
     ending: BTreeSet<(i64, String)>,
@@ -179,7 +160,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(api: Api) -> Self {
+    fn new(api: AppState) -> Self {
         let matched_to = fs::read_to_string(&api.alerts.file).ok().and_then(|text| text.trim().parse().ok());
         Self {
             api,
@@ -268,8 +249,9 @@ impl Keeper {
     /// A saved search as it is asked.
     fn request(&self, search: &str) -> Result<SearchRequest, String> {
         let asked = || {
-            let parameters = Parameters::checked(&axum::http::Method::GET, "/v1/search", pairs_of(search))?;
-            let Asked { request, .. } = asked(&parameters, None, PaymentTerms::of(&parameters)?, 0, Overrules::Filter)?;
+            let parameters = Parameters::checked(endpoints::parameters(&Method::GET, "/v1/search"), pairs_of(search))?;
+            let ParsedSearch { request, .. } =
+                parse_search_request(&parameters, None, PaymentTerms::of(&parameters)?, 0, Overrules::Filter)?;
             Ok::<_, crate::problem::Problem>(request)
         };
         asked().map_err(|problem| problem.detail().to_owned())

@@ -23,7 +23,7 @@ use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
-use schemas::field_type::format_timestamp;
+use schemas::{field_type::format_timestamp, time::MICROS_PER_DAY};
 use serde_json::json;
 use sha2::Sha256;
 use tokio::{
@@ -34,11 +34,11 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    Match,
-    keeper::{DELIVERED_WITHIN, event, publish},
-    told,
+    match_json::render_matches,
+    publishing::{event, publish},
+    state::Match,
 };
-use crate::{Api, problem::Problem};
+use crate::{AppState, problem::Problem};
 
 /// An address has so long to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -50,6 +50,8 @@ const AT_ONCE: usize = 24;
 const AT_ONCE_OF_FAILING: usize = 8;
 /// And to one host that answers.
 const AT_ONCE_OF_ONE: u32 = 4;
+/// A match that its webhook has not taken within this is given up.
+pub(super) const DELIVERED_WITHIN: i64 = MICROS_PER_DAY;
 /// Of the ids of notices.
 const NOTICES: Uuid = Uuid::from_u128(0x3b5a_11c9_0a51_4d5e_8c5f_9f77_51a0_2c44);
 
@@ -317,7 +319,7 @@ fn is_refused(url: &Url, inside: bool) -> bool {
 }
 
 /// Deliver a match, apart from whoever found it.
-pub(super) fn deliver(api: &Api, delivery: Delivery) {
+pub(super) fn deliver(api: &AppState, delivery: Delivery) {
     let host = api.alerts.webhooks.host(&delivery.url);
     host.add(Instant::now(), delivery);
     if let Some(mut task) = host.task() {
@@ -332,7 +334,7 @@ pub(super) fn deliver(api: &Api, delivery: Delivery) {
     }
 }
 
-async fn deliver_what_waits(api: &Api, task: &mut TaskPlace) {
+async fn deliver_what_waits(api: &AppState, task: &mut TaskPlace) {
     while let Some(delivery) = task.next().await {
         if let Some((pause, delivery)) = delivery.tried(api, &task.host).await {
             task.host.add(Instant::now() + pause, delivery);
@@ -358,7 +360,7 @@ impl Delivery {
 
     /// Post it, and say in the log what became of it: until it is taken, a day has passed, or the alert is given up. None
     /// then; else itself, and how long it waits for the next attempt.
-    async fn tried(mut self, api: &Api, host: &Host) -> Option<(Duration, Self)> {
+    async fn tried(mut self, api: &AppState, host: &Host) -> Option<(Duration, Self)> {
         if !api.alerts.has(&self.alert) {
             return None;
         }
@@ -372,7 +374,8 @@ impl Delivery {
                 Err(Refusal::ForGood) => false,
                 Err(Refusal::ForNow(why)) => {
                     let (attempts, pause) = (self.attempts, self.pause);
-                    tracing::debug!(alert = self.alert, attempts, why, "a webhook did not take a match");
+                    let host = self.url.host_str().unwrap_or_default();
+                    tracing::warn!(host, attempts, error = why, "a webhook did not take a match; trying again");
                     metrics::counter!("alert_delivery_failures_total").increment(1);
                     self.pause = (pause * 2).min(LONGEST_PAUSE);
                     return Some((pause, self));
@@ -394,7 +397,7 @@ impl Delivery {
         None
     }
 
-    async fn attempt(&self, api: &Api, host: &Host) -> Result<(), Refusal> {
+    async fn attempt(&self, api: &AppState, host: &Host) -> Result<(), Refusal> {
         let webhooks = &api.alerts.webhooks;
         if is_refused(&self.url, webhooks.inside) {
             return Err(Refusal::ForGood);
@@ -403,11 +406,12 @@ impl Delivery {
         if !api.alerts.has(&self.alert) {
             return Err(Refusal::ForNow("given up".to_owned()));
         }
-        let told = told(api, &self.alert, std::slice::from_ref(&self.found)).await;
-        let mut told = told.map_err(|problem| Refusal::ForNow(problem.detail().to_owned()))?;
-        let told = told.pop().unwrap_or_default();
-        let body = json!({"type": "alert.matched", "timestamp": format_timestamp(self.found.matched_at), "data": told})
-            .to_string();
+        let rendered = render_matches(api, &self.alert, std::slice::from_ref(&self.found)).await;
+        let mut rendered = rendered.map_err(|problem| Refusal::ForNow(problem.detail().to_owned()))?;
+        let rendered = rendered.pop().unwrap_or_default();
+        let body =
+            json!({"type": "alert.matched", "timestamp": format_timestamp(self.found.matched_at), "data": rendered})
+                .to_string();
         // Signed when it is its turn: who checks it refuses what is old.
         let seconds = (api.now)().div_euclid(1_000_000);
         let signature = webhooks.signature(&self.alert, &self.found.id, seconds, &body);

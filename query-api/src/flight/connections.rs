@@ -17,8 +17,6 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::client_places::{ClientPlace, ClientPlaces};
 
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 100;
 /// How long a client may take to begin, and the bytes by which it does. From then on it answers HTTP/2's own pings.
 const BEGIN_WITHIN: Duration = Duration::from_secs(5);
 const PREFACE_BYTES: usize = 24;
@@ -26,14 +24,14 @@ const PREFACE_BYTES: usize = 24;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// Connections as they come.
-pub(super) fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
-    let places = ClientPlaces::new(MAX_CONNECTIONS);
+pub(super) fn accept(listener: TcpListener, max_connections: usize) -> impl Stream<Item = io::Result<Connection>> {
+    let places = ClientPlaces::new(max_connections);
     stream::unfold((listener, places), async |(listener, places)| {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => {
                     let Some(place) = places.take(address.ip()) else {
-                        tracing::warn!(%address, most = MAX_CONNECTIONS, "too many Flight SQL connections; one is closed");
+                        tracing::warn!(%address, most = places.max(), "too many Flight SQL connections; one is closed");
                         continue;
                     };
                     if let Err(error) = stream.set_nodelay(true) {

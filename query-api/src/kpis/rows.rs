@@ -16,7 +16,6 @@ use crate::problem::Problem;
 /// Rows of an answer at most.
 const MOST_ROWS: usize = 200_000;
 const MICROS_PER_DAY: f64 = 86_400_000_000.0;
-const MICROS_OF_DAY: i64 = 86_400_000_000;
 
 type Values = Map<String, Value>;
 type Dimensions = Vec<Option<String>>;
@@ -168,7 +167,7 @@ impl<'a> Rows<'a> {
             self.calendar().offset(bucket, 1 - i64::from(self.question.key.window))?
         };
         // A day of UTC that begins before may reach into it.
-        days.range(start.saturating_sub(MICROS_OF_DAY).saturating_add(1)..end).next()?;
+        days.range(start.saturating_sub(schemas::time::MICROS_PER_DAY).saturating_add(1)..end).next()?;
         match (is_kept, Some(end) <= self.latest) {
             (true, true) => Some("frozen"),
             // One that is not over goes on growing, by its days.

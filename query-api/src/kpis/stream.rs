@@ -11,14 +11,14 @@ use axum::{
     },
 };
 use futures::stream;
-use processors::{Board, KpiDefinition};
+use processors::{KpiCache, KpiDefinition};
 use schemas::Position;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Question, asked, board_with, body};
+use super::{Question, body, cache_with, parse_kpi_request};
 use crate::{
-    Api,
+    AppState,
     consistency::{Freshness, as_of},
     parameters::{Id, Parameters},
     problem::Problem,
@@ -28,10 +28,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Somebody who is told.
 struct Follower {
-    api: Api,
+    api: AppState,
     kpi: KpiDefinition,
     question: Question,
-    boards: watch::Receiver<Option<Arc<Board>>>,
+    boards: watch::Receiver<Option<Arc<KpiCache>>>,
     /// The rows as they were told last, by bucket and dimensions; none before the first time.
     told: Option<BTreeMap<String, Value>>,
     /// What they knew when they came.
@@ -39,22 +39,22 @@ struct Follower {
 }
 
 pub(crate) async fn stream(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     name: Id,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (kpi, question) = asked(&api, name, &parameters)?;
+    let (kpi, question) = parse_kpi_request(&api, name, &parameters)?;
     // Comparisons and totals are asked for when they are wanted: what is told here is rows.
     let question = Question { totals: false, compare: Vec::new(), ..question };
-    Freshness::of(&parameters, &headers)?.wait(&api.pipeline.kpis.board).await?;
+    Freshness::of(&parameters, &headers)?.wait(&api.pipeline.kpis.cache).await?;
     let since = headers.get("last-event-id").map(|last| {
         let position = last.to_str().ok().and_then(|last| last.parse().ok()).map(Position::new);
         position.ok_or_else(|| {
             Problem::parameter("Last-Event-ID", "Last-Event-ID is the id of an event of this stream, a position")
         })
     });
-    let boards = api.pipeline.kpis.board.clone();
+    let boards = api.pipeline.kpis.cache.clone();
     let follower = Follower { api, kpi, question, boards, told: None, since: since.transpose()? };
     let events = stream::unfold(follower, |mut follower| async {
         let event = follower.next().await?;
@@ -68,7 +68,7 @@ impl Follower {
     async fn next(&mut self) -> Option<Event> {
         loop {
             self.boards.mark_unchanged();
-            let board = board_with(&self.api, &self.question.key).await.ok()?;
+            let board = cache_with(&self.api, &self.question.key).await.ok()?;
             let mut body = body(&self.api, &self.kpi, &self.question, &board).await.ok()?;
             let rows = body["rows"].as_array().cloned().unwrap_or_default();
             let by_key: BTreeMap<String, Value> = rows.into_iter().map(|row| (key(&row), row)).collect();
@@ -89,7 +89,7 @@ impl Follower {
     }
 
     /// The rows that are not as they were told, and those that are no more. Who comes back after a change is told all.
-    fn changed(&self, board: &Board, rows: &BTreeMap<String, Value>) -> Vec<Value> {
+    fn changed(&self, board: &KpiCache, rows: &BTreeMap<String, Value>) -> Vec<Value> {
         match (&self.told, self.since) {
             (Some(told), _) => {
                 let gone = told

@@ -10,11 +10,12 @@ use axum::{
 use schemas::Position;
 use search_index::Hit;
 
-use super::{Asked, Page, card::Card, results::said, shown};
+use super::{Page, PageRequest, card::Card, results::said, shown};
 use crate::{
-    Api,
+    AppState,
     alerts::{NewAlert, give_up, pairs_of, save},
     consistency::Freshness,
+    endpoints,
     parameters::{Id, Parameters},
     payment::PaymentTerms,
     problem::Problem,
@@ -38,12 +39,12 @@ struct AlertPage {
     cards: Vec<Card>,
 }
 
-pub(crate) async fn alert(State(api): State<Api>, id: Id, asked: Asked) -> Response {
+pub(crate) async fn alert(State(api): State<AppState>, id: Id, asked: PageRequest) -> Response {
     let page = alert_page(&api, id, &asked).await;
     shown(&asked, page)
 }
 
-async fn alert_page(api: &Api, id: Id, asked: &Asked) -> Result<AlertPage, Problem> {
+async fn alert_page(api: &AppState, id: Id, asked: &PageRequest) -> Result<AlertPage, Problem> {
     let freshness = Freshness::of(&asked.parameters, &asked.headers)?;
     freshness.wait(&api.alerts.reflects).await?;
     let mut page = Page::new(asked, "Forecourt".to_owned(), "");
@@ -64,7 +65,7 @@ async fn alert_page(api: &Api, id: Id, asked: &Asked) -> Result<AlertPage, Probl
             Card::of(&hit, &page, &priced)
         }));
     }
-    let search = Parameters::known(&Method::GET, "/v1/search", &alert.search);
+    let search = Parameters::known(endpoints::parameters(&Method::GET, "/v1/search"), &alert.search);
     let mut chips = said(&page, &search.clone().without(&["raw"]));
     if chips.is_empty() {
         chips.push(page.t("alert_any").to_owned());
@@ -76,7 +77,12 @@ async fn alert_page(api: &Api, id: Id, asked: &Asked) -> Result<AlertPage, Probl
 }
 
 /// `POST /alerts`, from the search's form.
-pub(crate) async fn save_alert(State(api): State<Api>, headers: HeaderMap, asked: Asked, body: Bytes) -> Response {
+pub(crate) async fn save_alert(
+    State(api): State<AppState>,
+    headers: HeaderMap,
+    asked: PageRequest,
+    body: Bytes,
+) -> Response {
     let saved = async {
         of_our_own(&headers)?;
         let form = url::form_urlencoded::parse(&body).into_owned().find(|(name, _)| name == "search");
@@ -101,7 +107,12 @@ pub(crate) async fn save_alert(State(api): State<Api>, headers: HeaderMap, asked
 }
 
 /// `POST /alerts/{id}/delete`
-pub(crate) async fn stop_alert(State(api): State<Api>, headers: HeaderMap, id: Id, asked: Asked) -> Response {
+pub(crate) async fn stop_alert(
+    State(api): State<AppState>,
+    headers: HeaderMap,
+    id: Id,
+    asked: PageRequest,
+) -> Response {
     let page = Page::new(&asked, String::new(), "");
     let stopped = async {
         of_our_own(&headers)?;

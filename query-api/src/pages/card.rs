@@ -3,7 +3,7 @@
 use schemas::rows::money;
 use search_index::{Availability, Hit};
 
-use super::{Page, drawing, illustration, links};
+use super::{Page, drawing, escape::escaped, illustration, links};
 use crate::search::Priced;
 
 pub(crate) struct Card {
@@ -90,8 +90,4 @@ pub(super) fn is_shown(photo: &str) -> bool {
 
 pub(super) fn whole_units(cents: i64) -> f64 {
     money(cents.into()).as_f64().unwrap_or_default()
-}
-
-pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

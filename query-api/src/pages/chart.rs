@@ -3,7 +3,7 @@
 use charts_rs::{BarChart, Color, LineChart};
 use serde_json::{Value, json};
 
-use super::card::escaped;
+use super::escape::escaped;
 
 const WIDTH: u32 = 920;
 const HEIGHT: u32 = 320;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::{extract::State, http::Method, response::Response};
 use processors::{
     KpiDefinition,
     calendar::Grain,
@@ -13,15 +13,16 @@ use schemas::{Position, field_type::format_timestamp};
 use serde_json::Value;
 
 use super::{
-    Asked, Page,
+    Page, PageRequest,
     chart::{self, Line, Shape},
     links, shown,
     words::Language,
 };
 use crate::{
-    Api,
+    AppState,
     consistency::Freshness,
-    kpis::{Question, board_with, body, latest},
+    endpoints,
+    kpis::{Question, body, cache_with, latest},
     parameters::Parameters,
     problem::Problem,
 };
@@ -89,7 +90,7 @@ struct DashboardPage {
     poll: String,
 }
 
-pub(crate) async fn dashboard(State(api): State<Api>, asked: Asked) -> Response {
+pub(crate) async fn dashboard(State(api): State<AppState>, asked: PageRequest) -> Response {
     let page = dashboard_page(&api, &asked).await;
     shown(&asked, page)
 }
@@ -109,8 +110,7 @@ impl Period {
         }
         let zone = parameters.text("timezone")?.unwrap_or("UTC").to_owned();
         let day = Parameters::checked(
-            &axum::http::Method::GET,
-            "/v1/kpis/{name}",
+            endpoints::parameters(&Method::GET, "/v1/kpis/{name}"),
             vec![("timezone".to_owned(), zone.clone())],
         )?;
         let calendar = Question::calendar(&day)?;
@@ -147,13 +147,13 @@ impl Period {
         let known = |name: &str| name.strip_prefix("filter.").is_none_or(|name| kpi.dimension(name).is_some());
         let more = more.iter().filter(|(name, _)| known(name));
         let pairs = self.asked.iter().chain(more).cloned().collect();
-        Question::of(kpi, &Parameters::checked(&axum::http::Method::GET, "/v1/kpis/{name}", pairs)?)
+        Question::of(kpi, &Parameters::checked(endpoints::parameters(&Method::GET, "/v1/kpis/{name}"), pairs)?)
     }
 }
 
-async fn dashboard_page(api: &Api, asked: &Asked) -> Result<DashboardPage, Problem> {
+async fn dashboard_page(api: &AppState, asked: &PageRequest) -> Result<DashboardPage, Problem> {
     let parameters = &asked.parameters;
-    let first = Freshness::of(parameters, &asked.headers)?.wait(&api.pipeline.kpis.board).await?;
+    let first = Freshness::of(parameters, &asked.headers)?.wait(&api.pipeline.kpis.cache).await?;
     let period = Period::of(parameters, latest(api, &first))?;
     let mut page = Page::new(asked, String::new(), "");
     page.title = format!("{} – Forecourt", page.t("dashboard"));
@@ -170,7 +170,7 @@ async fn dashboard_page(api: &Api, asked: &Asked) -> Result<DashboardPage, Probl
     let mut board = first;
     for kpi in definitions.iter() {
         let question = period.question(kpi, &compared)?;
-        board = board_with(api, &question.key).await?;
+        board = cache_with(api, &question.key).await?;
         let answer = body(api, kpi, &question, &board).await?;
         tiles.push(tile(kpi, &answer, &page, parameters, kpi.name == chosen.name));
     }
@@ -311,11 +311,11 @@ fn tile(kpi: &KpiDefinition, answer: &Value, page: &Page, parameters: &Parameter
 }
 
 async fn detail(
-    api: &Api,
+    api: &AppState,
     kpi: &KpiDefinition,
     period: &Period,
     filters: &[(String, String)],
-    asked: &Asked,
+    asked: &PageRequest,
     page: &Page,
 ) -> Result<Detail, Problem> {
     let parameters = &asked.parameters;
@@ -332,7 +332,7 @@ async fn detail(
         None => more.push(("compare".to_owned(), "previous".to_owned())),
     }
     let question = period.question(kpi, &more)?;
-    let board = board_with(api, &question.key).await?;
+    let board = cache_with(api, &question.key).await?;
     let answer = body(api, kpi, &question, &board).await?;
     let (labels, lines) = lines(&answer, value, by, page);
     let shape = if value.is_zero_in_a_gap() && kpi.measures == Measures::Flow && by.is_none() && labels.len() <= 62 {

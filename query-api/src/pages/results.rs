@@ -9,9 +9,9 @@ use search_index::{
     without_words,
 };
 
-use super::{Asked, Page, card::Card, links, shown, words::Language};
+use super::{Page, PageRequest, card::Card, links, shown, words::Language};
 use crate::{
-    Api,
+    AppState,
     parameters::Parameters,
     problem::Problem,
     search::{Searched, searched},
@@ -168,7 +168,7 @@ struct ResultsPage {
     near_misses: Vec<Card>,
 }
 
-pub(crate) async fn home(State(api): State<Api>, mut asked: Asked) -> Response {
+pub(crate) async fn home(State(api): State<AppState>, mut asked: PageRequest) -> Response {
     let page = results(&api, &mut asked).await;
     let is_wrong = page.as_ref().is_ok_and(|page| !page.left_out.is_empty());
     let mut response = shown(&asked, page);
@@ -178,7 +178,7 @@ pub(crate) async fn home(State(api): State<Api>, mut asked: Asked) -> Response {
     response
 }
 
-async fn results(api: &Api, asked: &mut Asked) -> Result<ResultsPage, Problem> {
+async fn results(api: &AppState, asked: &mut PageRequest) -> Result<ResultsPage, Problem> {
     let (searched, left_out) = search(api, asked).await?;
     let Searched { page: found, request, read, overruled, priced, asked_text, .. } = searched;
     let next = found.next_cursor.as_ref();
@@ -290,7 +290,7 @@ async fn results(api: &Api, asked: &mut Asked) -> Result<ResultsPage, Problem> {
 
 /// Search as the page is asked to. What of it cannot be used is left out, and why; a distance from nowhere, left by a place
 /// that was taken away, needs no word.
-async fn search(api: &Api, asked: &mut Asked) -> Result<(Searched, Vec<String>), Problem> {
+async fn search(api: &AppState, asked: &mut PageRequest) -> Result<(Searched, Vec<String>), Problem> {
     let mut left_out = Vec::new();
     loop {
         let problem = match searched(api, &asked.parameters, &asked.headers, Overrules::Words).await {
@@ -339,7 +339,7 @@ fn labels(page: &Page, criteria: &[Criterion]) -> String {
     criteria.iter().map(|criterion| label(page, criterion.name())).collect::<Vec<_>>().join(" + ")
 }
 
-fn facet_view(at: usize, facet: Facet, found: &SearchPage, asked: &Asked, page: &Page) -> Option<GroupView> {
+fn facet_view(at: usize, facet: Facet, found: &SearchPage, asked: &PageRequest, page: &Page) -> Option<GroupView> {
     let counts = found.facets.get(&facet).filter(|counts| !counts.is_empty())?;
     // Trims mean nothing without their model.
     if facet == Facet::Trim && !found.facets.get(&Facet::Model)?.iter().chain(counts).any(|count| count.selected) {
@@ -383,7 +383,7 @@ fn range_view(at: usize, range: Range, found: &SearchPage, request: &SearchReque
 fn fields_view(
     at: usize,
     group: &Group,
-    asked: &Asked,
+    asked: &PageRequest,
     request: &SearchRequest,
     read: &[Read],
     page: &Page,

@@ -9,23 +9,23 @@ use axum::{
 };
 use schemas::Position;
 
-use super::{Asked, Page, card::escaped, links};
-use crate::{Api, problem::Problem};
+use super::{Page, PageRequest, escape::escaped, links};
+use crate::{AppState, problem::Problem};
 
 /// Addresses on a page; the protocol allows 50,000.
 const PAGE: usize = 10_000;
 const XML: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
 
-pub(crate) async fn robots(asked: Asked) -> Response {
-    let page = Page::new(&asked, String::new(), "");
+pub(crate) async fn robots(request: PageRequest) -> Response {
+    let page = Page::new(&request, String::new(), "");
     let text = format!("User-agent: *\nDisallow: /v1/\nDisallow: /metrics\nSitemap: {}/sitemap.xml\n", page.origin());
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
 }
 
 /// The pages of the sitemap.
-pub(crate) async fn sitemap(State(api): State<Api>, asked: Asked) -> Result<Response, Problem> {
+pub(crate) async fn sitemap(State(api): State<AppState>, request: PageRequest) -> Result<Response, Problem> {
     let ids = ids(&api).await?;
-    let page = Page::new(&asked, String::new(), "");
+    let page = Page::new(&request, String::new(), "");
     let mut text = format!("{XML}<sitemapindex xmlns=\"http://www.sitemaps.org/schemas/sitemap/0.9\">\n");
     for number in 1..=ids.len().div_ceil(PAGE).max(1) {
         let _ = writeln!(text, "<sitemap><loc>{}/sitemaps/{number}</loc></sitemap>", page.origin());
@@ -36,15 +36,15 @@ pub(crate) async fn sitemap(State(api): State<Api>, asked: Asked) -> Result<Resp
 
 /// One of its pages: the addresses of listings.
 pub(crate) async fn sitemaps(
-    State(api): State<Api>,
+    State(api): State<AppState>,
     number: Result<Path<usize>, PathRejection>,
-    asked: Asked,
+    request: PageRequest,
 ) -> Result<Response, Problem> {
     let ids = ids(&api).await?;
     let number =
         number.ok().map(|Path(number)| number).filter(|number| (1..=ids.len().div_ceil(PAGE).max(1)).contains(number));
     let number = number.ok_or_else(|| Problem::not_found("The sitemap has no such page; /sitemap.xml lists them."))?;
-    let page = Page::new(&asked, String::new(), "");
+    let page = Page::new(&request, String::new(), "");
     let mut text = format!("{XML}<urlset xmlns=\"http://www.sitemaps.org/schemas/sitemap/0.9\">\n");
     for id in ids.iter().skip((number - 1) * PAGE).take(PAGE) {
         let _ = writeln!(
@@ -57,7 +57,7 @@ pub(crate) async fn sitemaps(
     Ok(xml(text))
 }
 
-async fn ids(api: &Api) -> Result<std::sync::Arc<Vec<String>>, Problem> {
+async fn ids(api: &AppState) -> Result<std::sync::Arc<Vec<String>>, Problem> {
     let snapshot = crate::consistency::Freshness::new(Position::START, None).wait(&api.pipeline.listings).await?;
     api.public_ids.get(&snapshot, Position::START).await
 }

@@ -4,16 +4,16 @@ use std::time::Instant;
 
 use askama::Template;
 use axum::{extract::State, response::Response};
-use lake::{ParamValues, QueryLimits, result_format::sql_type, result_json};
+use lake::{ParamValues, QueryLimits, result_json, sql_type::sql_type};
 use serde_json::Value;
 
 use super::{
-    Asked, Page,
+    Page, PageRequest,
     chart::{self, Line, Shape},
     links, shown,
 };
 use crate::{
-    Api,
+    AppState,
     asking::{Answering, AsOf, Asking, DEFAULT_TIME, refused},
     consistency::Freshness,
     problem::Problem,
@@ -60,15 +60,15 @@ struct SqlPage {
     problem: Option<String>,
 }
 
-pub(crate) async fn sql(State(api): State<Api>, asked: Asked) -> Response {
-    let page = sql_page(&api, &asked).await;
-    shown(&asked, page)
+pub(crate) async fn sql(State(api): State<AppState>, request: PageRequest) -> Response {
+    let page = sql_page(&api, &request).await;
+    shown(&request, page)
 }
 
-async fn sql_page(api: &Api, asked: &Asked) -> Result<SqlPage, Problem> {
-    let mut page = Page::new(asked, String::new(), "");
+async fn sql_page(api: &AppState, request: &PageRequest) -> Result<SqlPage, Problem> {
+    let mut page = Page::new(request, String::new(), "");
     page.title = format!("{} – Forecourt", page.t("sql_page"));
-    let freshness = Freshness::of(&asked.parameters, &asked.headers)?;
+    let freshness = Freshness::of(&request.parameters, &request.headers)?;
     let view = freshness.wait(&api.pipeline.lake).await?;
     let mut schemas: Vec<SchemaView> = Vec::new();
     for table in api.pipeline.sql.tables(&view).await.map_err(refused)? {
@@ -86,7 +86,7 @@ async fn sql_page(api: &Api, asked: &Asked) -> Result<SqlPage, Problem> {
             None => schemas.push(SchemaView { name: table.schema.clone(), tables: vec![described] }),
         }
     }
-    let query = asked.parameters.text("query")?.map(str::to_owned);
+    let query = request.parameters.text("query")?.map(str::to_owned);
     let answered = match &query {
         Some(query) => Some(answered(api, query, freshness, &page).await),
         None => None,
@@ -103,7 +103,7 @@ async fn sql_page(api: &Api, asked: &Asked) -> Result<SqlPage, Problem> {
     Ok(SqlPage { query: query.unwrap_or_else(|| EXAMPLE.to_owned()), page, schemas, result, problem })
 }
 
-async fn answered(api: &Api, query: &str, freshness: Freshness, page: &Page) -> Result<ResultView, Problem> {
+async fn answered(api: &AppState, query: &str, freshness: Freshness, page: &Page) -> Result<ResultView, Problem> {
     let began = Instant::now();
     let statement = api.pipeline.sql.parse(query).map_err(refused)?;
     let limits = QueryLimits { rows: SHOWN, time: DEFAULT_TIME };

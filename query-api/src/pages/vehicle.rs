@@ -13,13 +13,13 @@ use search_index::{Availability, Deal, Listing, ListingStatus, Rating};
 use serde_json::json;
 
 use super::{
-    Asked, Page,
+    Page, PageRequest,
     card::{Card, is_shown, is_web, title_of, whole_units},
     drawing, links, shown,
     words::word,
 };
 use crate::{
-    Api,
+    AppState,
     consistency::Freshness,
     parameters::{Id, id_of},
     payment::PaymentTerms,
@@ -28,6 +28,9 @@ use crate::{
 };
 
 const SIMILAR: usize = 6;
+/// The latest prices in the table; the chart has all of them.
+const MAX_PRICES: usize = 100;
+
 /// Shares of the usual price at the ends of the scale.
 const SCALE: (f64, f64) = (0.8, 1.2);
 
@@ -61,16 +64,16 @@ struct VehiclePage {
     json_ld: String,
 }
 
-pub(crate) async fn vehicle(State(api): State<Api>, id: Id, asked: Asked) -> Response {
-    let page = found(&api, id, &asked).await;
-    shown(&asked, page)
+pub(crate) async fn vehicle(State(api): State<AppState>, id: Id, request: PageRequest) -> Response {
+    let page = found(&api, id, &request).await;
+    shown(&request, page)
 }
 
-async fn found(api: &Api, id: Id, asked: &Asked) -> Result<VehiclePage, Problem> {
-    let (id, terms) = (id_of(id)?, PaymentTerms::of(&asked.parameters)?);
-    let snapshot = Freshness::of(&asked.parameters, &asked.headers)?.wait(&api.pipeline.listings).await?;
+async fn found(api: &AppState, id: Id, request: &PageRequest) -> Result<VehiclePage, Problem> {
+    let (id, terms) = (id_of(id)?, PaymentTerms::of(&request.parameters)?);
+    let snapshot = Freshness::of(&request.parameters, &request.headers)?.wait(&api.pipeline.listings).await?;
     let listing = known(&snapshot, &id).await.map_err(|problem| match problem.status() {
-        StatusCode::NOT_FOUND => Problem::not_found(word(asked.language, "unknown_listing")),
+        StatusCode::NOT_FOUND => Problem::not_found(word(request.language, "unknown_listing")),
         _ => problem,
     })?;
     let priced = Priced { market: market(api, &snapshot).await?, terms };
@@ -82,7 +85,7 @@ async fn found(api: &Api, id: Id, asked: &Asked) -> Result<VehiclePage, Problem>
     let similar = similar.await?;
     let listing = of.as_ref();
     let title = title_of(listing);
-    let mut page = Page::new(asked, format!("{title} – Forecourt"), &links::only(&asked.parameters, &["lang"]));
+    let mut page = Page::new(request, format!("{title} – Forecourt"), &links::only(&request.parameters, &["lang"]));
     let (language, currency) = (page.language, listing.currency.as_deref());
     let amount = |cents: i64| language.money(whole_units(cents), currency);
     let place: Vec<String> =
@@ -106,10 +109,10 @@ async fn found(api: &Api, id: Id, asked: &Asked) -> Result<VehiclePage, Problem>
         let error = (held_out.median_error * 1_000.0).round() / 10.0;
         format!("{} {}", page.t("median_error"), language.percent(error))
     });
-    let prices = listing.prices.iter().rev().map(|price| (day(price.since), amount(price.cents)));
+    let prices = listing.prices.iter().rev().take(MAX_PRICES).map(|price| (day(price.since), amount(price.cents)));
     let until = listing.sold_at.unwrap_or(now);
     Ok(VehiclePage {
-        back: back(asked, &page),
+        back: back(request, &page),
         place: place.join(" · "),
         state: state(&page, listing, now),
         drop: listing.price_drop_cents().map(amount),
@@ -135,8 +138,8 @@ async fn found(api: &Api, id: Id, asked: &Asked) -> Result<VehiclePage, Problem>
 }
 
 /// The results that the buyer comes from; from elsewhere, the search.
-fn back(asked: &Asked, page: &Page) -> String {
-    let header = |name| asked.headers.get(name).and_then(|value| value.to_str().ok());
+fn back(request: &PageRequest, page: &Page) -> String {
+    let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
     let from = header(header::REFERER).and_then(|from| url::Url::parse(from).ok());
     let host = page.origin().split_once("://").map(|(_, host)| host);
     let is_ours =

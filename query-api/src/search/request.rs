@@ -25,7 +25,7 @@ const MAX_FACET_VALUES: usize = 1_000;
 const OF_THE_PAGE: [&str; 7] = ["cursor", "page_size", "facets", "facet_query", "hierarchy", "min_position", "wait_ms"];
 
 /// A search, and how its text was read.
-pub(crate) struct Asked {
+pub(crate) struct ParsedSearch {
     pub(crate) request: SearchRequest,
     pub(crate) read: Vec<Read>,
     /// Words that do not count beside other parameters.
@@ -40,13 +40,13 @@ pub(crate) fn needs_lexicon(parameters: &Parameters) -> bool {
 }
 
 /// `now` is the time of asking, in microseconds since 1970, UTC.
-pub(crate) fn asked(
+pub(crate) fn parse_search_request(
     parameters: &Parameters,
     lexicon: Option<&Lexicon>,
     terms: PaymentTerms,
     now: i64,
     overrules: Overrules,
-) -> Result<Asked, Problem> {
+) -> Result<ParsedSearch, Problem> {
     let mut request = SearchRequest {
         text: text(parameters)?,
         near: parameters.text("near")?.map(|near| place(near, lexicon)).transpose()?,
@@ -110,7 +110,7 @@ pub(crate) fn asked(
         request.now = cursor.now;
         request.cursor = Some(cursor);
     }
-    Ok(Asked { request, read, passed_over, overruled })
+    Ok(ParsedSearch { request, read, passed_over, overruled })
 }
 
 pub(crate) fn text(parameters: &Parameters) -> Result<String, Problem> {

@@ -9,12 +9,13 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Column, Context, Delivery, EventDefinition, EventField, Retention};
+use super::definition::{Column, Context, Delivery, EventDefinition, EventField};
 use crate::{
     columns,
     field_type::FieldType,
     limits::{Limits, LimitsProblem, Rule},
     names::snake_case,
+    retention::Retention,
     versions::{OlderVersion, Step, Version},
 };
 

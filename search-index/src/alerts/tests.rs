@@ -64,13 +64,12 @@ fn saved_searches_find_what_the_search_finds() {
         }
         let position = Position::new(round as u64 + 1);
         let snapshot = index.commit(Reflected { position, event_time: Some(NOW), retirements: 0 }).unwrap();
-        let market = std::sync::Arc::new(Market::of(&snapshot).unwrap());
+        let market = snapshot.market().unwrap();
         let changed: Vec<Changed<'_>> =
             listings.iter().map(|listing| Changed { listing, rating: market.rate(listing) }).collect();
         let matching = saved.matching(&changed, NOW);
         for (id, request) in &expected {
-            let market = Some(std::sync::Arc::clone(&market));
-            let page = snapshot.search(SearchRequest { market, ..request.clone() }).unwrap();
+            let page = snapshot.search(request.clone(), Some(&market)).unwrap();
             if !page.corrections.is_empty() {
                 continue;
             }

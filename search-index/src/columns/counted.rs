@@ -4,10 +4,10 @@ use std::ops;
 
 use fixedbitset::FixedBitSet;
 
-use super::{
-    NONE,
-    sets::{select, select_by},
-};
+use super::sets::{select, select_by};
+
+/// The number of having no value.
+pub(crate) const NONE: u32 = 0;
 
 /// The numbers of every document, those of one behind those of another.
 #[derive(Debug)]

@@ -7,12 +7,9 @@ use std::{
 };
 
 use crate::{
-    columns::Counted,
+    columns::counted::{Counted, NONE},
     query::{Facet, Range},
 };
-
-/// The number of having no value.
-pub(crate) const NONE: u32 = 0;
 
 /// Things by number, from 1.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use schemas::Position;
 
 use super::{Entry, IndexError, ListingIndex, ListingSnapshot, MOST_FRESH, MOST_IN_MEMORY, Reflected};
-use crate::{Listing, ListingStatus, Market, search::tests::listing};
+use crate::{Listing, ListingStatus, search::tests::listing};
 
 /// Entities by key: their states.
 type Entities = BTreeMap<String, Vec<u8>>;
@@ -207,7 +207,7 @@ fn what_is_committed_is_rated_before_anybody_searches_it() {
     };
     (0..200).for_each(|number| put(&mut index, number));
     let snapshot = index.commit(reflected(1)).unwrap();
-    let market = Arc::new(Market::of(&snapshot).unwrap());
+    let market = Arc::new(snapshot.market().unwrap());
     snapshot.rate_with(&market);
     (200..300).for_each(|number| put(&mut index, number));
     index.refresh(reflected(2)).unwrap();

@@ -387,15 +387,14 @@ fn searches_find_what_a_scan_finds_while_listings_change() {
             };
             // The market may be older than the listings that it rates.
             if search % (2 * CHANGED_EVERY) == 0 {
-                market = Arc::new(Market::of(&snapshot).unwrap());
+                market = Arc::new(snapshot.market().unwrap());
             }
             let rating = |listing: &Listing| (listing.listing_id.clone(), market.rate(listing));
             ratings = listings.values().map(rating).collect();
             rated += ratings.values().filter(|rating| rating.deal != Deal::Unrated).count();
         }
         let mut request = request(&mut rng);
-        request.market = Some(Arc::clone(&market));
-        let page = index.snapshot().search(request.clone()).unwrap();
+        let page = index.snapshot().search(request.clone(), Some(&market)).unwrap();
         if page.total == 0 {
             empty += 1
         } else {
@@ -407,7 +406,7 @@ fn searches_find_what_a_scan_finds_while_listings_change() {
         let (mut shown, mut next) = (page.hits.len(), page.next_cursor.filter(|_| search % 4 == 0));
         while let Some(cursor) = next.take().filter(|_| whole || shown == request.page_size) {
             request.cursor = Some(cursor);
-            let page = index.snapshot().search(request.clone()).unwrap();
+            let page = index.snapshot().search(request.clone(), Some(&market)).unwrap();
             let ids: Vec<&str> = page.hits.iter().map(|hit| hit.listing.listing_id.as_str()).collect();
             assert_eq!(ids, all[shown..all.len().min(shown + request.page_size)], "{request:?}");
             shown += ids.len();
@@ -445,7 +444,7 @@ fn pages_neither_repeat_nor_skip_while_listings_change() {
             listings.values().filter(|listing| listing.status == ListingStatus::Public).cloned().collect();
         let mut shown = Vec::new();
         loop {
-            let page = index.snapshot().search(request.clone()).unwrap();
+            let page = index.snapshot().search(request.clone(), None).unwrap();
             shown.extend(page.hits.into_iter().map(|hit| hit.listing.listing_id));
             let Some(cursor) = page.next_cursor else { break };
             request.cursor = Some(cursor);
@@ -505,7 +504,7 @@ fn what_is_promoted_comes_first_where_words_are_asked() {
             SearchRequest { text: text.to_owned(), in_words, page_size, now: NOW, ..SearchRequest::default() };
         let mut ids = Vec::new();
         loop {
-            let page = snapshot.search(request.clone()).unwrap();
+            let page = snapshot.search(request.clone(), None).unwrap();
             ids.extend(page.hits.into_iter().map(|hit| hit.listing.listing_id));
             request.cursor = page.next_cursor;
             if request.cursor.is_none() {

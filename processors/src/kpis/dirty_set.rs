@@ -1,4 +1,4 @@
-//! What new events touch: times, and values that facts share with them.
+//! The buckets that new events change: by their times, and by keys that facts share with them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,34 +8,34 @@ use arrow::{
 };
 use schemas::Catalogue;
 
-use super::{EARLIEST, LATEST};
+use super::series::{EARLIEST, LATEST};
 use crate::kpi_definition::{IDS, KpiDefinition, LOOKUPS, Touches};
 
-/// Touched times are remembered to this: every time zone's hours begin on one.
-pub(super) const TOUCH_STEP: i64 = 15 * 60 * 1_000_000;
+/// Times are rounded down to this: every time zone's hours begin on a multiple of it.
+pub(super) const TIME_STEP: i64 = 15 * 60 * 1_000_000;
 
 /// Texts that one query names at most.
 const MAX_KEYS: usize = 5_000;
 
-/// Which facts are meant, in SQL, and from when on they may count.
+/// A condition of facts in SQL, and the earliest time they may count at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Meant {
+pub(super) struct FactCondition {
     pub(super) condition: String,
     pub(super) from: i64,
 }
 
-/// How facts are asked for whose keys are more than a query names.
+/// How facts are found whose keys are more than one query names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum Precision {
     /// In parts.
-    Exactly,
+    Exact,
     /// All facts at once: that is cheaper than many parts, and right as well where more may be touched than is.
-    Roughly,
+    Rounded,
 }
 
-impl Asked {
+impl Precision {
     fn conditions(self, texts: &BTreeSet<String>, condition: impl Fn(&str) -> String) -> Vec<String> {
-        if self == Self::Roughly && texts.len() > MAX_KEYS {
+        if self == Self::Rounded && texts.len() > MAX_KEYS {
             return vec!["true".to_owned()];
         }
         let quoted: Vec<String> = texts.iter().map(|text| format!("'{}'", text.replace('\'', "''"))).collect();
@@ -43,10 +43,10 @@ impl Asked {
     }
 }
 
-/// Which buckets new events touch.
+/// The times and keys by which new events make buckets dirty.
 #[derive(Clone, Debug, Default)]
-pub struct Touched {
-    /// Times by KPI, to [`TOUCH_STEP`].
+pub struct DirtySet {
+    /// Times by KPI, to [`TIME_STEP`].
     pub(super) times: HashMap<String, BTreeSet<i64>>,
     /// Values of the column that facts share with an event, by KPI and input, and the earliest time they matter from.
     pub(super) keys: HashMap<(usize, usize), (BTreeSet<String>, i64)>,
@@ -54,8 +54,8 @@ pub struct Touched {
     pub(super) looked_up: HashMap<(usize, usize), BTreeSet<String>>,
 }
 
-impl Touched {
-    /// Add what these rows touch, by table, numbered as in [`lake::LakeView::tables`].
+impl DirtySet {
+    /// Add the rows of tables, numbered as in [`lake::LakeView::tables`].
     pub fn mark(&mut self, definitions: &[KpiDefinition], catalogue: &Catalogue, tables: &[(usize, RecordBatch)]) {
         let rows_of = |context: &str| {
             let (index, _) = catalogue.context(context)?;
@@ -70,7 +70,7 @@ impl Touched {
                         each_row(catalogue, &input.context, &input.view, batch, |row| {
                             let named = column.as_ref().and_then(|name| time_at(batch, name, row));
                             if let Some(time) = named.or_else(|| time_at(batch, "event_time", row)) {
-                                times.insert(time - time.rem_euclid(TOUCH_STEP));
+                                times.insert(time - time.rem_euclid(TIME_STEP));
                             }
                         });
                     }
@@ -106,24 +106,25 @@ impl Touched {
         index: usize,
         kpi: &'a KpiDefinition,
         dimensions: impl Iterator<Item = &'a String>,
-        asked: Asked,
-    ) -> BTreeSet<Meant> {
-        let mut meant = BTreeSet::new();
+        precision: Precision,
+    ) -> BTreeSet<FactCondition> {
+        let mut found_conditions = BTreeSet::new();
         for ((_, input), (keys, from)) in self.keys.iter().filter(|((of, _), _)| *of == index) {
             let Touches::FactsBy { key, .. } = &kpi.inputs[*input].touches else { continue };
-            let conditions = asked.conditions(keys, |keys| format!("{key} IN ({keys})"));
-            meant.extend(conditions.into_iter().map(|condition| Meant { condition, from: *from }));
+            let conditions = precision.conditions(keys, |keys| format!("{key} IN ({keys})"));
+            found_conditions.extend(conditions.into_iter().map(|condition| FactCondition { condition, from: *from }));
         }
         for (table, column) in kpi.lookups(dimensions) {
             for ((lookup, input), ids) in
                 self.looked_up.iter().filter(|((lookup, _), _)| LOOKUPS[*lookup].name == table)
             {
                 let (.., found) = LOOKUPS[*lookup].inputs[*input];
-                let conditions = asked.conditions(ids, |ids| format!("{column} IN ({})", found.replace(IDS, ids)));
-                meant.extend(conditions.into_iter().map(|condition| Meant { condition, from: EARLIEST }));
+                let conditions = precision.conditions(ids, |ids| format!("{column} IN ({})", found.replace(IDS, ids)));
+                found_conditions
+                    .extend(conditions.into_iter().map(|condition| FactCondition { condition, from: EARLIEST }));
             }
         }
-        meant
+        found_conditions
     }
 
     pub(super) fn merge(&mut self, other: Self) {

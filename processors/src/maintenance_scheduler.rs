@@ -1,5 +1,4 @@
-//! What keeps the lake quick for years: events past their time are taken out, small files are merged and old ones
-//! deleted, a piece at a time, beside commits.
+//! The schedule of the lake's maintenance: retention, compaction and vacuum, one task at a time between commits.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -18,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{kpis::Freezer, maintenance::Maintained, pipeline::PipelineError};
+use crate::{error::PipelineError, kpis::KpiSnapshotter, table_report::TableReport};
 
 /// How often the lake's files are looked at, beside after each flush.
 const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(60);
@@ -29,14 +28,14 @@ const RETIRE_EVERY: Duration = Duration::from_secs(86_400);
 /// How often files that no version has any more are deleted.
 const VACUUM_EVERY: Duration = Duration::from_secs(3_600);
 
-/// Work on the lake's files beside its commits, a piece at a time.
-pub(crate) struct Upkeep {
-    pub(crate) running: JoinSet<Result<Done, LakeError>>,
+/// Runs one maintenance task of the lake at a time, between commits.
+pub(crate) struct MaintenanceScheduler {
+    pub(crate) running: JoinSet<Result<TaskOutcome, LakeError>>,
     /// Where it runs: merging is work for the processor.
     runtime: Handle,
     policy: RetentionPolicy,
     /// Keeps what KPIs say of events before they are taken out.
-    freezer: Freezer,
+    snapshotter: KpiSnapshotter,
     /// What waits to be kept, before the events go that it is about.
     freezing: Option<RecordBatch>,
     /// The log, which forgets what the lake does.
@@ -44,11 +43,11 @@ pub(crate) struct Upkeep {
     /// Waits until no table is being written.
     rewritten: Option<Rewritten>,
     /// The events of the files that are on their way into their table, or the partition that is merged.
-    taking: Option<Taken>,
+    taking: Option<ExpiredBatch>,
     merging: Option<String>,
     /// What the log has to forget still, and what it could not, until the next vacuum.
-    forgettable: Vec<Forgettable>,
-    unforgotten: Vec<Forgettable>,
+    forgettable: Vec<LogPurge>,
+    unforgotten: Vec<LogPurge>,
     /// The context whose events past their time are taken out next, while that goes on.
     retiring: Option<ContextIndex>,
     look_at: Instant,
@@ -59,14 +58,14 @@ pub(crate) struct Upkeep {
     /// What the last vacuum would have deleted: one that still would, does.
     strays: HashSet<String>,
     /// Those who want all of it done now, one after the other.
-    demands: VecDeque<Demand>,
+    demands: VecDeque<OnDemandRun>,
 }
 
-/// Somebody wants all that can be done to be done now.
-pub(crate) struct Demand {
+/// A requested run of all maintenance, reported when it ends.
+pub(crate) struct OnDemandRun {
     /// How long files are kept that no table has any more.
     pub(crate) keep: Duration,
-    pub(crate) reply: oneshot::Sender<Option<Vec<Maintained>>>,
+    pub(crate) reply: oneshot::Sender<Option<Vec<TableReport>>>,
     before: Vec<TableFiles>,
     retired: BTreeMap<String, u64>,
     /// Files that come meanwhile are not waited for.
@@ -75,67 +74,67 @@ pub(crate) struct Demand {
     failed: bool,
 }
 
-impl Demand {
-    pub(crate) const fn new(keep: Duration, reply: oneshot::Sender<Option<Vec<Maintained>>>) -> Self {
+impl OnDemandRun {
+    pub(crate) const fn new(keep: Duration, reply: oneshot::Sender<Option<Vec<TableReport>>>) -> Self {
         Self { keep, reply, before: Vec::new(), retired: BTreeMap::new(), merges_left: 0, failed: false }
     }
 }
 
-/// Events that were taken out of a table.
-pub(crate) struct Taken {
+/// Events that retention has removed from a table.
+pub(crate) struct ExpiredBatch {
     pub(crate) table: usize,
     pub(crate) rows: RecordBatch,
     last: Vec<(String, Position)>,
 }
 
-/// Events of one type that the log need not hold any more.
-pub(crate) struct Forgettable {
+/// A purge of the log: events of one type that retention has removed from the lake.
+pub(crate) struct LogPurge {
     context: String,
     event_type: String,
     to: Position,
     kept: Duration,
 }
 
-/// Whether the lake shows other files now, and the events that are not in them any more.
-pub(crate) enum Changed {
+/// The effect of a finished task on the lake.
+pub(crate) enum LakeChange {
     Nothing,
     Files,
-    Retired(Taken),
+    Retired(ExpiredBatch),
 }
 
-pub(crate) enum Done {
+pub(crate) enum TaskOutcome {
     /// A partition's files, if they could be.
     Merged(String, Option<Rewritten>),
     /// No two of its files fit into memory.
     TooLarge(String),
     /// Some events of a context that were past their time; none, if there are no more.
-    Retired(ContextIndex, Option<Rewritten>, Option<Taken>),
+    Retired(ContextIndex, Option<Rewritten>, Option<ExpiredBatch>),
     /// The same, when KPIs say something of them that is kept first.
-    ToFreeze(RecordBatch, Rewritten, Taken),
+    ToFreeze(RecordBatch, Rewritten, ExpiredBatch),
     Frozen(Box<Frozen>),
     /// They could not be taken out.
     NotRetired(ContextIndex),
     Applied(Box<Applied>),
     /// What the log did not forget.
-    Forgotten(Option<Forgettable>),
-    Vacuumed(Option<Vacuumed>, For),
+    Forgotten(Option<LogPurge>),
+    Vacuumed(Option<Vacuumed>, VacuumTrigger),
 }
 
-/// Whom a vacuum is for.
+/// The reason for a vacuum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum For {
-    Upkeep,
-    Demand,
+pub(crate) enum VacuumTrigger {
+    Schedule,
+    OnDemandRun,
 }
 
-impl Upkeep {
-    pub(crate) fn new(runtime: Handle, policy: RetentionPolicy, freezer: Freezer, log: Option<Log>) -> Self {
+impl MaintenanceScheduler {
+    pub(crate) fn new(runtime: Handle, policy: RetentionPolicy, snapshotter: KpiSnapshotter, log: Option<Log>) -> Self {
         let now = Instant::now();
         Self {
             running: JoinSet::new(),
             runtime,
             policy,
-            freezer,
+            snapshotter,
             freezing: None,
             log,
             rewritten: None,
@@ -159,7 +158,7 @@ impl Upkeep {
     }
 
     /// Do all that can be done, then answer.
-    pub(crate) fn demand(&mut self, demand: Demand, lake: &Lake) {
+    pub(crate) fn demand(&mut self, demand: OnDemandRun, lake: &Lake) {
         self.demands.push_back(demand);
         if self.demands.len() == 1 {
             self.begin_demand(lake);
@@ -187,7 +186,7 @@ impl Upkeep {
         if let Some(rows) = self.freezing.take() {
             match lake.begin_freeze(rows) {
                 Ok(freeze) => {
-                    let frozen = async { Ok(Done::Frozen(Box::new(freeze.run().await?))) };
+                    let frozen = async { Ok(TaskOutcome::Frozen(Box::new(freeze.run().await?))) };
                     self.running.spawn_on(frozen, &self.runtime);
                 }
                 Err(rows) => self.freezing = Some(rows),
@@ -196,7 +195,7 @@ impl Upkeep {
             // While something is being frozen, the lake does not take it.
             match lake.begin_apply(rewritten) {
                 Ok(apply) => {
-                    let applied = async { Ok(Done::Applied(Box::new(apply.run().await?))) };
+                    let applied = async { Ok(TaskOutcome::Applied(Box::new(apply.run().await?))) };
                     self.running.spawn_on(applied, &self.runtime);
                 }
                 Err(rewritten) => self.rewritten = Some(rewritten),
@@ -223,11 +222,11 @@ impl Upkeep {
             let wanted = self.demands.front().map(|demand| demand.keep);
             let eagerness = if wanted.is_some() { Eagerness::Thorough } else { Eagerness::Continuous };
             if wanted.is_none() && self.vacuum_at <= Instant::now() {
-                self.vacuum(lake, KEEP_FOR, For::Upkeep);
+                self.vacuum(lake, KEEP_FOR, VacuumTrigger::Schedule);
             } else if !self.merge(lake, eagerness)
                 && let Some(keep) = wanted
             {
-                self.vacuum(lake, keep, For::Demand);
+                self.vacuum(lake, keep, VacuumTrigger::OnDemandRun);
             }
         }
     }
@@ -240,28 +239,31 @@ impl Upkeep {
                 self.retiring = lake.context_after(context);
                 continue;
             };
-            let (freezer, view, now) = (self.freezer.clone(), Arc::new(lake.view()), retirement.now());
+            let (snapshotter, view, now) = (self.snapshotter.clone(), Arc::new(lake.view()), retirement.now());
             let retired = async move {
                 let retired = match retirement.run().await {
                     Ok(retired) => retired,
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(error, "cannot take out events past their time");
-                        return Ok(Done::NotRetired(context));
+                        return Ok(TaskOutcome::NotRetired(context));
                     }
                 };
-                let Some(retired) = retired else { return Ok(Done::Retired(context, None, None)) };
-                let frozen = freezer.freeze(&view, context.get(), &retired.rows, now).await;
-                let taken =
-                    Taken { table: context.get(), rows: retired.rows.clone(), last: retired.last_of_each_type() };
+                let Some(retired) = retired else { return Ok(TaskOutcome::Retired(context, None, None)) };
+                let frozen = snapshotter.snapshot(&view, context.get(), &retired.rows, now).await;
+                let taken = ExpiredBatch {
+                    table: context.get(),
+                    rows: retired.rows.clone(),
+                    last: retired.last_of_each_type(),
+                };
                 let retired = Rewritten::Retired(retired);
                 Ok(match frozen {
-                    Ok(None) => Done::Retired(context, Some(retired), Some(taken)),
-                    Ok(Some(rows)) => Done::ToFreeze(rows, retired, taken),
+                    Ok(None) => TaskOutcome::Retired(context, Some(retired), Some(taken)),
+                    Ok(Some(rows)) => TaskOutcome::ToFreeze(rows, retired, taken),
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(error, "cannot keep what KPIs say of events past their time: they stay");
-                        Done::NotRetired(context)
+                        TaskOutcome::NotRetired(context)
                     }
                 })
             };
@@ -286,27 +288,27 @@ impl Upkeep {
                 tracing::warn!(error, partition, "cannot merge small files");
             });
             Ok(match merged {
-                Ok(Some(merged)) => Done::Merged(partition, Some(Rewritten::Compacted(merged))),
-                Ok(None) => Done::TooLarge(partition),
-                Err(_) => Done::Merged(partition, None),
+                Ok(Some(merged)) => TaskOutcome::Merged(partition, Some(Rewritten::Compacted(merged))),
+                Ok(None) => TaskOutcome::TooLarge(partition),
+                Err(_) => TaskOutcome::Merged(partition, None),
             })
         };
         self.running.spawn_on(merged, &self.runtime);
         true
     }
 
-    fn vacuum(&mut self, lake: &Lake, keep: Duration, whom: For) {
+    fn vacuum(&mut self, lake: &Lake, keep: Duration, trigger: VacuumTrigger) {
         self.vacuum_at = Instant::now() + VACUUM_EVERY;
         self.failed.clear();
         self.forgettable.append(&mut self.unforgotten);
         let (vacuum, strays) = (lake.vacuum(keep), std::mem::take(&mut self.strays));
         let vacuumed = async move {
-            let vacuumed = match whom {
-                For::Upkeep => vacuum.run(&strays).await,
-                For::Demand => vacuum.run_after_readers(&strays).await,
+            let vacuumed = match trigger {
+                VacuumTrigger::Schedule => vacuum.run(&strays).await,
+                VacuumTrigger::OnDemandRun => vacuum.run_after_readers(&strays).await,
             };
             let vacuumed = vacuumed.inspect_err(|error| tracing::warn!(%error, "cannot delete old files"));
-            Ok(Done::Vacuumed(vacuumed.ok(), whom))
+            Ok(TaskOutcome::Vacuumed(vacuumed.ok(), trigger))
         };
         self.running.spawn_on(vacuumed, &self.runtime);
     }
@@ -315,9 +317,9 @@ impl Upkeep {
     fn forget(&mut self) -> bool {
         let Some((log, forgettable)) = self.log.clone().zip(self.forgettable.pop()) else { return false };
         let forgotten = async move {
-            let Forgettable { context, event_type, to, kept } = &forgettable;
+            let LogPurge { context, event_type, to, kept } = &forgettable;
             let Err(error) = log.forget(context, event_type, *to, *kept).await else {
-                return Ok(Done::Forgotten(None));
+                return Ok(TaskOutcome::Forgotten(None));
             };
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
@@ -326,7 +328,7 @@ impl Upkeep {
                 event_type,
                 "the log cannot forget events past their time; trying again within the hour"
             );
-            Ok(Done::Forgotten(Some(forgettable)))
+            Ok(TaskOutcome::Forgotten(Some(forgettable)))
         };
         self.running.spawn_on(forgotten, &self.runtime);
         true
@@ -338,9 +340,9 @@ impl Upkeep {
     /// When a table did not come back.
     pub(crate) fn take(
         &mut self,
-        done: Result<Result<Done, LakeError>, JoinError>,
+        done: Result<Result<TaskOutcome, LakeError>, JoinError>,
         lake: &mut Lake,
-    ) -> Result<Changed, PipelineError> {
+    ) -> Result<LakeChange, PipelineError> {
         let done = match done {
             // What broke off without a table in its hands is only not done.
             Err(error) if !lake.is_applying() => {
@@ -349,38 +351,38 @@ impl Upkeep {
                 self.retiring = None;
                 self.fail();
                 self.answer(lake, &Vacuumed::default());
-                return Ok(Changed::Nothing);
+                return Ok(LakeChange::Nothing);
             }
             done => done??,
         };
         match done {
-            Done::Merged(partition, Some(merged)) => {
+            TaskOutcome::Merged(partition, Some(merged)) => {
                 (self.rewritten, self.merging) = (Some(merged), Some(partition));
             }
-            Done::Merged(partition, None) => {
+            TaskOutcome::Merged(partition, None) => {
                 self.failed.insert(partition);
                 self.fail();
                 self.look();
             }
             // They stay as they are, which is no failure; others may be merged.
-            Done::TooLarge(partition) => {
+            TaskOutcome::TooLarge(partition) => {
                 self.failed.insert(partition);
                 self.look();
             }
-            Done::NotRetired(context) => {
+            TaskOutcome::NotRetired(context) => {
                 self.fail();
                 self.retired_all(context, lake);
             }
-            Done::Retired(context, None, _) => self.retired_all(context, lake),
-            Done::ToFreeze(rows, retired, taken) => {
+            TaskOutcome::Retired(context, None, _) => self.retired_all(context, lake),
+            TaskOutcome::ToFreeze(rows, retired, taken) => {
                 (self.freezing, self.rewritten, self.taking) = (Some(rows), Some(retired), Some(taken));
             }
-            Done::Frozen(frozen) => {
+            TaskOutcome::Frozen(frozen) => {
                 lake.finish_freeze(*frozen);
-                return Ok(Changed::Files);
+                return Ok(LakeChange::Files);
             }
-            Done::Retired(_, retired, taken) => (self.rewritten, self.taking) = (retired, taken),
-            Done::Applied(applied) => {
+            TaskOutcome::Retired(_, retired, taken) => (self.rewritten, self.taking) = (retired, taken),
+            TaskOutcome::Applied(applied) => {
                 let (taken, merging, is_taken) = (self.taking.take(), self.merging.take(), applied.is_taken());
                 lake.finish_apply(*applied);
                 self.look();
@@ -391,32 +393,32 @@ impl Upkeep {
                     self.fail();
                 }
                 return Ok(match taken.filter(|_| is_taken) {
-                    None => Changed::Files,
+                    None => LakeChange::Files,
                     Some(taken) => {
                         self.count(&taken, lake);
-                        Changed::Retired(taken)
+                        LakeChange::Retired(taken)
                     }
                 });
             }
-            Done::Forgotten(None) => self.look(),
+            TaskOutcome::Forgotten(None) => self.look(),
             // Later: the log may be away, and other work does not wait for it.
-            Done::Forgotten(Some(forgettable)) => {
+            TaskOutcome::Forgotten(Some(forgettable)) => {
                 self.unforgotten.push(forgettable);
                 self.look();
             }
-            Done::Vacuumed(vacuumed, whom) => {
+            TaskOutcome::Vacuumed(vacuumed, trigger) => {
                 if vacuumed.is_none() {
                     self.fail();
                 }
                 let mut vacuumed = vacuumed.unwrap_or_default();
                 self.strays = std::mem::take(&mut vacuumed.strays);
                 self.look();
-                if whom == For::Demand {
+                if trigger == VacuumTrigger::OnDemandRun {
                     self.answer(lake, &vacuumed);
                 }
             }
         }
-        Ok(Changed::Nothing)
+        Ok(LakeChange::Nothing)
     }
 
     /// A context has no more events to take out: the next one's turn, unless it has all begun anew meanwhile.
@@ -428,13 +430,13 @@ impl Upkeep {
     }
 
     /// Note events that were taken out: for the log, and for who wants to know.
-    fn count(&mut self, taken: &Taken, lake: &Lake) {
+    fn count(&mut self, taken: &ExpiredBatch, lake: &Lake) {
         let Some(context) = lake.catalogue().contexts().get(taken.table) else { return };
         tracing::info!(context = context.name, events = taken.rows.num_rows(), "took out events past their time");
         metrics::counter!("lake_events_retired_total").increment(taken.rows.num_rows() as u64);
         for (event_type, last) in &taken.last {
             let kept = context.event(event_type).and_then(|event| self.policy.of(event.retention));
-            self.forgettable.extend(kept.map(|kept| Forgettable {
+            self.forgettable.extend(kept.map(|kept| LogPurge {
                 context: context.name.clone(),
                 event_type: event_type.clone(),
                 // A restart reads on from there.
@@ -457,7 +459,7 @@ impl Upkeep {
     /// Tell who wanted all of it done, and go on with the next.
     fn answer(&mut self, lake: &Lake, vacuumed: &Vacuumed) {
         if let Some(demand) = self.demands.pop_front() {
-            let report = Maintained::compare(&demand.before, &lake.files(), &demand.retired, &vacuumed.deleted);
+            let report = TableReport::compare(&demand.before, &lake.files(), &demand.retired, &vacuumed.deleted);
             // Whoever asked and went away may ask again.
             let _ = demand.reply.send((!demand.failed).then_some(report));
             self.begin_demand(lake);
