@@ -16,6 +16,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::{
     process::{Child, Command},
@@ -369,15 +370,16 @@ async fn supervise(
 
 /// End the server, in order when it can be: what is killed reads its whole store when it starts again. Whether it has.
 async fn end(setup: &Setup, running: &Running, mut child: Option<&mut Child>) -> bool {
-    for signal in ["term", "stop"] {
-        let sent = Command::new(&setup.binary).arg("--signal").arg(format!("{signal}={}", running.pid)).output().await;
-        if let Err(error) = sent {
+    let process = i32::try_from(running.pid).ok().and_then(Pid::from_raw);
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::KILL, "SIGKILL")] {
+        // By ourselves: where there is no process or thread to spare, there is none for a command either.
+        if let Some(Err(error)) = process.map(|process| kill_process(process, signal)) {
             tracing::error!(error = %error, pid = running.pid, "cannot stop nats-server");
         }
         if tokio::time::timeout(STOP_WITHIN, ended(setup, running, child.as_deref_mut())).await.is_ok() {
             return true;
         }
-        tracing::error!(pid = running.pid, signal, "nats-server does not stop");
+        tracing::error!(pid = running.pid, signal = name, "nats-server does not stop");
     }
     false
 }
