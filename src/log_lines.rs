@@ -69,8 +69,8 @@ impl<S: Subscriber> Filter<S> for RepeatFilter {
     }
 }
 
-/// Fields that differ between two tries of the same thing.
-const VARYING_FIELDS: [&str; 6] = ["error", "address", "attempts", "seconds", "free_bytes", "pid"];
+/// Fields that differ between two tries of the same thing. Errors count, without the numbers in them.
+const VARYING_FIELDS: [&str; 5] = ["address", "attempts", "seconds", "free_bytes", "pid"];
 
 /// Hashes the fields of an event that say what it is about.
 struct Fields(DefaultHasher);
@@ -78,15 +78,24 @@ struct Fields(DefaultHasher);
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if !VARYING_FIELDS.contains(&field.name()) {
-            field.name().hash(&mut self.0);
-            format!("{value:?}").hash(&mut self.0);
+            let mut text = format!("{value:?}");
+            if field.name() == "error" {
+                text.retain(|letter| !letter.is_ascii_digit());
+            }
+            (field.name(), text).hash(&mut self.0);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+        time::{Duration, Instant},
+    };
+
+    use tracing_subscriber::{Layer, layer::SubscriberExt};
 
     use super::{MAX_REMEMBERED_LINES, REPEAT_INTERVAL, RepeatFilter};
 
@@ -109,5 +118,42 @@ mod tests {
         assert!(!written.is_new(5, now));
         assert!(written.is_new(2 * MAX_REMEMBERED_LINES as u64, now + REPEAT_INTERVAL));
         assert!(written.0.lock().unwrap().len() < MAX_REMEMBERED_LINES);
+    }
+
+    /// A buffer that log lines are written to.
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_retry_is_not_written_again_and_another_fault_or_table_is() {
+        let buffer = Buffer::default();
+        let written = buffer.clone();
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || written.clone()).with_ansi(false);
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(RepeatFilter::default()));
+        tracing::subscriber::with_default(subscriber, || {
+            for attempts in 0..5 {
+                tracing::info!("every one");
+                for (table, error) in
+                    [("a", "cannot open .17.new"), ("b", "cannot open .4.new"), ("a", "no space left")]
+                {
+                    let error = error.replace("17", &attempts.to_string());
+                    tracing::warn!(table, error, attempts, "a commit failed");
+                }
+            }
+        });
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        let count = |words: &str| text.matches(words).count();
+        assert_eq!((count("every one"), count("a commit failed"), count("no space left")), (5, 3, 1), "{text}");
     }
 }

@@ -51,7 +51,7 @@ const DEFAULT_FLIGHT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOS
 /// Of each thread, as far as it is used: a statement of many operators is taken apart on it.
 const STACK: usize = 64 << 20;
 /// How long an idle thread for blocking work is kept.
-const KEEP_THREADS_FOR: Duration = Duration::from_secs(86_400);
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(86_400);
 /// Priorities, of 100: nice values of about 5 and 12, where the door has 0.
 const PIPELINE: u8 = 35;
 const QUERIES: u8 = 18;
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: Up) -> anyhow::Result<ExitCode> {
     let main = runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK)
-        .thread_keep_alive(KEEP_THREADS_FOR)
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
         .build()
         .context("cannot start")?;
     // With one thread for blocking work, more of it waits where the system has no thread to spare. Without any, it panics.
@@ -106,7 +106,7 @@ fn giving_way(name: &str, count: usize, priority: u8) -> io::Result<Runtime> {
     };
     let mut threads = runtime::Builder::new_multi_thread();
     threads.worker_threads(count).enable_all().thread_name(name).thread_stack_size(STACK).on_thread_start(lower);
-    threads.thread_keep_alive(KEEP_THREADS_FOR).build()
+    threads.thread_keep_alive(THREAD_KEEP_ALIVE).build()
 }
 
 /// Keep a second process off the folder, for as long as the file is open.
@@ -137,7 +137,7 @@ async fn serve(arguments: Up, metrics: PrometheusHandle, threads: Threads) -> an
             let folder = server.data.join("nats");
             create_durable_folder(&NatsServer::store_folder(&folder)).context("cannot use the log's folder")?;
             let mut starting = NatsServer::start(&folder);
-            match signals.or(&mut starting).await {
+            match signals.race(&mut starting).await {
                 Some(started) => Some(started?),
                 None => {
                     // One that takes longer is found by the next start.
@@ -207,7 +207,7 @@ async fn serve_log(
         (None, Some(_)) => bail!("--nats-monitor is of an existing NATS server: name it with --nats as well"),
         (None, None) => {}
     }
-    let Some(log) = signals.or(Log::connect(&at.url, &at.access)).await else { return Ok(()) };
+    let Some(log) = signals.race(Log::connect(&at.url, &at.access)).await else { return Ok(()) };
     let log = log?;
     let HttpServer { address, api: opened, stop, served: mut http_server } = http;
     let mut publishing = JoinSet::new();
@@ -237,7 +237,7 @@ async fn serve_log(
             anyhow::Ok((pipeline, stages))
         }
     });
-    let Some(opened_pipeline) = signals.or(&mut started).await else {
+    let Some(opened_pipeline) = signals.race(&mut started).await else {
         // What is being derived is derived again by the next start.
         started.abort();
         return Ok(());
@@ -407,7 +407,7 @@ impl StopSignals {
     }
 
     /// What `work` gives, unless a signal comes first.
-    async fn or<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+    async fn race<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
             () = self.received() => None,

@@ -1,6 +1,11 @@
-//! How much room a folder's disk has.
+//! The room on a folder's disk, and small files that survive a power failure.
 
-use std::path::Path;
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
 
 /// With less than this free, or a twentieth of the disk where that is less, a disk counts as full.
 const FULL_BELOW: u64 = 32 << 20;
@@ -26,6 +31,23 @@ impl DiskRoom {
     pub fn is_full(self) -> bool {
         self.free_bytes < FULL_BELOW.min(self.total_bytes / 20)
     }
+}
+
+/// Write a small file that its owner alone can read. A power failure leaves it or the one before.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut options = fs::File::options();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(&new)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.write_all(text)?;
+    // Or a power failure could leave an empty file.
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]

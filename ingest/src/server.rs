@@ -5,8 +5,7 @@
 //! on the same store. Only who can read the folder, its owner, can sign in.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     net::TcpListener,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -26,7 +25,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{LogAccess, disk::DiskRoom};
+use crate::{
+    LogAccess,
+    disk::{DiskRoom, write_private},
+};
 
 /// The oldest server with atomic batches.
 const MIN_VERSION: (u32, u32) = (2, 12);
@@ -117,20 +119,6 @@ impl NatsContext {
     pub fn login_url(&self) -> String {
         self.url.replacen("//", &format!("//{}:{}@", self.user, self.password), 1)
     }
-}
-
-/// Write a file that its owner alone can read.
-fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut options = fs::File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&new)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.write_all(text)?;
-    // Or a power failure could leave an empty file.
-    file.sync_all()?;
-    fs::rename(new, path)?;
-    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
 /// A supervised server: restarted when it dies, stopped by [`NatsServer::stop`].

@@ -12,8 +12,8 @@ use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use schemas::Position;
 
 use crate::{
+    commit_failures::CommitFailures,
     error::LakeError,
-    store_trouble::StoreTrouble,
     table::{Committed, StoredTable},
 };
 
@@ -30,7 +30,7 @@ pub(crate) struct FlushTable {
     pub(crate) index: usize,
     pub(crate) stored: StoredTable,
     pub(crate) rows: Vec<RecordBatch>,
-    pub(crate) trouble: StoreTrouble,
+    pub(crate) failures: CommitFailures,
 }
 
 /// The tail on its way to files.
@@ -83,14 +83,14 @@ pub(crate) async fn commit(
     position: Position,
     log: Option<i64>,
 ) -> Result<(usize, StoredTable, Committed), LakeError> {
-    let FlushTable { index, mut stored, rows, trouble } = table;
+    let FlushTable { index, mut stored, rows, failures } = table;
     let name = stored.spec.name.clone();
     let mut pause = RETRY_FIRST;
     while let Err(error) = commit_once(&mut stored, &rows, position, log).await {
         // The commit may have landed although we were not told.
         match stored.reload().await {
             Ok(reached) if reached == position => {
-                sync(&stored, &name, &trouble).await;
+                sync(&stored, &name, &failures).await;
                 break;
             }
             Ok(reached) if reached > position || is_conflict(&error) => {
@@ -98,13 +98,13 @@ pub(crate) async fn commit(
             }
             Ok(_) | Err(_) => {
                 tracing::warn!(error = %error, table = name, "the lake does not take a commit; trying again");
-                trouble.begin(&name);
+                failures.begin(&name);
                 tokio::time::sleep(jittered(pause)).await;
                 pause = (pause * 2).min(RETRY_LAST);
             }
         }
     }
-    trouble.end(&name);
+    failures.end(&name);
     let committed = stored.committed();
     let committed = committed.map_err(|source| LakeError::Reload { table: name, source })?;
     Ok((index, stored, committed))
@@ -122,10 +122,10 @@ async fn commit_once(
 }
 
 /// Have a commit on the disk that landed although we were not told, however long that takes: the log relies on it.
-async fn sync(stored: &StoredTable, table: &str, trouble: &StoreTrouble) {
+async fn sync(stored: &StoredTable, table: &str, failures: &CommitFailures) {
     let mut pause = RETRY_FIRST;
     while let Err(error) = stored.sync().await {
-        trouble.begin(table);
+        failures.begin(table);
         tracing::warn!(%error, table, "it is not known whether a commit is on the disk; trying again");
         tokio::time::sleep(jittered(pause)).await;
         pause = (pause * 2).min(RETRY_LAST);
@@ -167,7 +167,7 @@ pub struct Apply {
     pub(crate) operation: DeltaOperation,
     /// What is noted before: the events that the new files have no more.
     pub(crate) noted: Option<FlushTable>,
-    pub(crate) trouble: StoreTrouble,
+    pub(crate) failures: CommitFailures,
 }
 
 /// A table whose files were written anew, if the store took it.
@@ -213,7 +213,7 @@ impl Apply {
                 let mut pause = RETRY_FIRST;
                 while let Err(error) = self.stored.reload().await {
                     tracing::warn!(error = %error, table, "the lake cannot be read; trying again");
-                    self.trouble.begin(&table);
+                    self.failures.begin(&table);
                     tokio::time::sleep(jittered(pause)).await;
                     pause = (pause * 2).min(RETRY_LAST);
                 }
@@ -221,8 +221,8 @@ impl Apply {
                     return Err(LakeError::SecondWriter { table });
                 }
                 taken = self.stored.version() != before.1;
-                sync(&self.stored, &table, &self.trouble).await;
-                self.trouble.end(&table);
+                sync(&self.stored, &table, &self.failures).await;
+                self.failures.end(&table);
             }
             let committed = self.stored.committed();
             let committed = committed.map_err(|source| LakeError::Reload { table, source })?;

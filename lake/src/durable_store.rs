@@ -8,9 +8,8 @@ use std::{
     collections::HashSet,
     fmt,
     fs::File,
-    io::{self, Write},
+    io,
     ops::Range,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -59,19 +58,6 @@ pub fn create_durable_folder(folder: &Path) -> io::Result<()> {
         let _ = sync(&parent(folder));
     }
     Ok(())
-}
-
-/// Write a small file as a whole, for its owner to read and whom `mode` allows: a power failure leaves it or what was there.
-///
-/// # Errors
-/// When the disk refuses.
-pub fn write_durable_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), sync)
 }
 
 /// Remove what a process that was killed left in a table's folder and those in it. Nobody may write to it.

@@ -26,13 +26,13 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
+    commit_failures::CommitFailures,
     commits::{Flush, FlushTable, Flushed},
     durable_store::create_durable_folder,
     error::LakeError,
     ledger::{Closing, GapRow, closings_batch, gaps_batch},
     plain_texts::plain,
     session,
-    store_trouble::StoreTrouble,
     table::{Access, Committed, StoredTable},
     table_spec::TableSpec,
     view::{LakeView, TableView},
@@ -138,7 +138,7 @@ pub struct Lake {
     history: Slot,
     /// The dead letters that are closed.
     closed: HashSet<Position>,
-    trouble: StoreTrouble,
+    failures: CommitFailures,
 }
 
 impl Lake {
@@ -206,7 +206,7 @@ impl Lake {
             retired: Slot::new(retired, committed_retired),
             history: Slot::new(history, committed_history),
             closed: HashSet::new(),
-            trouble: StoreTrouble::default(),
+            failures: CommitFailures::default(),
         };
         lake.closed = lake.closed_positions().await?;
         [lake.event_time, lake.ingested_at] = lake.latest_times().await?;
@@ -238,10 +238,10 @@ impl Lake {
         self.slots.iter().all(|slot| slot.committed_position <= self.position)
     }
 
-    /// What the store does not take at the moment.
+    /// The tables whose commits are failing.
     #[must_use]
-    pub fn trouble(&self) -> StoreTrouble {
-        self.trouble.clone()
+    pub fn commit_failures(&self) -> CommitFailures {
+        self.failures.clone()
     }
 
     /// The identity of the log the positions are of; `None` before the first flush.
@@ -482,8 +482,8 @@ impl Lake {
             }
             let Some(stored) = slot.stored.take() else { continue };
             slot.tail.flushing = std::mem::take(&mut slot.tail.live);
-            let (rows, trouble) = (slot.tail.flushing.clone(), self.trouble.clone());
-            tables.push(FlushTable { index, stored, rows, trouble });
+            let (rows, failures) = (slot.tail.flushing.clone(), self.failures.clone());
+            tables.push(FlushTable { index, stored, rows, failures });
         }
         self.flushing = true;
         self.waiting_rows = 0;

@@ -5,7 +5,7 @@
 //! - `error`: errors of reading and writing the lake;
 //! - [`commits`]: what is written while the lake goes on: flushes, merged files;
 //! - `durable_store`: files are on the disk before anybody sees them;
-//! - `store_trouble`: what the store does not take at the moment;
+//! - `commit_failures`: tables whose commits are failing;
 //! - [`compaction`]: small files become larger ones, beside the commits;
 //! - [`retirement`]: events past their time are taken out, and noted;
 //! - [`forecast`]: what maintenance would do;
@@ -23,6 +23,7 @@
 
 pub mod audit;
 mod catalogue_questions;
+mod commit_failures;
 pub mod commits;
 mod committed_rows;
 pub mod compaction;
@@ -50,16 +51,16 @@ pub mod sql_error;
 pub mod sql_type;
 mod standard_schemas;
 mod statement_guard;
-mod store_trouble;
 pub mod table;
 pub mod table_description;
 mod table_spec;
 pub mod view;
 
 pub use audit::Audit;
+pub use commit_failures::CommitFailures;
 pub use commits::{Applied, Apply, Flush, Flushed, Freeze, Frozen, Vacuum, Vacuumed};
 pub use compaction::{Compacted, Compaction, CompactionError, Eagerness};
-pub use durable_store::{create_durable_folder, write_durable_file};
+pub use durable_store::create_durable_folder;
 pub use error::LakeError;
 pub use forecast::{Forecast, Forecasting, TableFiles};
 pub use lake::{Lake, LakeConfig, folder_url, maintenance::Rewritten};
@@ -70,7 +71,6 @@ pub use row_stream::{QueryLimits, QueryRows};
 pub use session::{Prepared, Spill, SqlSession, Statement};
 pub use sql_catalog::{ColumnMeaning, ExtraTable};
 pub use sql_error::SqlError;
-pub use store_trouble::StoreTrouble;
 pub use table::KEEP_FOR;
 pub use view::LakeView;
 

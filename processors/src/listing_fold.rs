@@ -36,7 +36,7 @@ pub fn changes(context: &Context, batch: &RecordBatch, after: Position) -> Vec<(
         {
             let before = changes.len();
             let extract = || rules::extract_changes(&mut changes, types.value(row), &Row { rows: &rows, row });
-            if unless_it_panics(extract).is_none() {
+            if catch_panic(extract).is_none() {
                 tracing::error!(position, "an event is too much for the index and is left out of it");
                 changes.truncate(before);
             }
@@ -45,8 +45,8 @@ pub fn changes(context: &Context, batch: &RecordBatch, after: Position) -> Vec<(
     changes
 }
 
-/// What `work` gives; nothing, if it panics: one event or listing must not keep all others from the index.
-pub(crate) fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Option<T> {
+/// The result of `work`, or none if it panics: one event or listing must not keep all others from the index.
+pub(crate) fn catch_panic<T>(work: impl FnOnce() -> T) -> Option<T> {
     // What it may have left half done is not used by the callers.
     catch_unwind(AssertUnwindSafe(work)).ok()
 }

@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use schemas::{Catalogue, Context, Position};
 use search_index::{Entry, IndexError, Listing, ListingIndex, ListingSnapshot, Reflected};
 
-use crate::listing_fold::{self, CONTEXTS, Entity, EntityKey, EntityKind, unless_it_panics};
+use crate::listing_fold::{self, CONTEXTS, Entity, EntityKey, EntityKind, catch_panic};
 
 /// Entities used lately that are kept in memory, and as many used before them; the others are read from the index again.
 const CACHED_ENTITIES: usize = 50_000;
@@ -255,7 +255,7 @@ impl Listings {
                 inspections.extend(self.lent(link, &own)?);
             }
         }
-        let listing = unless_it_panics(|| listing_fold::listing(id, &own, &vehicle, &reservations, &inspections));
+        let listing = catch_panic(|| listing_fold::listing(id, &own, &vehicle, &reservations, &inspections));
         if listing.is_none() {
             tracing::error!(listing = id, "a listing's facts are too much for the index; it is left out");
         }

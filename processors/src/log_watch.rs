@@ -28,7 +28,7 @@ pub struct LogStatus {
     pub away: Option<String>,
     /// How long nothing was read although the log has more.
     pub stalled_for: Option<Duration>,
-    /// How long the index did not move although the lake has more, and the KPIs.
+    /// How long the index has not advanced although the lake has, and the KPI cache.
     pub index_stalled_for: Option<Duration>,
     pub kpis_stalled_for: Option<Duration>,
     /// How long the first message that is not read has waited.
@@ -131,7 +131,7 @@ impl LogWatch {
     }
 }
 
-/// Since when something that is to be reached is not come nearer.
+/// A position that should advance, and the time of its last change.
 struct Progress {
     reached: Option<Position>,
     since: Instant,
@@ -142,7 +142,7 @@ impl Progress {
         Self { reached: None, since: Instant::now() }
     }
 
-    /// How long nothing has moved; nothing, when all is reached.
+    /// The time since the last change, or none when the end is reached.
     fn still_for(&mut self, reached: Option<Position>, end: Position, now: Instant) -> Option<Duration> {
         let is_behind = reached.is_none_or(|reached| reached < end);
         if reached != self.reached || !is_behind {

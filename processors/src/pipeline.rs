@@ -15,7 +15,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use chrono::Utc;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use ingest::{Log, LogError, LogReader, SeenEvents};
-use lake::{Lake, LakeConfig, LakeError, LakeView, Spill, SqlSession, StoreTrouble, ledger::Closing};
+use lake::{CommitFailures, Lake, LakeConfig, LakeError, LakeView, Spill, SqlSession, ledger::Closing};
 use schemas::{Catalogue, Position, RetentionPolicy};
 use search_index::ListingSnapshot;
 use tokio::{
@@ -84,8 +84,8 @@ pub struct Pipeline {
     pub log_end_at_start: Position,
     /// What the log and the disk were when they were looked at last.
     pub log_status: watch::Receiver<LogStatus>,
-    /// What the lake's store does not take at the moment.
-    pub store_trouble: StoreTrouble,
+    /// The lake's tables whose commits are failing.
+    pub commit_failures: CommitFailures,
 }
 
 impl Pipeline {
@@ -173,7 +173,7 @@ impl Pipeline {
                 status: status_sender,
             };
             tasks.spawn(watch.run(stop.clone()));
-            let store_trouble = lake.trouble();
+            let commit_failures = lake.commit_failures();
             let kpi_feed = KpiFeed {
                 catalogue: Arc::clone(&catalogue),
                 definitions: Arc::clone(&service.definitions),
@@ -209,7 +209,7 @@ impl Pipeline {
                 maintenance: Maintenance(maintenance),
                 log_end_at_start: log_end,
                 log_status,
-                store_trouble,
+                commit_failures,
             })
         }
         .boxed()

@@ -37,7 +37,7 @@ use crate::{AppState, client_places::ClientAddress, consistency::POSITION, opera
 
 /// How long a request's head may take, and how long a connection may be silent between two requests: longer than usual clients
 /// and proxies keep one that they do not use, so that it is them who end it and none asks on one that has just ended.
-const HEAD_WITHIN: Duration = Duration::from_secs(100);
+const HEAD_OR_IDLE_TIMEOUT: Duration = Duration::from_secs(100);
 /// A connection that has been silent for so long gives its place to another.
 const YIELDS_AFTER: Duration = Duration::from_millis(500);
 /// After a connection could not be taken: too many open files pass.
@@ -196,14 +196,14 @@ impl hyper::body::Body for Patient {
     }
 }
 
-/// What is served: the API, from when there is one.
-pub(crate) struct Served {
+/// The routes that are served: those of the API once there is one, before that those of a start.
+pub(crate) struct Routes {
     api: Arc<OnceLock<AppState>>,
     router: OnceLock<Router>,
     starting: Router,
 }
 
-impl Served {
+impl Routes {
     pub(crate) fn new(api: Arc<OnceLock<AppState>>) -> Self {
         Self { api, router: OnceLock::new(), starting: router::starting() }
     }
@@ -222,7 +222,7 @@ impl Served {
 /// Take connections until `stop`, at most so many at once; requests under way then still end.
 pub(crate) async fn serve(
     listener: TcpListener,
-    served: Arc<Served>,
+    routes: Arc<Routes>,
     most: usize,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
@@ -254,14 +254,14 @@ pub(crate) async fn serve(
                     if !connections.make_room(client, most) {
                         tell("there are too many HTTP connections; more are refused", None);
                         if refusals.len() < MOST_REFUSALS {
-                            refusals.spawn(refuse(stream, served.position()));
+                            refusals.spawn(refuse(stream, routes.position()));
                         }
                         continue;
                     }
                     let known = connections.add(client);
-                    let (connections, served, stopping) =
-                        (Arc::clone(&connections), Arc::clone(&served), stopping.clone());
-                    tasks.spawn(connection(stream, client, served, connections, known, stopping));
+                    let (connections, routes, stopping) =
+                        (Arc::clone(&connections), Arc::clone(&routes), stopping.clone());
+                    tasks.spawn(connection(stream, client, routes, connections, known, stopping));
                 }
             },
             Some(_) = tasks.join_next() => {}
@@ -297,7 +297,7 @@ async fn refuse(mut stream: TcpStream, position: Option<Position>) {
 async fn connection(
     stream: TcpStream,
     client: IpAddr,
-    served: Arc<Served>,
+    routes: Arc<Routes>,
     connections: Arc<Connections>,
     (number, end): (u64, CancellationToken),
     stopping: CancellationToken,
@@ -307,7 +307,7 @@ async fn connection(
         tracing::debug!(%error, "a connection keeps small packets back");
     }
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let mut router = served.router();
+        let mut router = routes.router();
         let answering = connections.begin_request(number);
         let mut request = request.map(|body| Body::new(Patient { body, left: MAX_BODY_WAIT, waiting: None }));
         request.extensions_mut().insert(ClientAddress(client));
@@ -317,7 +317,7 @@ async fn connection(
         }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_OR_IDLE_TIMEOUT);
     let served = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     tokio::select! {

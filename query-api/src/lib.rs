@@ -65,7 +65,7 @@ pub async fn serve(
     most_connections: usize,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    http_server::serve(listener, Arc::new(http_server::Served::new(api)), most_connections, stop).await
+    http_server::serve(listener, Arc::new(http_server::Routes::new(api)), most_connections, stop).await
 }
 
 /// What handlers work with.

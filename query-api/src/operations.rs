@@ -92,8 +92,8 @@ impl Reason {
 /// Events that were refused longer ago than this say nothing of now: the next ones are tried.
 const REFUSED_LATELY: Duration = Duration::from_secs(30);
 
-/// A commit that fails for a shorter time is only tried again.
-const REFUSED_FOR: Duration = Duration::from_secs(3);
+/// A commit that has failed for a shorter time is retried and not reported.
+const MIN_FAILURE_TIME: Duration = Duration::from_secs(3);
 
 /// Why a part is not ready; nothing, when it is.
 fn reasons(api: &AppState, part: Part) -> Vec<Reason> {
@@ -121,8 +121,8 @@ fn reasons(api: &AppState, part: Part) -> Vec<Reason> {
             let detail = format!("the log has taken no event for {seconds} s: {}", refusal.reason);
             reasons.push(Reason::new("log_refuses", detail));
         }
-        if let Some((table, since)) = pipeline.store_trouble.longest()
-            && since.elapsed() >= REFUSED_FOR
+        if let Some((table, since)) = pipeline.commit_failures.oldest()
+            && since.elapsed() >= MIN_FAILURE_TIME
         {
             let seconds = since.elapsed().as_secs();
             let detail =

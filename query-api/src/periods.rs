@@ -13,11 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ingest::Backoff;
+use ingest::{Backoff, disk::write_private};
 use lake::{
     LakeView, ParamValues,
     arrow::array::{Array, AsArray, RecordBatch},
-    write_durable_file,
 };
 use processors::{
     KpiDefinition, SeriesKey,
@@ -110,7 +109,7 @@ pub fn since(folder: &Path, said: Option<i64>, now: i64) -> io::Result<i64> {
     };
     let first = known.unwrap_or(now);
     if known.is_none() {
-        write_durable_file(&file, format_timestamp(now).as_bytes(), 0o644)?;
+        write_private(&file, format_timestamp(now).as_bytes())?;
     }
     Ok(said.unwrap_or(first))
 }

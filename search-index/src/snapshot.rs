@@ -124,7 +124,7 @@ impl ListingSnapshot {
         position: Position,
         mut each: impl FnMut(&[Listing]) -> Result<(), E>,
     ) -> Result<(), E> {
-        const AT_ONCE: usize = 500;
+        const MAX_LISTINGS_PER_CALL: usize = 500;
         let mut some = Vec::new();
         for (ord, segment) in (0_u32..).zip(&self.segments.segments) {
             let written = segment.reader.fast_fields().u64("written").map_err(IndexError::from)?;
@@ -133,7 +133,7 @@ impl ListingSnapshot {
             }
             for doc in segment.shown().filter(|doc| written.first(*doc) > Some(position.get())) {
                 some.extend(self.listing_at(DocAddress::new(ord, doc))?);
-                if some.len() == AT_ONCE {
+                if some.len() == MAX_LISTINGS_PER_CALL {
                     each(&some)?;
                     some.clear();
                 }

@@ -85,7 +85,7 @@ impl Lake {
         let Some(stored) = self.history.stored.take() else { return Err(rows) };
         self.applying = true;
         let index = self.slots.len() + 1;
-        Ok(Freeze { table: FlushTable { index, stored, rows: vec![rows], trouble: self.trouble.clone() } })
+        Ok(Freeze { table: FlushTable { index, stored, rows: vec![rows], failures: self.failures.clone() } })
     }
 
     /// Put the table of frozen buckets back.
@@ -114,13 +114,13 @@ impl Lake {
                 (compacted.actions, DeltaOperation::Optimize { predicate: None, target_size: 0 }, None)
             }
             Rewritten::Retired(gone) => {
-                let trouble = self.trouble.clone();
-                let note = |stored| FlushTable { index, stored, rows: vec![gone.ledger], trouble };
+                let failures = self.failures.clone();
+                let note = |stored| FlushTable { index, stored, rows: vec![gone.ledger], failures };
                 let noted = self.retired.stored.take().map(note);
                 (gone.actions, DeltaOperation::Delete { predicate: Some("past its time".to_owned()) }, noted)
             }
         };
-        Ok(Apply { index, stored, actions, operation, noted, trouble: self.trouble.clone() })
+        Ok(Apply { index, stored, actions, operation, noted, failures: self.failures.clone() })
     }
 
     /// Put a table back whose files were written anew.

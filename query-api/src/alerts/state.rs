@@ -15,7 +15,7 @@ use url::Url;
 use crate::consistency;
 
 /// Facts kept of unknown alerts: some arrive before their alert. Facts beyond this are in the lake's table alone.
-const MOST_EARLY: usize = 100_000;
+const MAX_EARLY_FACTS: usize = 100_000;
 /// Matches of an alert that are kept at hand; the lake has all.
 const KEPT_MATCHES: usize = 1_000;
 
@@ -203,7 +203,7 @@ impl AlertBook {
             }
             Fact::Matched { ref alert, .. } | Fact::Notified { ref alert, .. } if self.deleted.contains(alert) => {}
             Fact::Matched { ref alert, .. } | Fact::Notified { ref alert, .. } if !self.alerts.contains_key(alert) => {
-                if self.early_facts < MOST_EARLY {
+                if self.early_facts < MAX_EARLY_FACTS {
                     self.early_facts += 1;
                     self.early.entry(alert.clone()).or_default().push((position, fact));
                 }
@@ -236,7 +236,7 @@ impl AlertBook {
 mod tests {
     use schemas::Position;
 
-    use super::{AlertBook, Fact, MOST_EARLY};
+    use super::{AlertBook, Fact, MAX_EARLY_FACTS};
 
     fn created(id: &str) -> Fact {
         Fact::Created {
@@ -260,18 +260,18 @@ mod tests {
         let mut book = AlertBook::default();
         let mut positions = (1..).map(Position::new);
         let mut apply = |book: &mut AlertBook, fact| book.apply(positions.next().unwrap(), fact);
-        for number in 0..MOST_EARLY + 10 {
+        for number in 0..MAX_EARLY_FACTS + 10 {
             apply(&mut book, matched(&format!("a{}", number % 10), &format!("l{number}")));
         }
-        assert_eq!(book.early.values().map(Vec::len).sum::<usize>(), MOST_EARLY);
+        assert_eq!(book.early.values().map(Vec::len).sum::<usize>(), MAX_EARLY_FACTS);
         // One that comes has what was kept of it, and makes room.
         apply(&mut book, created("a3"));
-        assert_eq!(book.alerts["a3"].match_count, MOST_EARLY as u64 / 10);
+        assert_eq!(book.alerts["a3"].match_count, MAX_EARLY_FACTS as u64 / 10);
         apply(&mut book, Fact::Deleted { id: "a4".to_owned() });
-        assert_eq!(book.early_facts, MOST_EARLY / 10 * 8);
+        assert_eq!(book.early_facts, MAX_EARLY_FACTS / 10 * 8);
         apply(&mut book, matched("a5", "another"));
         assert_eq!(book.early_facts, book.early.values().map(Vec::len).sum::<usize>());
-        assert_eq!(book.early_facts, MOST_EARLY / 10 * 8 + 1);
+        assert_eq!(book.early_facts, MAX_EARLY_FACTS / 10 * 8 + 1);
     }
 
     /// What is known is the same whatever order it arrived in, and however often.

@@ -16,8 +16,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
-use ingest::Backoff;
-use lake::write_durable_file;
+use ingest::{Backoff, disk::write_private};
 use reqwest::{
     Client, StatusCode,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -73,14 +72,14 @@ struct Host {
     turns: Semaphore,
     /// Whether it did not answer the last one.
     is_failing: AtomicBool,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<DeliveryQueue>,
     /// Something that is due earlier waits now.
     changed: Notify,
 }
 
-/// What waits for a host, by when it is due: a few tasks take one after the other, however many there are.
+/// The deliveries queued for a host, by due time. A few tasks take them one after the other.
 #[derive(Debug, Default)]
-struct Waiting {
+struct DeliveryQueue {
     deliveries: BTreeMap<(Instant, u64), Delivery>,
     next: u64,
     tasks: usize,
@@ -98,7 +97,7 @@ impl Host {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, DeliveryQueue> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -111,12 +110,12 @@ impl Host {
     }
 
     /// A place for another task, when all that work are busy with something else.
-    fn task(self: &Arc<Self>) -> Option<TaskPlace> {
+    fn task(self: &Arc<Self>) -> Option<DeliveryTask> {
         let mut waiting = self.lock();
         let is_wanted = waiting.tasks < AT_ONCE_OF_ONE as usize && waiting.idle_tasks == 0;
         is_wanted.then(|| {
             waiting.tasks += 1;
-            TaskPlace { host: Arc::clone(self), is_counted: true }
+            DeliveryTask { host: Arc::clone(self), is_counted: true }
         })
     }
 
@@ -129,12 +128,12 @@ impl Host {
 }
 
 /// A task that delivers to a host, counted until it ends.
-struct TaskPlace {
+struct DeliveryTask {
     host: Arc<Host>,
     is_counted: bool,
 }
 
-impl TaskPlace {
+impl DeliveryTask {
     /// The next delivery, when it is due; none, when nothing waits: the task is not counted from then on.
     async fn next(&mut self) -> Option<Delivery> {
         loop {
@@ -160,7 +159,7 @@ impl TaskPlace {
     }
 }
 
-impl Drop for TaskPlace {
+impl Drop for DeliveryTask {
     fn drop(&mut self) {
         self.host.lock().tasks -= usize::from(self.is_counted);
     }
@@ -174,7 +173,7 @@ impl Webhooks {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {
                 let key = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
-                write_durable_file(file, &key, 0o600)?;
+                write_private(file, &key)?;
                 key
             }
         };
@@ -328,15 +327,15 @@ pub(super) fn deliver(api: &AppState, delivery: Delivery) {
             let stop = api.stop.clone();
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = deliver_what_waits(&api, &mut task) => {}
+                () = deliver_queued(&api, &mut task) => {}
             }
         });
     }
 }
 
-async fn deliver_what_waits(api: &AppState, task: &mut TaskPlace) {
+async fn deliver_queued(api: &AppState, task: &mut DeliveryTask) {
     while let Some(delivery) = task.next().await {
-        if let Some((pause, delivery)) = delivery.tried(api, &task.host).await {
+        if let Some((pause, delivery)) = delivery.deliver(api, &task.host).await {
             task.host.add(Instant::now() + pause, delivery);
         }
     }
@@ -360,7 +359,7 @@ impl Delivery {
 
     /// Post it, and say in the log what became of it: until it is taken, a day has passed, or the alert is given up. None
     /// then; else itself, and how long it waits for the next attempt.
-    async fn tried(mut self, api: &AppState, host: &Host) -> Option<(Duration, Self)> {
+    async fn deliver(mut self, api: &AppState, host: &Host) -> Option<(Duration, Self)> {
         if !api.alerts.has(&self.alert) {
             return None;
         }

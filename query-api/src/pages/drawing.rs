@@ -12,7 +12,7 @@ const LEFT: f64 = 64.0;
 const BOTTOM: f64 = 26.0;
 const TOP: f64 = 14.0;
 /// Stretches of a price chart.
-const MAX_STRETCHES: usize = 200;
+const MAX_CHART_INTERVALS: usize = 200;
 
 /// A car of this body and colour.
 pub(crate) fn car(body: Option<&str>, color: Option<&str>) -> String {
@@ -115,7 +115,7 @@ pub(crate) fn price_chart(
     let x = |at: i64| LEFT + (WIDTH - LEFT - 8.0) * (float(at.saturating_sub(first)) / span).clamp(0.0, 1.0);
     let y = |price: i64| TOP + (HEIGHT - TOP - BOTTOM) * (float(high - price) / float(high - low));
     let mut path = String::new();
-    for (index, Price { since, cents, .. }) in thinned(prices).into_iter().enumerate() {
+    for (index, Price { since, cents, .. }) in downsampled(prices).into_iter().enumerate() {
         let line = if index == 0 { 'M' } else { 'H' };
         let _ = match line {
             'M' => write!(path, "M{:.1} {:.1}", x(*since), y(*cents)),
@@ -148,9 +148,9 @@ pub(crate) fn price_chart(
 }
 
 /// The first price, and of each stretch of the others the lowest and the highest: a chart has no room for more.
-fn thinned(prices: &[Price]) -> Vec<&Price> {
+fn downsampled(prices: &[Price]) -> Vec<&Price> {
     let Some((first, others)) = prices.split_first() else { return Vec::new() };
-    let stretches = others.chunks(others.len().div_ceil(MAX_STRETCHES).max(1));
+    let stretches = others.chunks(others.len().div_ceil(MAX_CHART_INTERVALS).max(1));
     let extremes = stretches.flat_map(|stretch| {
         let lowest = stretch.iter().enumerate().min_by_key(|(_, price)| price.cents).map(|(at, _)| at);
         let highest = stretch.iter().enumerate().max_by_key(|(_, price)| price.cents).map(|(at, _)| at);
@@ -170,18 +170,18 @@ mod tests {
     use schemas::Position;
     use search_index::Price;
 
-    use super::{MAX_STRETCHES, thinned};
+    use super::{MAX_CHART_INTERVALS, downsampled};
 
     #[test]
     fn a_chart_of_many_prices_keeps_the_first_the_lowest_and_the_highest() {
         let price = |since: i64, cents: i64| Price { since, cents, position: Position::new(1) };
         let few = [price(1, 5), price(2, 9), price(3, 7)];
-        assert_eq!(thinned(&few).len(), 3);
-        assert!(thinned(&[]).is_empty());
+        assert_eq!(downsampled(&few).len(), 3);
+        assert!(downsampled(&[]).is_empty());
         let mut many: Vec<Price> = (0..20_000).map(|at| price(at, 1_000 + at % 7)).collect();
         (many[12_345].cents, many[777].cents) = (1, 9_999);
-        let kept = thinned(&many);
-        assert!(kept.len() <= 1 + 2 * MAX_STRETCHES, "{}", kept.len());
+        let kept = downsampled(&many);
+        assert!(kept.len() <= 1 + 2 * MAX_CHART_INTERVALS, "{}", kept.len());
         assert!(kept.is_sorted_by_key(|price| price.since));
         for at in [0, 777, 12_345] {
             assert!(kept.iter().any(|price| price.since == at), "{at}");

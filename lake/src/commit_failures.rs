@@ -1,4 +1,4 @@
-//! What the store does not take at the moment, for those who ask whether the lake can be written.
+//! Tables whose commits are failing: readiness reports them.
 
 use std::{
     collections::BTreeMap,
@@ -6,11 +6,11 @@ use std::{
     time::Instant,
 };
 
-/// The tables whose commits fail, and since when.
+/// The tables whose commits are failing, each with the time of its first failure.
 #[derive(Clone, Debug, Default)]
-pub struct StoreTrouble(Arc<Mutex<BTreeMap<String, Instant>>>);
+pub struct CommitFailures(Arc<Mutex<BTreeMap<String, Instant>>>);
 
-impl StoreTrouble {
+impl CommitFailures {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -23,9 +23,9 @@ impl StoreTrouble {
         self.lock().remove(table);
     }
 
-    /// The table whose commit has failed the longest, and since when.
+    /// The table whose commits have failed the longest, and since when.
     #[must_use]
-    pub fn longest(&self) -> Option<(String, Instant)> {
+    pub fn oldest(&self) -> Option<(String, Instant)> {
         let tables = self.lock();
         tables.iter().min_by_key(|(_, since)| **since).map(|(table, since)| (table.clone(), *since))
     }
